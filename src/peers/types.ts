@@ -1,0 +1,61 @@
+/** The links between servers: what a server tells its peers and hears from them. */
+import type { MemberId, Message, SnapshotPoint, Term } from '../raft/index.ts';
+import type { SnapshotPart } from '../storage/index.ts';
+
+export interface PeerStatus {
+  readonly name: string;
+  readonly role: string;
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly keys: number;
+  readonly connections: number;
+  readonly version: string;
+}
+
+/** All for one peer in one turn of the loop: one frame. */
+export interface PeerBatch {
+  readonly raft: readonly Message[];
+  /** Encoded commands for the leader's log, in the sender's order. */
+  readonly forward: readonly Uint8Array[];
+  /** The term in which the receiver is taken for the leader. */
+  readonly forwardTerm: number;
+  /** The sender's estimate of cluster time, if it leads. */
+  readonly leaderTimeMs?: number;
+  readonly status?: PeerStatus;
+}
+
+export interface SnapshotStreamPart {
+  /** The leader's when it began to send. */
+  readonly term: Term;
+  readonly point: SnapshotPoint;
+  readonly part: SnapshotPart;
+}
+
+/** What a server does with what it hears. All methods return at once. */
+export interface PeerEvents {
+  received(from: MemberId, run: number, batch: PeerBatch): void;
+  /** An outgoing link is up (again): everything sent before may be lost. */
+  connected(peer: MemberId): void;
+  disconnected(peer: MemberId): void;
+  /** A part of a snapshot. The next one of this stream is read only when the promise is resolved; rejected: refuse. */
+  snapshotPart(from: MemberId, stream: SnapshotStreamPart): Promise<void>;
+}
+
+/** Streams of snapshots and frames to peers. Real: TLS; in tests and simulation: in memory. */
+export interface PeerTransport {
+  start(events: PeerEvents): Promise<void>;
+  /** Drops the batch when the link is down or its buffer is full, and says so by false. */
+  send(to: MemberId, batch: PeerBatch): boolean;
+  /**
+   * Sends a snapshot on a link of its own, reading parts as the receiver takes them. Resolves when the receiver has
+   * taken the last one; rejects when the link breaks or the receiver refuses.
+   */
+  sendSnapshot(to: MemberId, term: Term, source: SnapshotSource): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface SnapshotSource {
+  readonly point: SnapshotPoint;
+  next(): Promise<SnapshotPart | undefined>;
+}

@@ -1,0 +1,213 @@
+/**
+ * Frames as plain data: what the codecs take and give. Whatever a codec gave has passed every check that needs no
+ * knowledge of the state: ids, keys, sizes, enums, durations and counts are within their limits.
+ */
+import type { Failure } from './errors.ts';
+import type { Change, Future, Operation, Position, WriteResult } from './futures.ts';
+
+export interface Hello {
+  readonly clientName: string;
+  readonly clientVersion: string;
+}
+
+export type SubscriptionStart =
+  /** The present state first, then what changes. */
+  | { readonly kind: 'present_state' }
+  | { readonly kind: 'only_new' }
+  | { readonly kind: 'after'; readonly position: Position };
+
+export type RequestBody =
+  /** `session`: 16 bytes as 32 lower-case hex digits. */
+  | { readonly kind: 'open_session'; readonly session: string; readonly graceMs: number; readonly resume: boolean }
+  | { readonly kind: 'close_session' }
+  | {
+      readonly kind: 'write';
+      readonly sequence: number;
+      readonly answeredBelow: number;
+      readonly operations: readonly Operation[];
+    }
+  | { readonly kind: 'get'; readonly key: string; readonly stale: boolean }
+  | {
+      readonly kind: 'list';
+      readonly pattern: string;
+      /** '' from the start. */
+      readonly after: string;
+      readonly limit: number;
+      readonly values: boolean;
+      readonly stale: boolean;
+    }
+  | {
+      readonly kind: 'await';
+      readonly alternatives: readonly (readonly string[])[];
+      readonly leastGeneration?: number;
+    }
+  | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
+  | { readonly kind: 'cancel'; readonly request: number }
+  | { readonly kind: 'status' };
+
+export interface Request {
+  readonly id: number;
+  /** How long the server may take; absent: no limit. */
+  readonly timeoutMs?: number;
+  readonly body: RequestBody;
+}
+
+/** A request that can be answered, but only with an error. */
+export interface RefusedRequest {
+  readonly id: number;
+  readonly refused: Failure;
+}
+
+/** What a client sends. */
+export interface ClientFrame {
+  readonly hello?: Hello;
+  readonly requests: readonly Request[];
+}
+
+/** What a server makes of it. */
+export interface ReceivedClientFrame {
+  readonly hello?: Hello;
+  readonly requests: readonly (Request | RefusedRequest)[];
+}
+
+export interface MemberStatus {
+  readonly id: number;
+  readonly name: string;
+  readonly role: string;
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly keys: number;
+  readonly connections: number;
+  readonly agentsUrl: string;
+  readonly version: string;
+  /** How old this line is. */
+  readonly heardMsAgo: number;
+  /** Entries behind the leader's commit index. */
+  readonly lag: number;
+}
+
+export interface ClusterStatus {
+  readonly clusterId: string;
+  readonly epoch: number;
+  readonly revision: number;
+  /** Who answers. */
+  readonly serverId: number;
+  readonly members: readonly MemberStatus[];
+}
+
+export type AnswerBody =
+  | { readonly kind: 'failed'; readonly failure: Failure }
+  | { readonly kind: 'session_opened' }
+  | { readonly kind: 'session_closed' }
+  | { readonly kind: 'cancelled' }
+  | { readonly kind: 'written'; readonly result: WriteResult }
+  | { readonly kind: 'got'; readonly revision: number; readonly future: Future | undefined }
+  | {
+      readonly kind: 'listed';
+      readonly revision: number;
+      readonly futures: readonly Future[];
+      /** Pass as `after`; undefined: this was the last page. */
+      readonly next: string | undefined;
+    }
+  /** All futures resolved; or exactly one, which is rejected. */
+  | { readonly kind: 'awaited'; readonly alternative: number; readonly futures: readonly Future[] }
+  | { readonly kind: 'subscribed'; readonly position: Position; readonly reset: boolean }
+  | { readonly kind: 'status'; readonly status: ClusterStatus };
+
+export interface Answer {
+  readonly id: number;
+  readonly body: AnswerBody;
+}
+
+/** A change and its encoding as an agent.Change message: made once, shared by every frame that carries it. */
+export interface SharedChange {
+  readonly change: Change;
+  readonly encoded: Uint8Array;
+}
+
+export interface Push {
+  /** The id of the request that made the subscription. */
+  readonly subscription: number;
+  readonly changes: readonly Change[];
+  /** Resume from here: all up to it has been sent. */
+  readonly revision: number;
+  /** The state as of the subscription's start has been sent; once. */
+  readonly caughtUp: boolean;
+  /** The subscription is over, and why. */
+  readonly ended?: Failure;
+}
+
+/** As a server sends it. */
+export interface SharedPush extends Omit<Push, 'changes'> {
+  readonly changes: readonly SharedChange[];
+}
+
+export interface ProtocolLimits {
+  readonly frameBytesMax: number;
+  readonly valueBytesMax: number;
+  readonly requestsInFlightMax: number;
+  readonly subscriptionsMax: number;
+  readonly operationsPerWriteMax: number;
+}
+
+export interface Welcome {
+  readonly clusterId: string;
+  readonly epoch: number;
+  readonly revision: number;
+  readonly serverId: number;
+  readonly serverName: string;
+  readonly principal: string;
+  readonly limits: ProtocolLimits;
+  /** Every server's address for agents. */
+  readonly endpoints: readonly string[];
+}
+
+interface ServerFrameParts {
+  readonly welcome?: Welcome;
+  readonly answers: readonly Answer[];
+  readonly goaway?: { readonly graceMs: number; readonly reason: string };
+  /** The cluster's revision as the server knows it: caught-up subscriptions have seen all up to it. */
+  readonly revision?: number;
+}
+
+/** What a server sends. */
+export interface ServerFrame extends ServerFrameParts {
+  readonly pushes: readonly SharedPush[];
+}
+
+/** What a client makes of it. */
+export interface ReceivedServerFrame extends ServerFrameParts {
+  readonly pushes: readonly Push[];
+}
+
+/**
+ * One of the two subprotocols. Every decoder throws a FuturestoreError with code PROTOCOL_ERROR that names what is
+ * wrong for a frame that is not to be trusted at all; and gives nothing that aliases the bytes it was given.
+ */
+export interface FrameCodec {
+  readonly subprotocol: 'futurestore.v1.protobuf' | 'futurestore.v1.json';
+  /** Whether frames are binary messages; else text. */
+  readonly binary: boolean;
+  encodeClientFrame(frame: ClientFrame): Uint8Array;
+  decodeClientFrame(bytes: Uint8Array): ReceivedClientFrame;
+  encodeServerFrame(frame: ServerFrame): Uint8Array;
+  decodeServerFrame(bytes: Uint8Array): ReceivedServerFrame;
+}
+
+/** The WebSocket close codes. 4000–4499: come back; 4500–4999: don't. */
+export const closeCodes = {
+  authenticationExpired: 4001,
+  noPong: 4008,
+  slowConsumer: 4029,
+  protocolError: 4500,
+  unauthenticated: 4501,
+  revoked: 4503,
+  helloTimeout: 4010,
+  replaced: 4509,
+  draining: 4090,
+  versionNotSupported: 4526,
+  frameTooLarge: 4513,
+} as const;
+
+export const mayReconnect = (closeCode: number): boolean => closeCode < 4500 || closeCode > 4999;

@@ -1,0 +1,104 @@
+/**
+ * The narrow interface between a server's loop and its gateways: plain messages in batches, so that a gateway can
+ * live on another thread. Everything a gateway passes in has been decoded, checked and authorised.
+ */
+import type { AnswerBody, Failure, Operation, SharedChange, SubscriptionStart } from '../protocol/index.ts';
+
+/** A gateway's own number for one of its connections; never reused by that gateway in this run. */
+export type ConnectionId = number;
+
+/** `request` is the client's request id. `timeoutMs` absent: no limit. */
+export type GatewayRequest = { readonly connection: ConnectionId; readonly request: number } & (
+  | {
+      readonly kind: 'session_open';
+      readonly session: string;
+      readonly principal: string;
+      readonly graceMs: number;
+      readonly resume: boolean;
+      readonly timeoutMs?: number;
+    }
+  | { readonly kind: 'session_close'; readonly session: string; readonly principal: string; readonly timeoutMs?: number }
+  | {
+      readonly kind: 'write';
+      readonly session: string;
+      readonly principal: string;
+      readonly sequence: number;
+      readonly answeredBelow: number;
+      readonly operations: readonly Operation[];
+      readonly timeoutMs?: number;
+    }
+  | { readonly kind: 'get'; readonly key: string; readonly stale: boolean; readonly timeoutMs?: number }
+  | {
+      readonly kind: 'list';
+      readonly pattern: string;
+      readonly after: string;
+      readonly limit: number;
+      readonly values: boolean;
+      readonly stale: boolean;
+      readonly timeoutMs?: number;
+    }
+  | {
+      readonly kind: 'await';
+      readonly alternatives: readonly (readonly string[])[];
+      readonly leastGeneration?: number;
+      readonly timeoutMs?: number;
+    }
+  | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
+  | { readonly kind: 'status'; readonly timeoutMs?: number }
+);
+
+/** Told by a gateway about its connections. */
+export type GatewayNotice =
+  /** The request (or subscription) is over; the gateway has answered for itself. */
+  | { readonly kind: 'cancel'; readonly connection: ConnectionId; readonly request: number }
+  /** The connection's socket has taken this many bytes of pushes: so many more may follow. */
+  | { readonly kind: 'delivered'; readonly connection: ConnectionId; readonly bytes: number }
+  /** All its requests, waits and subscriptions are over; `session` is detached. */
+  | { readonly kind: 'closed'; readonly connection: ConnectionId; readonly session: string | undefined };
+
+/** From the server to one gateway, in order. */
+export type GatewayEvent =
+  | { readonly kind: 'answer'; readonly connection: ConnectionId; readonly request: number; readonly body: AnswerBody }
+  | {
+      readonly kind: 'push';
+      readonly connection: ConnectionId;
+      /** The id of the request that made the subscription. */
+      readonly subscription: number;
+      readonly changes: readonly SharedChange[];
+      /** Resume from here. */
+      readonly revision: number;
+      /** The state as of the start has been sent; once. */
+      readonly caughtUp: boolean;
+      /** What `delivered` must give back: the sum of the encodings' lengths. */
+      readonly bytes: number;
+    }
+  | {
+      readonly kind: 'ended';
+      readonly connection: ConnectionId;
+      readonly subscription: number;
+      readonly failure: Failure;
+    };
+
+export interface Gateway {
+  /** Once per turn of the server's loop at most. Must not call the server back synchronously, except `notify`. */
+  deliver(events: readonly GatewayEvent[]): void;
+}
+
+/** One per gateway. */
+export interface GatewayPort {
+  /** Every request gets exactly one answer, unless it is cancelled or its connection closed. */
+  submit(requests: readonly GatewayRequest[]): void;
+  notify(notices: readonly GatewayNotice[]): void;
+  readonly identity: ServerIdentity;
+  /** The revision as this server knows it. */
+  revision(): number;
+}
+
+export interface ServerIdentity {
+  readonly clusterId: string;
+  readonly epoch: number;
+  readonly serverId: number;
+  readonly serverName: string;
+  /** Every server's address for agents. */
+  readonly endpoints: readonly string[];
+}

@@ -1,0 +1,105 @@
+/** What goes into the replicated state machine and what comes out. */
+import type { Change, Failure, Future, Operation, WriteResult } from '../protocol/index.ts';
+
+/** 16 random bytes as 32 lower-case hex digits. */
+export type SessionId = string;
+
+/** Who waits for a command's result: the server that proposed it, its present run, its number there. */
+export interface Origin {
+  readonly member: number;
+  readonly run: number;
+  readonly request: number;
+}
+
+export type Command = { readonly origin: Origin } & CommandBody;
+
+export type CommandBody =
+  | {
+      readonly kind: 'write';
+      readonly session: SessionId;
+      readonly principal: string;
+      readonly sequence: number;
+      readonly answeredBelow: number;
+      readonly operations: readonly Operation[];
+    }
+  /** Attaches the session to (origin.member, origin.run, connection). */
+  | {
+      readonly kind: 'session_open';
+      readonly session: SessionId;
+      readonly principal: string;
+      readonly graceMs: number;
+      readonly resume: boolean;
+      readonly connection: number;
+    }
+  | { readonly kind: 'session_close'; readonly session: SessionId; readonly principal: string }
+  /** Ignored if the session has been attached elsewhere since. */
+  | { readonly kind: 'session_detach'; readonly session: SessionId; readonly connection: number }
+  | { readonly kind: 'server_started'; readonly member: number; readonly run: number; readonly diskId: Uint8Array }
+  | { readonly kind: 'server_lost'; readonly member: number; readonly run: number }
+  /** What is early or outdated in it is ignored. */
+  | {
+      readonly kind: 'expire';
+      readonly futures: readonly DueFuture[];
+      readonly sessions: readonly DueSession[];
+    };
+
+/** A deadline (pending) or the end of freshness (settled). */
+export interface DueFuture {
+  readonly key: string;
+  readonly generation: number;
+  readonly atMs: number;
+}
+
+export interface DueSession {
+  readonly session: SessionId;
+  readonly atMs: number;
+}
+
+/** The payload of a raft entry of kind `commands`. */
+export interface LogEntry {
+  /** The leader's clock. */
+  readonly timeMs: number;
+  readonly commands: readonly Command[];
+}
+
+export type CommandResult =
+  | { readonly kind: 'written'; readonly result: WriteResult }
+  | { readonly kind: 'done' }
+  | { readonly kind: 'failed'; readonly failure: Failure };
+
+/** A write to the persisted copy of the state: a key within the state's keyspace, and its bytes or its removal. */
+export interface StateWrite {
+  readonly key: string;
+  /** undefined: delete. */
+  readonly value: Uint8Array | undefined;
+}
+
+export interface Applied {
+  /** One per command, in order. */
+  readonly results: readonly CommandResult[];
+  /** In the order of revisions; one per key and revision. Includes what expired. */
+  readonly changes: readonly Change[];
+}
+
+export interface StoreOptions {
+  readonly clusterId: string;
+  /** Sessions at most; beyond it the longest detached one is evicted, else LIMIT_EXCEEDED. Default 200,000. */
+  readonly sessionsMax?: number;
+  /** Deletions remembered at most. Default 100,000. */
+  readonly tombstonesMax?: number;
+  /** Deletions are forgotten after this long (by cluster time). Default 1 h. */
+  readonly tombstoneAgeMs?: number;
+}
+
+export interface ListPage {
+  readonly futures: readonly Future[];
+  /** Pass as `after`; undefined: this was the last page. */
+  readonly next: string | undefined;
+}
+
+/** Everything up to a revision, in the order of revisions: each key's latest change only. */
+export interface ChangesPage {
+  readonly changes: readonly Change[];
+  /** All matching changes up to it are in this page or were before it. */
+  readonly upTo: number;
+}
