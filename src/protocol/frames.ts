@@ -18,7 +18,12 @@ export type SubscriptionStart =
 
 export type RequestBody =
   /** `session`: 16 bytes as 32 lower-case hex digits. */
-  | { readonly kind: 'open_session'; readonly session: string; readonly graceMs: number; readonly resume: boolean }
+  | {
+      readonly kind: 'open_session';
+      readonly session: string;
+      readonly graceMs: number;
+      readonly resume: boolean;
+    }
   | { readonly kind: 'close_session' }
   | {
       readonly kind: 'write';

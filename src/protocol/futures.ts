@@ -39,7 +39,12 @@ export interface Preconditions {
 }
 
 export type Operation = { readonly key: string; readonly preconditions: Preconditions } & (
-  | { readonly kind: 'declare'; readonly renew: boolean; readonly deadlineMs?: number; readonly tied: boolean }
+  | {
+      readonly kind: 'declare';
+      readonly renew: boolean;
+      readonly deadlineMs?: number;
+      readonly tied: boolean;
+    }
   | {
       readonly kind: 'resolve';
       readonly value: Uint8Array;

@@ -21,7 +21,9 @@ if (process.argv[2] === '--copy') {
   const sources = readdirSync(protoDirectory)
     .filter((name) => name.endsWith('.proto'))
     .map((name) => join(protoDirectory, name));
-  const newestSource = Math.max(...[...sources, fileURLToPath(import.meta.url)].map((file) => statSync(file).mtimeMs));
+  const newestSource = Math.max(
+    ...[...sources, fileURLToPath(import.meta.url)].map((file) => statSync(file).mtimeMs),
+  );
   const upToDate = names.every((name) => {
     const file = join(generated, name);
     return existsSync(file) && statSync(file).mtimeMs > newestSource;
@@ -29,10 +31,13 @@ if (process.argv[2] === '--copy') {
   if (!upToDate) {
     mkdirSync(generated, { recursive: true });
     const pbjs = createRequire(import.meta.url).resolve('protobufjs-cli/bin/pbjs');
-    const flags = '-t static-module -w esm --null-semantics --force-number --no-delimited --no-typeurl --no-service --dependency protobufjs/minimal.js -d';
+    const flags =
+      '-t static-module -w esm --null-semantics --force-number --no-delimited --no-typeurl --no-service --dependency protobufjs/minimal.js -d';
     // Written beside and renamed, so that two builds at once never read half a file.
     const temporary = join(generated, `new-${process.pid}.js`);
-    execFileSync(process.execPath, [pbjs, ...flags.split(' '), '-o', temporary, ...sources], { stdio: 'inherit' });
+    execFileSync(process.execPath, [pbjs, ...flags.split(' '), '-o', temporary, ...sources], {
+      stdio: 'inherit',
+    });
     renameSync(temporary.replace(/\.js$/, '.d.ts'), join(generated, 'messages.d.ts'));
     renameSync(temporary, join(generated, 'messages.js'));
   }

@@ -154,7 +154,8 @@ export interface Persist {
   readonly afterDurable: readonly Message[];
 }
 
-export type DropReason = 'not_leader' | 'no_leader' | 'transferring' | 'too_much_uncommitted' | 'lost_leadership';
+export type DropReason =
+  'not_leader' | 'no_leader' | 'transferring' | 'too_much_uncommitted' | 'too_many_reads' | 'lost_leadership';
 
 export interface Dropped {
   readonly kind: 'proposal' | 'read';

@@ -17,7 +17,12 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
       readonly resume: boolean;
       readonly timeoutMs?: number;
     }
-  | { readonly kind: 'session_close'; readonly session: string; readonly principal: string; readonly timeoutMs?: number }
+  | {
+      readonly kind: 'session_close';
+      readonly session: string;
+      readonly principal: string;
+      readonly timeoutMs?: number;
+    }
   | {
       readonly kind: 'write';
       readonly session: string;
@@ -58,7 +63,12 @@ export type GatewayNotice =
 
 /** From the server to one gateway, in order. */
 export type GatewayEvent =
-  | { readonly kind: 'answer'; readonly connection: ConnectionId; readonly request: number; readonly body: AnswerBody }
+  | {
+      readonly kind: 'answer';
+      readonly connection: ConnectionId;
+      readonly request: number;
+      readonly body: AnswerBody;
+    }
   | {
       readonly kind: 'push';
       readonly connection: ConnectionId;
@@ -80,6 +90,8 @@ export type GatewayEvent =
     };
 
 export interface Gateway {
+  /** For status: how many connections it has. */
+  readonly connections: number;
   /** Once per turn of the server's loop at most. Must not call the server back synchronously, except `notify`. */
   deliver(events: readonly GatewayEvent[]): void;
 }
@@ -92,6 +104,8 @@ export interface GatewayPort {
   readonly identity: ServerIdentity;
   /** The revision as this server knows it. */
   revision(): number;
+  /** All subscriptions of the connection have been given everything up to this revision; undefined: some are behind. */
+  progress(connection: ConnectionId): number | undefined;
 }
 
 export interface ServerIdentity {

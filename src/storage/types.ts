@@ -1,5 +1,5 @@
 /** What a server keeps on disk, and the one way to write it. */
-import type { Entry, HardState, LogIndex, SnapshotPoint, Term } from '../raft/index.ts';
+import type { Configuration, Entry, HardState, LogIndex, SnapshotPoint, Term } from '../raft/index.ts';
 
 /** A key within the state's keyspace (ASCII), and its bytes or its removal. */
 export interface StateWrite {
@@ -81,8 +81,13 @@ export interface Storage {
    * more: the process must end.
    */
   write(batch: WriteBatch): Promise<void>;
-  /** As of the last completed write. `configuration` is the one at that index. */
-  openSnapshot(configuration: SnapshotPoint['configuration']): Promise<SnapshotReader>;
+  /**
+   * As of the last completed write (the one under way is waited for). `configuration` is the one at that index; a
+   * function is told the index. Writes go on meanwhile; LevelDB keeps what the view needs until it is closed.
+   */
+  openSnapshot(
+    configuration: Configuration | ((applied: LogIndex) => Configuration),
+  ): Promise<SnapshotReader>;
   /** An older staging that was not activated is discarded. */
   stageSnapshot(point: SnapshotPoint): Promise<SnapshotStaging>;
   close(): Promise<void>;

@@ -1,1 +1,37 @@
-export * from './types.ts';
+/**
+ * The store: the replicated state machine. What is said in an entry of the log becomes futures, sessions and answers
+ * here, and nothing else does.
+ *
+ * Owns the rules of futures (transitions.ts), batches (writes.ts), idempotency sessions, time and expiry, the
+ * remembering of deletions, and the form in which entries and state are kept. May call scopes and protocol. Is pure
+ * and synchronous: no I/O, no clock, no randomness, no promise. Promises that `apply` is a function of the state and
+ * the entry; that loading the records of a state gives that state; that a future is settled at most once in a
+ * generation and no generation of a key is used twice; and that the work of every call is bounded.
+ */
+export {
+  decodeCommand,
+  decodeLogEntry,
+  encodeCommand,
+  encodeLogEntry,
+  encodeLogEntryFromCommands,
+} from './log-codec.ts';
+export { Store } from './store.ts';
+export type {
+  Applied,
+  ChangesPage,
+  ChangesQuery,
+  Command,
+  CommandBody,
+  CommandResult,
+  Due,
+  DueFuture,
+  DueSession,
+  ListPage,
+  ListQuery,
+  LogEntry,
+  Origin,
+  SessionId,
+  StateRecord,
+  StateWrite,
+  StoreOptions,
+} from './types.ts';

@@ -1,5 +1,6 @@
 /** What goes into the replicated state machine and what comes out. */
 import type { Change, Failure, Future, Operation, WriteResult } from '../protocol/index.ts';
+import type { Pattern } from '../scopes/index.ts';
 
 /** 16 random bytes as 32 lower-case hex digits. */
 export type SessionId = string;
@@ -34,7 +35,12 @@ export type CommandBody =
   | { readonly kind: 'session_close'; readonly session: SessionId; readonly principal: string }
   /** Ignored if the session has been attached elsewhere since. */
   | { readonly kind: 'session_detach'; readonly session: SessionId; readonly connection: number }
-  | { readonly kind: 'server_started'; readonly member: number; readonly run: number; readonly diskId: Uint8Array }
+  | {
+      readonly kind: 'server_started';
+      readonly member: number;
+      readonly run: number;
+      readonly diskId: Uint8Array;
+    }
   | { readonly kind: 'server_lost'; readonly member: number; readonly run: number }
   /** What is early or outdated in it is ignored. */
   | {
@@ -91,15 +97,52 @@ export interface StoreOptions {
   readonly tombstoneAgeMs?: number;
 }
 
+/** In the order of keys. May have fewer futures than asked for, or none, and still not be the last. */
 export interface ListPage {
   readonly futures: readonly Future[];
   /** Pass as `after`; undefined: this was the last page. */
   readonly next: string | undefined;
 }
 
-/** Everything up to a revision, in the order of revisions: each key's latest change only. */
+/** In the order of revisions (within one revision in no particular order), each key's latest change only. */
 export interface ChangesPage {
   readonly changes: readonly Change[];
   /** All matching changes up to it are in this page or were before it. */
   readonly upTo: number;
+}
+
+export interface ListQuery {
+  readonly pattern: Pattern;
+  /** Only keys behind it; '' from the start. */
+  readonly after: string;
+  /** Futures in the page; at least 1. */
+  readonly limit: number;
+  /** About how large the page may become; one future fits always. */
+  readonly bytesMax: number;
+  /** With values; never those of sensitive futures. */
+  readonly values: boolean;
+  /** The reader's estimate of cluster time: what it is past is expired. */
+  readonly nowMs: number;
+}
+
+/** The changes of one revision are never parted, so a page may pass its limits by as many as one command changed. */
+export interface ChangesQuery {
+  /** Only later ones. */
+  readonly revision: number;
+  readonly patterns: readonly Pattern[];
+  readonly limit: number;
+  readonly bytesMax: number;
+  /** Keys looked at, whether they match or not. */
+  readonly visitMax: number;
+}
+
+export interface Due {
+  readonly futures: DueFuture[];
+  readonly sessions: DueSession[];
+}
+
+/** A record of the persisted state. */
+export interface StateRecord {
+  readonly key: string;
+  readonly value: Uint8Array;
 }

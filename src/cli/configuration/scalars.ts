@@ -1,0 +1,129 @@
+/** The kinds of values that settings have: what is written in the file, checked and brought into the program's units. */
+import * as v from 'valibot';
+import { parseDuration } from '../../protocol/index.ts';
+import { parseSize } from '../../scopes/index.ts';
+
+export interface HostAndPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** 'host:port' or '[IPv6]:port'. */
+export const parseHostAndPort = (text: string): HostAndPort | undefined => {
+  const parts = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})$/.exec(text);
+  const host = parts?.[1] ?? parts?.[2];
+  const port = Number(parts?.[3]);
+  return host === undefined || port > 65_535 ? undefined : { host, port };
+};
+
+/** The inverse of `parseHostAndPort`. */
+export const formatHostAndPort = ({ host, port }: HostAndPort): string =>
+  host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+
+const shown = (input: unknown): string => {
+  const text = typeof input === 'string' ? JSON.stringify(input) : String(input);
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+};
+
+const text = (expected: string) => v.string((issue) => `must be ${expected}, got ${shown(issue.input)}`);
+
+/** `portMin` 0: any free port. */
+const address = (expected: string, portMin: number) =>
+  v.pipe(
+    text(expected),
+    v.rawTransform(({ dataset, addIssue, NEVER }): HostAndPort => {
+      const parsed = parseHostAndPort(dataset.value);
+      if (parsed !== undefined && parsed.port >= portMin) return parsed;
+      addIssue({ message: `must be ${expected}, got ${shown(dataset.value)}` });
+      return NEVER;
+    }),
+  );
+
+/** Where to listen. Port 0: any free one. */
+export const listenAddress = () => address('an address to listen on, written host:port', 0);
+
+/** Where another server is reached. */
+export const peerAddress = () => address('an address, written host:port', 1);
+
+/** wss://host:port, no path. */
+export const agentsUrl = () => {
+  const expected = 'an address for agents, written wss://host:port';
+  return v.pipe(
+    text(expected),
+    v.check(
+      (value) =>
+        value.startsWith('wss://') && (parseHostAndPort(value.slice('wss://'.length))?.port ?? 0) > 0,
+      (issue) => `must be ${expected}, got ${shown(issue.input)}`,
+    ),
+  );
+};
+
+export const file = (expected: string) =>
+  v.pipe(
+    text(expected),
+    v.check(
+      (value) => value !== '' && !value.includes('\0'),
+      (issue) => `must be ${expected}, got ${shown(issue.input)}`,
+    ),
+  );
+
+/** 16 bytes as 32 lower-case hex digits. */
+export const clusterId = () => {
+  const expected = '32 lower-case hex digits in quotes';
+  return v.pipe(
+    text(expected),
+    v.regex(/^[0-9a-f]{32}$/, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
+  );
+};
+
+/** What a certificate's CN names: one segment of the grammar of keys. */
+export const memberName = () => {
+  const expected =
+    "a server's name: 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit";
+  return v.pipe(
+    text(expected),
+    v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
+  );
+};
+
+export const integer = (least: number, most: number) => {
+  const message = (issue: { readonly input: unknown }): string =>
+    `must be a whole number from ${least} to ${most}, got ${shown(issue.input)}`;
+  return v.pipe(v.number(message), v.integer(message), v.minValue(least, message), v.maxValue(most, message));
+};
+
+/** Milliseconds. `least` and `most` are written as in the file. */
+export const duration = (least: string, most: string) => {
+  const expected = `a duration from ${least} to ${most}, written like 500ms, 30s, 5m or 24h`;
+  const leastMs = parseDuration(least) ?? 0;
+  const mostMs = parseDuration(most) ?? Number.MAX_SAFE_INTEGER;
+  return v.pipe(
+    text(expected),
+    v.rawTransform(({ dataset, addIssue, NEVER }): number => {
+      const parsed = parseDuration(dataset.value);
+      if (parsed !== undefined && parsed >= leastMs && parsed <= mostMs) return parsed;
+      addIssue({ message: `must be ${expected}, got ${shown(dataset.value)}` });
+      return NEVER;
+    }),
+  );
+};
+
+/** Bytes. `least` and `most` are written as in the file. */
+export const size = (least: string, most: string) => {
+  const expected = `a size from ${least} to ${most}, written like 512KiB, 64MiB or 1GiB`;
+  const leastBytes = parseSize(least) ?? 0;
+  const mostBytes = parseSize(most) ?? Number.MAX_SAFE_INTEGER;
+  return v.pipe(
+    text(expected),
+    v.rawTransform(({ dataset, addIssue, NEVER }): number => {
+      const parsed = parseSize(dataset.value);
+      if (parsed !== undefined && parsed >= leastBytes && parsed <= mostBytes) return parsed;
+      addIssue({ message: `must be ${expected}, got ${shown(dataset.value)}` });
+      return NEVER;
+    }),
+  );
+};
+
+/** One of a few words. */
+export const choice = <const Options extends readonly [string, ...string[]]>(options: Options) =>
+  v.picklist(options, (issue) => `must be one of ${options.join(', ')}, got ${shown(issue.input)}`);

@@ -1,0 +1,57 @@
+/** What a command touches besides files and the network: given by the process, or by a test. */
+import type { Change, ClusterStatus, Future, Operation, WriteResult } from '../protocol/index.ts';
+
+export interface OutputStream {
+  /** Bytes are written as they are. */
+  write(data: string | Uint8Array): unknown;
+  readonly isTTY?: boolean;
+}
+
+export interface RequestOptions {
+  /** Absent: no limit. */
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface CommandListPage {
+  readonly futures: readonly Future[];
+  readonly next: string | undefined;
+}
+
+export type SubscriptionEvent = Change | { readonly kind: 'reset' } | { readonly kind: 'caught_up' };
+
+/** What the verbs need of a client; the library's Client is one. */
+export interface CommandClient {
+  /** While no server can be reached it has the reason as `lastError`. */
+  readonly state: { readonly kind: string; readonly lastError?: Error };
+  get(key: string, options: RequestOptions): Promise<Future | undefined>;
+  list(
+    pattern: string,
+    options: RequestOptions & { readonly after?: string; readonly limit?: number; readonly values?: boolean },
+  ): Promise<CommandListPage>;
+  await(
+    alternatives: { readonly anyOf: readonly (readonly string[])[] },
+    options: RequestOptions,
+  ): Promise<{ readonly futures: readonly Future[] }>;
+  batch(operations: readonly Operation[], options: RequestOptions): Promise<WriteResult>;
+  subscribe(
+    patterns: readonly string[],
+    options: { readonly from: 'present' | 'new'; readonly signal: AbortSignal },
+  ): AsyncIterable<SubscriptionEvent>;
+  status(options: RequestOptions): Promise<ClusterStatus>;
+  close(): Promise<void>;
+}
+
+export interface CommandEnvironment {
+  readonly stdout: OutputStream;
+  readonly stderr: OutputStream;
+  readonly stdin: AsyncIterable<Uint8Array>;
+  readonly variables: Readonly<Record<string, string | undefined>>;
+  readonly workingDirectory: string;
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Connects in the background with the profile in this file. */
+  connect(profileFile: string): Promise<CommandClient>;
+  /** Aborted when the process is asked to end (SIGINT, SIGTERM). Asking for it takes the signals over from Node. */
+  interruption(): AbortSignal;
+}

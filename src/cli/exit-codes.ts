@@ -1,0 +1,94 @@
+/** How the command ends: the one table from errors to exit codes, and what a user of the command can do about them. */
+import type { ErrorCode, Rejection } from '../protocol/index.ts';
+
+/** Public interface: scripts act on these. */
+export const exitCodes = {
+  done: 0,
+  other: 1,
+  usage: 2,
+  rejected: 3,
+  timedOut: 4,
+  notPermitted: 5,
+  unavailable: 6,
+  conflict: 7,
+  noValue: 8,
+} as const;
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+interface Ending {
+  readonly exit: ExitCode;
+  /** What the command's user can do that the error itself, made by a library, does not know of. */
+  readonly advice?: string;
+}
+
+const end = (exit: ExitCode, advice?: string): Ending => (advice === undefined ? { exit } : { exit, advice });
+
+export const endings: Readonly<Record<ErrorCode, Ending>> = {
+  INVALID_ARGUMENT: end(exitCodes.usage),
+  INVALID_KEY: end(exitCodes.usage),
+  VALUE_TOO_LARGE: end(exitCodes.other),
+  PROTOCOL_ERROR: end(exitCodes.other),
+  UNAUTHENTICATED: end(
+    exitCodes.notPermitted,
+    'check ca, cert and key of the profile, or choose another with --profile',
+  ),
+  PERMISSION_DENIED: end(
+    exitCodes.notPermitted,
+    'choose a profile that may with --profile, or change the policy',
+  ),
+  NOT_FOUND: end(exitCodes.noValue),
+  NO_VALUE: end(exitCodes.noValue),
+  ALREADY_SETTLED: end(exitCodes.conflict, 'replace the value with --supersede'),
+  PRECONDITION_FAILED: end(exitCodes.conflict, 'read the key and decide anew'),
+  FUTURE_REJECTED: end(exitCodes.rejected),
+  SESSION_EXPIRED: end(exitCodes.other, 'run the command again'),
+  STALE_REQUEST: end(exitCodes.other, 'run the command again'),
+  OUTCOME_UNKNOWN: end(exitCodes.other, 'see with get whether it happened'),
+  TIMED_OUT: end(exitCodes.timedOut, 'give it longer with --timeout'),
+  CANCELLED: end(exitCodes.other),
+  UNAVAILABLE: end(
+    exitCodes.unavailable,
+    "check that the servers run and that the profile's endpoints are theirs",
+  ),
+  TOO_MANY_REQUESTS: end(exitCodes.unavailable, 'try again later'),
+  LIMIT_EXCEEDED: end(exitCodes.other),
+  VERSION_NOT_SUPPORTED: end(exitCodes.other, 'use the version of futurestore that the servers run'),
+  CONNECTION_CLOSED: end(exitCodes.other),
+  CONFIGURATION_INVALID: end(exitCodes.usage),
+  DATA_DAMAGED: end(exitCodes.other),
+  DATA_FOREIGN: end(exitCodes.other),
+  DATA_IN_USE: end(exitCodes.other),
+  INTERNAL: end(exitCodes.other),
+};
+
+/** The command was called wrongly. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'UsageError';
+  }
+}
+
+/** By shape, not class: importing the registry would cost every `--help` its load time. */
+const hasCode = (error: Error): error is Error & { readonly code: ErrorCode } =>
+  'code' in error && typeof error.code === 'string' && Object.hasOwn(endings, error.code);
+
+/** One line that is safe on a terminal, whatever it is made of. */
+export const oneLine = (text: string): string =>
+  text
+    .replaceAll(/\s+/g, ' ')
+    .replaceAll(/[\p{Cc}\p{Cf}]/gu, '�')
+    .trim();
+
+export const rejectionText = (key: string, { code, message }: Rejection): string =>
+  `${key} was rejected with ${code}${message === '' ? '' : `: ${message}`}`;
+
+/** The line for standard error and the exit code. */
+export const describeError = (error: unknown): { readonly line: string; readonly exit: ExitCode } => {
+  if (error instanceof UsageError) return { line: oneLine(error.message), exit: exitCodes.usage };
+  if (!(error instanceof Error)) return { line: oneLine(String(error)), exit: exitCodes.other };
+  if (!hasCode(error)) return { line: oneLine(error.message), exit: exitCodes.other };
+  const { exit, advice } = endings[error.code];
+  return { line: oneLine(advice === undefined ? error.message : `${error.message} (${advice})`), exit };
+};

@@ -1,0 +1,64 @@
+/** The command line: its commands, and how whatever happens becomes an exit code and at most one line of error. */
+import { Command, CommanderError } from 'commander';
+import { addClusterCommands } from './cluster-commands.ts';
+import type { CommandEnvironment } from './environment.ts';
+import type { ExitCode } from './exit-codes.ts';
+import { describeError, exitCodes, UsageError } from './exit-codes.ts';
+import { addReadCommands } from './read-commands.ts';
+import { packageVersion } from './package-version.ts';
+import { addWriteCommands } from './write-commands.ts';
+
+const exitCodeHelp = `
+Exit codes: 0 done, 2 usage or configuration, 3 the future was rejected, 4 timed out, 5 not permitted,
+6 cluster unavailable, 7 conflict, 8 no such key or no value yet, 1 anything else.`;
+
+/** Help and version end a command as if it had failed; only what is left is a usage error. */
+const asUsageError = (error: CommanderError, command: Command): Error => {
+  if (error.exitCode === 0) return error;
+  const path = command.parent === null ? command.name() : `${command.parent.name()} ${command.name()}`;
+  // Without a subcommand the help was the answer; there is no message of its own.
+  const message =
+    error.code === 'commander.help' ? 'no command was given' : error.message.replace(/^error: /, '');
+  return new UsageError(`${message} (see ${path} --help)`);
+};
+
+const build = (environment: CommandEnvironment): Command => {
+  const program = new Command('futurestore');
+  program
+    .description('A replicated store of futures: keys that will get a value.')
+    .version(packageVersion(), '--version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .configureOutput({
+      writeOut: (text) => environment.stdout.write(text),
+      writeErr: (text) => environment.stderr.write(text),
+      // Errors are printed once, by `run`.
+      outputError: () => undefined,
+    })
+    .addHelpText('after', exitCodeHelp);
+  program.exitOverride();
+  addClusterCommands(program, environment);
+  addReadCommands(program, environment);
+  addWriteCommands(program, environment);
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride((error) => {
+      throw asUsageError(error, command);
+    });
+  }
+  return program;
+};
+
+/** Runs one command line (without node and script) and gives the exit code. Never rejects. */
+export const run = async (
+  commandLine: readonly string[],
+  environment: CommandEnvironment,
+): Promise<ExitCode> => {
+  try {
+    await build(environment).parseAsync([...commandLine], { from: 'user' });
+    return exitCodes.done;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return exitCodes.done;
+    const { line, exit } = describeError(error);
+    environment.stderr.write(`futurestore: ${line}\n`);
+    return exit;
+  }
+};

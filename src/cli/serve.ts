@@ -1,0 +1,254 @@
+/** One server process: all rooms put together, its start, and its end. */
+import process from 'node:process';
+import { pino } from 'pino';
+import type { Logger } from 'pino';
+import { createAdminServer, createMetrics } from '../admin/index.ts';
+import type { AdminServer, Metrics } from '../admin/index.ts';
+import { createGateway } from '../gateway/index.ts';
+import type { AgentGateway } from '../gateway/index.ts';
+import { createTlsTransport } from '../peers/index.ts';
+import { asMemberId } from '../raft/index.ts';
+import { nodeEnvironment, startServer } from '../server/index.ts';
+import type { Gateway, Server } from '../server/index.ts';
+import { openStorage } from '../storage/index.ts';
+import type { Storage } from '../storage/index.ts';
+import { formatHostAndPort } from './configuration/scalars.ts';
+import type { ServerConfiguration } from './configuration/server-configuration.ts';
+import { packageVersion } from './package-version.ts';
+import type { ServerFiles } from './server-files.ts';
+import { readServerConfiguration, readServerFiles } from './server-files.ts';
+
+/** No value and no key reaches a log, whatever a room hands to its logger. */
+const redactedFields = [
+  'value',
+  '*.value',
+  '*.*.value',
+  'valueBase64',
+  '*.valueBase64',
+  'privateKey',
+  '*.privateKey',
+  'pem',
+  '*.pem',
+];
+
+const createLogger = (configuration: ServerConfiguration): Logger =>
+  pino({
+    level: configuration.logLevel,
+    base: { server: configuration.self.name },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    redact: { paths: redactedFields, censor: '(redacted)' },
+  });
+
+/** A listen error in words; anything else as it is. */
+const startError = (error: unknown, { file, agents, peers, adminListen }: ServerConfiguration): unknown => {
+  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error) || error.syscall !== 'listen')
+    return error;
+  const port = 'port' in error ? error.port : undefined;
+  const listens = { agents: agents.listen, peers: peers.listen, admin: adminListen };
+  const [name, address] = Object.entries(listens).find(([, listen]) => listen.port === port) ?? [
+    '',
+    undefined,
+  ];
+  const where = address === undefined ? 'an address' : `${formatHostAndPort(address)} (${name}.listen)`;
+  const why = error.code === 'EADDRINUSE' ? 'another process uses it' : String(error.code);
+  return new Error(`cannot listen on ${where}: ${why}; stop what uses it or change ${file}`, {
+    cause: error,
+  });
+};
+
+/** What has been started, in the order of starting. */
+interface Running {
+  readonly metrics: Metrics;
+  storage?: Storage;
+  server?: Server;
+  gateway?: AgentGateway;
+  admin?: AdminServer;
+}
+
+const startStorageAndServer = async (
+  running: Running,
+  configuration: ServerConfiguration,
+  files: ServerFiles,
+  logger: Logger,
+  onFatal: (error: unknown) => void,
+): Promise<Server> => {
+  const { clusterId, self, members, metrics } = { ...configuration, ...running };
+  const storage = await openStorage({
+    directory: configuration.dataDirectory,
+    identity: { clusterId, member: self.id },
+  });
+  running.storage = storage;
+  const server = await startServer({
+    clusterId,
+    self: { id: self.id, name: self.name, agentsUrl: self.agents },
+    members: members.map(({ id, name, agents }) => ({ id, name, agentsUrl: agents })),
+    version: packageVersion(),
+    electionTimeoutMs: configuration.electionTimeoutMs,
+    heartbeatIntervalMs: configuration.heartbeatIntervalMs,
+    logRetainBytes: configuration.logRetainBytes,
+    environment: nodeEnvironment,
+    logger,
+    metrics,
+    onFatal,
+    storage,
+    transport: (acceptPeer) =>
+      createTlsTransport({
+        memberId: asMemberId(self.id),
+        memberName: self.name,
+        clusterId,
+        run: storage.recovered.run,
+        diskId: storage.recovered.diskId,
+        members: members.map(({ id, name, peers }) => ({
+          id: asMemberId(id),
+          name,
+          address: formatHostAndPort(peers),
+        })),
+        listen: configuration.peers.listen,
+        ...files.peers,
+        acceptPeer,
+        logger,
+        random: () => nodeEnvironment.random(),
+        roundTrip: (peer, ms) => metrics.roundTrip(peer, ms),
+      }),
+  });
+  running.server = server;
+  return server;
+};
+
+const startGateway = async (
+  running: Running,
+  server: Server,
+  configuration: ServerConfiguration,
+  files: ServerFiles,
+  logger: Logger,
+): Promise<void> => {
+  // Each needs the other: the server gets this one, which passes on to the gateway that is made with the server's port.
+  const forward: Gateway = {
+    deliver: (events) => gateway.deliver(events),
+    get connections() {
+      return gateway.connections;
+    },
+  };
+  const gateway: AgentGateway = createGateway({
+    listen: configuration.agents.listen,
+    ...files.agents,
+    policies: files.policies,
+    realmCertificates: files.realmCertificates,
+    port: server.attachGateway(forward),
+    limits: {
+      connectionsMax: configuration.connectionsMax,
+      unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
+    },
+    logger,
+    metrics: running.metrics,
+  });
+  running.gateway = gateway;
+  await gateway.listen();
+};
+
+const startAdmin = async (
+  running: Running,
+  server: Server,
+  configuration: ServerConfiguration,
+  logger: Logger,
+): Promise<void> => {
+  running.metrics.observe(() => {
+    const { leader, role, term, commitIndex, appliedIndex, pendingCommands, ...rest } = server.status();
+    return {
+      hasLeader: leader !== undefined,
+      isLeader: role === 'leader',
+      term,
+      commitIndex,
+      appliedIndex,
+      proposalsPending: pendingCommands,
+      keys: rest.keys,
+      waits: rest.waits,
+      subscriptions: rest.subscriptions,
+      connections: running.gateway?.connections ?? 0,
+      sessions: rest.sessions,
+    };
+  });
+  const admin = createAdminServer({
+    listen: configuration.adminListen,
+    readiness: () => server.readiness(),
+    // A process whose loop hangs does not answer, one that cannot trust its disk ends: who answers lives.
+    liveness: () => ({ live: true, reasons: [] }),
+    registry: running.metrics.registry,
+    logger,
+  });
+  running.admin = admin;
+  await admin.listen();
+};
+
+/** A stop that takes longer than its grace and this hangs. */
+const stopTimeoutMs = 15_000;
+
+/** The reverse of the start: agents are told and leave, leadership is handed over, then links and disk are closed. */
+const stopAll = async (running: Running, graceMs: number): Promise<void> => {
+  const { gateway, server, storage, admin, metrics } = running;
+  await gateway?.drain(graceMs);
+  await gateway?.close();
+  await (server === undefined ? storage?.close() : server.stop());
+  await admin?.close();
+  metrics.close();
+};
+
+const whenAborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve());
+  });
+
+/**
+ * Runs the server that this file configures until it is interrupted; then stops it cleanly.
+ *
+ * Rejects when it cannot start: CONFIGURATION_INVALID, DATA_DAMAGED, DATA_FOREIGN, DATA_IN_USE, or an address that is
+ * taken. What happens to a running server that it cannot survive ends the process with code 1.
+ */
+export const serve = async (file: string, interruption: AbortSignal): Promise<void> => {
+  const configuration = readServerConfiguration(file);
+  const files = readServerFiles(configuration, Date.now());
+  const logger = createLogger(configuration);
+  const onFatal = (error: unknown): void => {
+    logger.fatal(
+      { err: error },
+      'the server cannot go on and ends: nothing in this process is trusted any more',
+    );
+    process.exit(1);
+  };
+  process.on('uncaughtException', onFatal);
+  process.on('unhandledRejection', onFatal);
+  const running: Running = { metrics: createMetrics() };
+  try {
+    const server = await startStorageAndServer(running, configuration, files, logger, onFatal);
+    await startGateway(running, server, configuration, files, logger);
+    await startAdmin(running, server, configuration, logger);
+  } catch (error) {
+    // Why it could not start is what is told; that parts of it cannot be stopped then follows from it.
+    await stopAll(running, 0).catch(() => undefined);
+    throw startError(error, configuration);
+  }
+  const { self, agents, peers, adminListen } = configuration;
+  logger.info(
+    {
+      version: packageVersion(),
+      cluster: configuration.clusterId,
+      member: self.id,
+      agents: formatHostAndPort(agents.listen),
+      peers: formatHostAndPort(peers.listen),
+      admin: formatHostAndPort(adminListen),
+      data: configuration.dataDirectory,
+    },
+    'listening',
+  );
+  await whenAborted(interruption);
+  logger.info({ graceMs: configuration.stopGraceMs }, 'stopping');
+  const hung = setTimeout(
+    () => onFatal(new Error('the stop hangs')),
+    configuration.stopGraceMs + stopTimeoutMs,
+  );
+  await stopAll(running, configuration.stopGraceMs);
+  clearTimeout(hung);
+  logger.info('stopped');
+};

@@ -1,0 +1,353 @@
+/**
+ * Where the client's connection stands, and every way it moves: a total function of state and event, without I/O,
+ * clock or chance of its own. The driver (connection.ts) performs the effects.
+ *
+ * Invariants: at most two links are open, and two only while moving; requests belong to exactly one link, the one
+ * named by `link` of the state; no state but `closed` is final.
+ */
+import { FuturestoreError } from '../protocol/index.ts';
+import type { Welcome } from '../protocol/index.ts';
+
+/** The driver's number for one socket; never reused. */
+export type LinkId = number;
+
+export type Problem = {
+  /** fatal: told not to come back. refused: by this endpoint, for who we are or what it is; others may differ. */
+  readonly verdict: 'retry' | 'refused' | 'fatal';
+  readonly error: FuturestoreError;
+};
+
+/** Tries since a connection last stood for a while. */
+interface Tries {
+  /** Failed ones. */
+  readonly attempt: number;
+  /** Endpoints that refused us in their last try. When all have, more tries are futile. */
+  readonly refusedBy: readonly string[];
+}
+
+interface Dialing {
+  readonly kind: 'connecting';
+  readonly link: LinkId;
+  readonly endpoint: string;
+  /** The socket must be open and greeted by then. */
+  readonly deadlineAtMs: number;
+  readonly tries: Tries;
+}
+
+interface Pausing {
+  readonly kind: 'waiting';
+  readonly retryAtMs: number;
+  readonly lastError: FuturestoreError;
+  readonly tries: Tries;
+}
+
+interface Established {
+  readonly link: LinkId;
+  readonly endpoint: string;
+  readonly server: Welcome;
+  readonly sinceMs: number;
+  readonly tries: Tries;
+}
+
+export type ConnectionState =
+  | Dialing
+  | Pausing
+  | ({ readonly kind: 'connected' } & Established)
+  /** The server will close; another connection is made while this one still serves. */
+  | ({ readonly kind: 'moving'; readonly next: Dialing | Pausing } & Established)
+  /** Closed by us; the other side has not confirmed yet. */
+  | {
+      readonly kind: 'closing';
+      readonly link: LinkId;
+      readonly deadlineAtMs: number;
+      readonly error: FuturestoreError;
+    }
+  | { readonly kind: 'closed'; readonly error: FuturestoreError };
+
+export type ConnectionEvent =
+  | { readonly kind: 'welcomed'; readonly link: LinkId; readonly server: Welcome }
+  | { readonly kind: 'lost'; readonly link: LinkId; readonly problem: Problem }
+  | { readonly kind: 'goaway'; readonly link: LinkId; readonly graceMs: number }
+  /** The time that `alarmAtMs` named has come. */
+  | { readonly kind: 'alarm' }
+  | { readonly kind: 'close'; readonly error: FuturestoreError };
+
+export type ConnectionEffect =
+  | { readonly kind: 'open'; readonly link: LinkId; readonly endpoint: string }
+  /** Close it in good order; nothing from it counts any more (except its end, while closing). */
+  | { readonly kind: 'close'; readonly link: LinkId }
+  | { readonly kind: 'terminate'; readonly link: LinkId }
+  /** Requests go over this link from now on. */
+  | { readonly kind: 'adopt'; readonly link: LinkId; readonly server: Welcome }
+  /** Requests have no link. */
+  | { readonly kind: 'orphan' }
+  /** It is over: everything unanswered fails. */
+  | { readonly kind: 'fail'; readonly error: FuturestoreError };
+
+export interface Transition {
+  readonly state: ConnectionState;
+  readonly effects: readonly ConnectionEffect[];
+}
+
+/** What a transition takes from the world. */
+export interface World {
+  readonly nowMs: number;
+  readonly endpointCount: number;
+  readonly connectTimeoutMs: number;
+  readonly closeTimeoutMs: number;
+  nextLink(): LinkId;
+  /** Another one than `leaving`, if there is another. */
+  nextEndpoint(leaving: string | undefined): string;
+  /** Jittered. */
+  backoffMs(attempt: number): number;
+  /** When to leave a server that goes away within this time: spread, so that not all arrive elsewhere at once. */
+  spreadMs(graceMs: number): number;
+}
+
+/** A connection that lasted this long was a good one: the next trouble starts with short waits again. */
+const stableAfterMs = 10_000;
+
+const noTries: Tries = { attempt: 0, refusedBy: [] };
+
+export function initialTransition(world: World): Transition {
+  return dial(noTries, world);
+}
+
+/** When the driver must deliver `alarm`; undefined: never. */
+export function alarmAtMs(state: ConnectionState): number | undefined {
+  switch (state.kind) {
+    case 'connecting':
+    case 'closing':
+      return state.deadlineAtMs;
+    case 'waiting':
+      return state.retryAtMs;
+    case 'moving':
+      return alarmAtMs(state.next);
+    case 'connected':
+    case 'closed':
+      return undefined;
+    default:
+      return state satisfies never;
+  }
+}
+
+export function transition(state: ConnectionState, event: ConnectionEvent, world: World): Transition {
+  switch (state.kind) {
+    case 'connecting':
+      return whileConnecting(state, event, world);
+    case 'waiting':
+      return whileWaiting(state, event, world);
+    case 'connected':
+      return whileConnected(state, event, world);
+    case 'moving':
+      return whileMoving(state, event, world);
+    case 'closing':
+      return whileClosing(state, event);
+    case 'closed':
+      return stay(state);
+    default:
+      return state satisfies never;
+  }
+}
+
+const stay = (state: ConnectionState): Transition => ({ state, effects: [] });
+
+const closed = (error: FuturestoreError, effects: readonly ConnectionEffect[] = []): Transition => ({
+  state: { kind: 'closed', error },
+  effects: [...effects, { kind: 'fail', error }],
+});
+
+function dial(
+  tries: Tries,
+  world: World,
+  leaving?: string,
+): { readonly state: Dialing; readonly effects: ConnectionEffect[] } {
+  const link = world.nextLink();
+  const endpoint = world.nextEndpoint(leaving);
+  const deadlineAtMs = world.nowMs + world.connectTimeoutMs;
+  return {
+    state: { kind: 'connecting', link, endpoint, deadlineAtMs, tries },
+    effects: [{ kind: 'open', link, endpoint }],
+  };
+}
+
+function pause(dialing: Dialing, problem: Problem, world: World): Pausing {
+  const others = dialing.tries.refusedBy.filter((endpoint) => endpoint !== dialing.endpoint);
+  const refusedBy = problem.verdict === 'refused' ? [...others, dialing.endpoint] : others;
+  const attempt = dialing.tries.attempt + 1;
+  const retryAtMs = world.nowMs + world.backoffMs(dialing.tries.attempt);
+  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy } };
+}
+
+const noWelcome = (dialing: Dialing, world: World): Problem => ({
+  verdict: 'retry',
+  error: new FuturestoreError(
+    'UNAVAILABLE',
+    `${dialing.endpoint} did not answer within ${String(world.connectTimeoutMs)} ms`,
+  ),
+});
+
+function dialingFailed(
+  state: Dialing,
+  problem: Problem,
+  world: World,
+  effects: readonly ConnectionEffect[],
+): Transition {
+  if (problem.verdict === 'fatal') return closed(problem.error, effects);
+  const next = pause(state, problem, world);
+  if (next.tries.refusedBy.length >= world.endpointCount) return closed(problem.error, effects);
+  return { state: next, effects: [...effects, { kind: 'orphan' }] };
+}
+
+function whileConnecting(state: Dialing, event: ConnectionEvent, world: World): Transition {
+  switch (event.kind) {
+    case 'welcomed':
+      if (event.link !== state.link) return stay(state);
+      return {
+        state: {
+          kind: 'connected',
+          link: state.link,
+          endpoint: state.endpoint,
+          server: event.server,
+          sinceMs: world.nowMs,
+          tries: state.tries,
+        },
+        effects: [{ kind: 'adopt', link: state.link, server: event.server }],
+      };
+    case 'lost':
+      if (event.link !== state.link) return stay(state);
+      return dialingFailed(state, event.problem, world, []);
+    case 'alarm':
+      return dialingFailed(state, noWelcome(state, world), world, [{ kind: 'terminate', link: state.link }]);
+    case 'close':
+      return closed(event.error, [{ kind: 'terminate', link: state.link }]);
+    case 'goaway':
+      return stay(state);
+    default:
+      return event satisfies never;
+  }
+}
+
+function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Transition {
+  switch (event.kind) {
+    case 'alarm':
+      return dial(state.tries, world);
+    case 'close':
+      return closed(event.error);
+    case 'welcomed':
+    case 'lost':
+    case 'goaway':
+      return stay(state);
+    default:
+      return event satisfies never;
+  }
+}
+
+/** What came of an established connection that broke. */
+function established(state: Established, problem: Problem, world: World): Pausing {
+  const attempt = world.nowMs - state.sinceMs >= stableAfterMs ? 0 : state.tries.attempt;
+  const retryAtMs = world.nowMs + world.backoffMs(attempt);
+  const tries = { attempt: attempt + 1, refusedBy: [] };
+  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries };
+}
+
+function closeEstablished(state: Established, error: FuturestoreError, world: World): Transition {
+  return {
+    state: { kind: 'closing', link: state.link, deadlineAtMs: world.nowMs + world.closeTimeoutMs, error },
+    effects: [
+      { kind: 'close', link: state.link },
+      { kind: 'fail', error },
+    ],
+  };
+}
+
+function whileConnected(
+  state: Extract<ConnectionState, { kind: 'connected' }>,
+  event: ConnectionEvent,
+  world: World,
+): Transition {
+  switch (event.kind) {
+    case 'lost':
+      if (event.link !== state.link) return stay(state);
+      if (event.problem.verdict === 'fatal') return closed(event.problem.error);
+      return { state: established(state, event.problem, world), effects: [{ kind: 'orphan' }] };
+    case 'goaway': {
+      if (event.link !== state.link) return stay(state);
+      const next: Pausing = {
+        kind: 'waiting',
+        retryAtMs: world.nowMs + world.spreadMs(event.graceMs),
+        lastError: new FuturestoreError('UNAVAILABLE', `${state.endpoint} is going away`),
+        tries: noTries,
+      };
+      return { state: { ...state, kind: 'moving', next }, effects: [] };
+    }
+    case 'close':
+      return closeEstablished(state, event.error, world);
+    case 'welcomed':
+    case 'alarm':
+      return stay(state);
+    default:
+      return event satisfies never;
+  }
+}
+
+function whileMoving(
+  state: Extract<ConnectionState, { kind: 'moving' }>,
+  event: ConnectionEvent,
+  world: World,
+): Transition {
+  const { next } = state;
+  switch (event.kind) {
+    case 'welcomed': {
+      if (next.kind !== 'connecting' || event.link !== next.link) return stay(state);
+      const moved = whileConnecting(next, event, world);
+      return { state: moved.state, effects: [...moved.effects, { kind: 'close', link: state.link }] };
+    }
+    case 'lost':
+      // The old one's end was announced, so whatever its close code says it is no verdict on us: a session that
+      // is already taken up elsewhere looks like a replacement to the old server.
+      if (event.link === state.link) return { state: next, effects: [{ kind: 'orphan' }] };
+      if (next.kind !== 'connecting' || event.link !== next.link) return stay(state);
+      return stay({ ...state, next: pause(next, event.problem, world) });
+    case 'alarm': {
+      if (next.kind === 'connecting') {
+        const failed = pause(next, noWelcome(next, world), world);
+        return { state: { ...state, next: failed }, effects: [{ kind: 'terminate', link: next.link }] };
+      }
+      const dialed = dial(next.tries, world, state.endpoint);
+      return { state: { ...state, next: dialed.state }, effects: dialed.effects };
+    }
+    case 'close': {
+      const closing = closeEstablished(state, event.error, world);
+      if (next.kind === 'waiting') return closing;
+      return { state: closing.state, effects: [{ kind: 'terminate', link: next.link }, ...closing.effects] };
+    }
+    case 'goaway':
+      return stay(state);
+    default:
+      return event satisfies never;
+  }
+}
+
+function whileClosing(
+  state: Extract<ConnectionState, { kind: 'closing' }>,
+  event: ConnectionEvent,
+): Transition {
+  const error = new FuturestoreError(
+    'CONNECTION_CLOSED',
+    'the client is closed: make a new one with connect()',
+  );
+  switch (event.kind) {
+    case 'lost':
+      if (event.link !== state.link) return stay(state);
+      return { state: { kind: 'closed', error }, effects: [] };
+    case 'alarm':
+      return { state: { kind: 'closed', error }, effects: [{ kind: 'terminate', link: state.link }] };
+    case 'welcomed':
+    case 'goaway':
+    case 'close':
+      return stay(state);
+    default:
+      return event satisfies never;
+  }
+}

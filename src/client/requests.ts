@@ -1,0 +1,190 @@
+/** A request from its making to its answer: what it asks, how long it may take, whether it has left this process. */
+import { FuturestoreError } from '../protocol/index.ts';
+import type { AnswerBody, Failure, Operation, RequestBody } from '../protocol/index.ts';
+import type { Timed } from './timers.ts';
+
+export type Content =
+  | Extract<RequestBody, { kind: 'get' | 'list' | 'await' | 'status' }>
+  /** Its sequence is given when it is first sent. */
+  | { readonly kind: 'write'; readonly operations: readonly Operation[] };
+
+export interface RequestOptions {
+  /** How long the answer may take, in milliseconds, over all tries; absent: the client's default, or for ever. */
+  readonly timeoutMs?: number;
+  /** Ends the request with CANCELLED. A write that was sent may happen all the same. */
+  readonly signal?: AbortSignal;
+}
+
+export type Phase =
+  /** Waits for a connection, a session, or its turn. */
+  | 'queued'
+  /** Sent over the present connection, unanswered. */
+  | 'in_flight'
+  /** The server could not serve it; sent again at `retryAtMs`. */
+  | 'backing_off'
+  | 'done';
+
+export interface PendingOwner {
+  due(pending: Pending, nowMs: number): void;
+  aborted(pending: Pending): void;
+}
+
+/** A request whatever its result: what the engine handles. */
+export abstract class Pending implements Timed {
+  readonly content: Content;
+  /** Upper bound of its encoding. */
+  readonly bytes: number;
+  readonly timeoutMs: number | undefined;
+  /** Infinity: none. */
+  readonly deadlineAtMs: number;
+  readonly #owner: PendingOwner;
+  readonly #signal: AbortSignal | undefined;
+  phase: Phase = 'queued';
+  /** On the present connection, while in flight. */
+  id = 0;
+  /** Of a write in the present session; 0: not sent in it. */
+  sequence = 0;
+  /** Has left this process at least once. */
+  sent = false;
+  retries = 0;
+  retryAtMs = 0;
+  /** The last one of those that let it be tried again. */
+  lastFailure: Failure | undefined;
+  dueAtMs = 0;
+  heapIndex = -1;
+
+  constructor(content: Content, bytes: number, options: RequestOptions, nowMs: number, owner: PendingOwner) {
+    this.content = content;
+    this.bytes = bytes;
+    this.timeoutMs = options.timeoutMs;
+    this.deadlineAtMs = options.timeoutMs === undefined ? Infinity : nowMs + options.timeoutMs;
+    this.#owner = owner;
+    this.#signal = options.signal;
+    this.#signal?.addEventListener('abort', this);
+  }
+
+  /** Why it was aborted. */
+  get abortReason(): unknown {
+    return this.#signal?.reason;
+  }
+
+  /** What the abort signal calls. */
+  handleEvent(): void {
+    this.#owner.aborted(this);
+  }
+
+  due(nowMs: number): void {
+    this.#owner.due(this, nowMs);
+  }
+
+  /** No more is to come: called once, before its promise settles. */
+  finish(): void {
+    this.phase = 'done';
+    this.#signal?.removeEventListener('abort', this);
+  }
+
+  abstract succeed(body: AnswerBody): void;
+  abstract fail(error: FuturestoreError): void;
+}
+
+export class PendingRequest<R> extends Pending {
+  readonly promise: Promise<R>;
+  readonly #convert: (body: AnswerBody) => R;
+  #resolve: (result: R) => void = () => undefined;
+  #reject: (error: unknown) => void = () => undefined;
+
+  constructor(
+    content: Content,
+    bytes: number,
+    options: RequestOptions,
+    nowMs: number,
+    owner: PendingOwner,
+    convert: (body: AnswerBody) => R,
+  ) {
+    super(content, bytes, options, nowMs, owner);
+    this.#convert = convert;
+    this.promise = new Promise<R>((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  succeed(body: AnswerBody): void {
+    try {
+      this.#resolve(this.#convert(body));
+    } catch (error) {
+      this.#reject(error);
+    }
+  }
+
+  fail(error: FuturestoreError): void {
+    this.#reject(error);
+  }
+}
+
+/** What a request is called in an error text: its verb and key, never a value. */
+export function describe(content: Content): string {
+  switch (content.kind) {
+    case 'get':
+      return `get ${content.key}`;
+    case 'list':
+      return `list ${content.pattern}`;
+    case 'await':
+      return `await ${some(content.alternatives.flat())}`;
+    case 'status':
+      return 'status';
+    case 'write': {
+      const [first] = content.operations;
+      if (content.operations.length === 1 && first !== undefined) return `${first.kind} ${first.key}`;
+      return `batch of ${some(content.operations.map((operation) => operation.key))}`;
+    }
+    default:
+      return content satisfies never;
+  }
+}
+
+function some(keys: readonly string[]): string {
+  const shown = keys.slice(0, 3).join(', ');
+  return keys.length > 3 ? `${shown} and ${String(keys.length - 3)} more` : shown;
+}
+
+/** Field numbers, lengths, and the numbers of a request or operation: at most this many bytes. */
+const overheadBytes = 96;
+const perStringBytes = 8;
+
+export function contentBytes(content: Content): number {
+  switch (content.kind) {
+    case 'get':
+      return overheadBytes + content.key.length;
+    case 'list':
+      return overheadBytes + content.pattern.length + content.after.length;
+    case 'await':
+      return (
+        overheadBytes +
+        stringsBytes(content.alternatives.flat()) +
+        content.alternatives.length * perStringBytes
+      );
+    case 'status':
+      return overheadBytes;
+    case 'write':
+      return content.operations.reduce((sum, operation) => sum + operationBytes(operation), overheadBytes);
+    default:
+      return content satisfies never;
+  }
+}
+
+/** For strings of ASCII. */
+export const stringsBytes = (strings: readonly string[]): number =>
+  strings.reduce((sum, text) => sum + text.length + perStringBytes, overheadBytes);
+
+function operationBytes(operation: Operation): number {
+  const base = overheadBytes + operation.key.length;
+  if (operation.kind === 'resolve') return base + operation.value.length + operation.contentType.length;
+  // UTF-8 has at most three bytes for one unit of UTF-16.
+  if (operation.kind === 'reject')
+    return base + operation.rejection.code.length + 3 * operation.rejection.message.length;
+  return base;
+}
+
+export const unexpectedAnswer = (body: AnswerBody, expected: string): FuturestoreError =>
+  new FuturestoreError('PROTOCOL_ERROR', `the server answered ${body.kind} where ${expected} was expected`);

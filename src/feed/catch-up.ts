@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import type { Change, SharedChange } from '../protocol/index.ts';
+import { parsePattern, type Pattern } from '../scopes/index.ts';
+import type { Encodings } from './encodings.ts';
+import type { Schedule } from './schedule.ts';
+import type { Subscription } from './subscription.ts';
+import type { FeedSource } from './types.ts';
+import type { Work } from './work.ts';
+
+/** A slice is what one subscription gets before it is another's turn: a fraction of a millisecond. */
+const slice = { changes: 256, visits: 1024, bytes: 64 * 1024 } as const;
+
+/** The patterns of a subscription, which were checked when it was made. */
+export const parseTexts = (texts: readonly string[]): readonly Pattern[] =>
+  texts.map((text) => {
+    const parsed = parsePattern(text);
+    assert(parsed.ok, `the pattern ${text} was accepted before`);
+    return parsed.pattern;
+  });
+
+interface Page {
+  readonly changes: readonly Change[];
+  readonly upTo: number;
+}
+
+/** Reads lagging subscriptions on from their cursors, one slice at a time. */
+export class CatchUp {
+  readonly #encodings: Encodings;
+  readonly #schedule: Schedule;
+
+  constructor(encodings: Encodings, schedule: Schedule) {
+    this.#encodings = encodings;
+    this.#schedule = schedule;
+  }
+
+  /**
+   * Admits what is next and fits, moves the cursor, and makes the push. Afterwards the subscription is live, or it
+   * has more to read, or its connection has no room.
+   */
+  advance(subscription: Subscription, work: Work, source: FeedSource): void {
+    assert(
+      !subscription.live && subscription.pending === undefined,
+      'what was admitted goes before what is read',
+    );
+    const admitted: SharedChange[] = [];
+    const before = subscription.connection.outstanding;
+    if (subscription.cursor < source.revision) {
+      const page = this.#read(subscription, work, source);
+      this.#admit(subscription, page, admitted, work, source);
+    }
+    subscription.live = subscription.cursor >= source.revision;
+    if (subscription.live) subscription.patterns = undefined;
+    const caughtUp = !subscription.caughtUp && subscription.cursor >= subscription.target;
+    if (caughtUp) subscription.caughtUp = true;
+    const bytes = subscription.connection.outstanding - before;
+    work.spend(1 + admitted.length, bytes);
+    if (admitted.length === 0 && !caughtUp) return;
+    work.events.push({
+      kind: 'push',
+      gateway: subscription.connection.gateway,
+      connection: subscription.connection.id,
+      subscription: subscription.request,
+      changes: admitted,
+      revision: subscription.cursor,
+      caughtUp,
+      bytes,
+    });
+  }
+
+  #read(subscription: Subscription, work: Work, source: FeedSource): Page {
+    subscription.patterns ??= parseTexts(subscription.texts);
+    const { cursor, patterns } = subscription;
+    // One revision may have more changes than a slice (a lost session rejects all that was tied to it): then the
+    // slice grows until the revision is whole.
+    for (let times = 1; times <= 2 ** 20; times *= 4) {
+      // Each record is held against each pattern.
+      const visitMax = Math.ceil((slice.visits * times) / patterns.length);
+      const page = source.changesAfter({
+        revision: cursor,
+        patterns,
+        limit: slice.changes * times,
+        bytesMax: slice.bytes * times,
+        visitMax,
+      });
+      const visited = Math.min(visitMax, Math.max(page.changes.length, page.upTo - cursor));
+      work.spend(visited * patterns.length, 0);
+      if (page.upTo > cursor) return page;
+    }
+    return assert.fail(
+      `the source gives no page after revision ${cursor} however large, though it is at ${source.revision}`,
+    );
+  }
+
+  /** As much of the page as fits: then the cursor stands right before what does not. */
+  #admit(
+    subscription: Subscription,
+    page: Page,
+    admitted: SharedChange[],
+    work: Work,
+    source: FeedSource,
+  ): void {
+    const { connection } = subscription;
+    let revision = subscription.cursor;
+    /** Where the revision begins in `admitted`. */
+    let start = 0;
+    let bytes = 0;
+    for (const change of page.changes) {
+      if (change.revision > page.upTo) break;
+      if (change.revision < revision) {
+        assert.fail(`the source gave revision ${change.revision} after ${revision}`);
+      }
+      if (change.revision > revision) {
+        if (!this.#close(subscription, revision, bytes, admitted, start)) return;
+        revision = change.revision;
+        start = admitted.length;
+        bytes = 0;
+      }
+      if (change.kind === 'deleted' && change.revision <= subscription.base) continue;
+      const shown = change.kind === 'future' ? source.fresh(change.future, work.nowMs) : undefined;
+      const shared = this.#encodings.of(change, shown);
+      admitted.push(shared);
+      bytes += shared.encoded.length;
+    }
+    if (!this.#close(subscription, revision, bytes, admitted, start)) return;
+    assert(connection.needed === 0, 'a connection without room was given a slice');
+    subscription.cursor = page.upTo;
+  }
+
+  /** The revision is whole: admits it where it fits, else takes it back. */
+  #close(
+    subscription: Subscription,
+    revision: number,
+    bytes: number,
+    admitted: SharedChange[],
+    start: number,
+  ): boolean {
+    const { connection } = subscription;
+    if (bytes === 0 || this.#schedule.fits(connection, bytes)) {
+      connection.outstanding += bytes;
+      return true;
+    }
+    admitted.length = start;
+    subscription.cursor = revision - 1;
+    this.#schedule.block(connection, bytes);
+    return false;
+  }
+}

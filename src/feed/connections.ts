@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import type { Subscription } from './subscription.ts';
+
+/** A request that is not over yet: a wait, a subscription, or an answer that has yet to be taken. */
+export interface Entry {
+  readonly connection: Connection;
+  readonly request: number;
+  /** Answered, ended, cancelled or its connection closed: nothing more may be said about it. */
+  over: boolean;
+}
+
+/** What the feed knows of one connection. Made with its first request, gone with its last one or its end. */
+export class Connection {
+  readonly gateway: number;
+  readonly id: number;
+  readonly requests = new Map<number, Entry>();
+  /** Keys named by its waits; never beyond the limit. */
+  waitingKeys = 0;
+  /** Bytes of changes that were admitted and that its socket has not taken yet; some may wait for `take`. */
+  outstanding = 0;
+  /** Bytes that did not fit into the window: while not 0, its lagging subscriptions stay where they are. */
+  needed = 0;
+  /** With admitted changes that are to be taken. */
+  readonly flushing: Subscription[] = [];
+  /** Not live: in the order in which they get their next slice. */
+  readonly lagging: Subscription[] = [];
+  /** In the schedule's ring. */
+  scheduled = false;
+
+  constructor(gateway: number, id: number) {
+    this.gateway = gateway;
+    this.id = id;
+  }
+
+  add(entry: Entry): void {
+    assert(
+      !this.requests.has(entry.request),
+      `request ${entry.request} of connection ${this.id} is in flight already: the gateway must refuse the second`,
+    );
+    this.requests.set(entry.request, entry);
+  }
+
+  /** The entry is over: nothing more will be said about it. */
+  finish(entry: Entry): void {
+    assert(!entry.over && this.requests.get(entry.request) === entry, `request ${entry.request} ended twice`);
+    entry.over = true;
+    this.requests.delete(entry.request);
+  }
+}
+
+/** All connections that have something to wait for, or bytes to give back. */
+export class Connections {
+  readonly #gateways = new Map<number, Map<number, Connection>>();
+
+  find(gateway: number, id: number): Connection | undefined {
+    return this.#gateways.get(gateway)?.get(id);
+  }
+
+  findOrMake(gateway: number, id: number): Connection {
+    let connections = this.#gateways.get(gateway);
+    if (connections === undefined) {
+      connections = new Map();
+      this.#gateways.set(gateway, connections);
+    }
+    let connection = connections.get(id);
+    if (connection === undefined) {
+      connection = new Connection(gateway, id);
+      connections.set(id, connection);
+    }
+    return connection;
+  }
+
+  /** Forgets a connection that has nothing left, so that an idle one costs nothing here. */
+  release(connection: Connection): void {
+    if (connection.requests.size === 0 && connection.outstanding === 0) this.remove(connection);
+  }
+
+  remove(connection: Connection): void {
+    const connections = this.#gateways.get(connection.gateway);
+    if (connections?.get(connection.id) !== connection) return;
+    connections.delete(connection.id);
+    if (connections.size === 0) this.#gateways.delete(connection.gateway);
+  }
+
+  *all(): Generator<Connection> {
+    for (const connections of this.#gateways.values()) yield* connections.values();
+  }
+}

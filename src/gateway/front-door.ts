@@ -1,0 +1,264 @@
+/**
+ * The agents' way in: TLS 1.3 with a client certificate of some realm, then one WebSocket upgrade on '/'. All the
+ * deadlines and caps that hold before anybody has said hello are here.
+ */
+import type { X509Certificate } from 'node:crypto';
+import { createServer } from 'node:https';
+import type { Server } from 'node:https';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import type { Duplex } from 'node:stream';
+import { WebSocketServer } from 'ws';
+import type { WebSocket } from 'ws';
+import { closeCodes, codecFor, codecs } from '../protocol/index.ts';
+import type { FrameCodec } from '../protocol/index.ts';
+import { closeReason } from './close-reason.ts';
+import { Realms } from './identity.ts';
+import type { Identity } from './identity.ts';
+import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
+
+/** One that may say hello now. */
+export interface Arrival {
+  readonly ws: WebSocket;
+  readonly socket: TLSSocket;
+  readonly codec: FrameCodec;
+  readonly identity: Identity;
+}
+
+const codecNames = codecs.map((codec) => codec.subprotocol).join(' and ');
+
+const upgradeText = `This is Futurestore's port for agents: it speaks WebSocket only (${codecNames}, GET / with Upgrade).
+Use the command futurestore or the client library; operators find /livez, /readyz and /metrics on the admin port.
+`;
+
+/** An upgrade's headers are few; certificates come before. */
+const headerBytesMax = 8 * 1024;
+
+/** A message of the greatest size in TLS records of 1 KiB is 1,400 chunks. */
+const bufferedChunksMax = 8 * 1024;
+const fragmentsMax = 4 * 1024;
+
+export class FrontDoor {
+  readonly #setup: GatewaySetup;
+  readonly #listenAt: { readonly host: string; readonly port: number };
+  readonly #realms: Realms;
+  readonly #origins: ReadonlySet<string>;
+  readonly #server: Server;
+  readonly #webSockets: WebSocketServer;
+  readonly #arrived: (arrival: Arrival) => void;
+  /** Every open socket, from its TCP accept on. */
+  readonly #sockets = new Set<Socket>();
+  #closed = false;
+
+  constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
+    this.#setup = setup;
+    this.#listenAt = options.listen;
+    this.#realms = new Realms(options.realmCertificates);
+    this.#origins = new Set(options.origins);
+    this.#arrived = arrived;
+    const { limits } = setup;
+    this.#server = createServer({
+      cert: options.cert,
+      key: options.key,
+      ca: this.#realms.authorities,
+      // A realm may pin an intermediate CA alone.
+      allowPartialTrustChain: true,
+      minVersion: 'TLSv1.3',
+      requestCert: true,
+      rejectUnauthorized: true,
+      ALPNProtocols: ['http/1.1'],
+      handshakeTimeout: limits.tlsHandshakeMs,
+      headersTimeout: limits.httpRequestMs,
+      requestTimeout: limits.httpRequestMs,
+      connectionsCheckingInterval: Math.min(1000, limits.httpRequestMs),
+      keepAliveTimeout: 1000,
+      maxHeaderSize: headerBytesMax,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: limits.heartbeatMs,
+    });
+    const webSocketOptions = {
+      noServer: true,
+      perMessageDeflate: false,
+      clientTracking: false,
+      maxPayload: limits.frameBytesMax,
+      maxFragments: fragmentsMax,
+      maxBufferedChunks: bufferedChunksMax,
+      closeTimeout: limits.closeMs,
+      handleProtocols: (offered: Set<string>) => codecAmong(offered)?.subprotocol ?? false,
+    };
+    this.#webSockets = new WebSocketServer(webSocketOptions);
+    this.#admit(0);
+    this.#attach();
+  }
+
+  async listen(): Promise<{ readonly port: number }> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(this.#listenAt, () => {
+        this.#server.off('error', reject);
+        resolve();
+      });
+    });
+    this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
+    return { port: (this.#server.address() as AddressInfo).port };
+  }
+
+  /**
+   * So many connections have said hello; only so many more sockets are taken on that have not. Node drops the others
+   * before it makes anything of them.
+   */
+  greeted(count: number): void {
+    this.#admit(count);
+  }
+
+  stopAccepting(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#server.close();
+  }
+
+  /** Every socket is destroyed; resolves when none is left. */
+  async close(): Promise<void> {
+    const listening = this.#server.listening;
+    const closed = new Promise<void>((resolve) => {
+      if (listening || this.#sockets.size > 0) this.#server.once('close', resolve);
+      else resolve();
+    });
+    this.stopAccepting();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  #admit(greeted: number): void {
+    const { connectionsMax, unauthenticatedMax } = this.#setup.limits;
+    this.#server.maxConnections = Math.min(connectionsMax, greeted + unauthenticatedMax);
+  }
+
+  #attach(): void {
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    this.#server.on('drop', (data) => {
+      this.#turnAway(
+        'capacity',
+        'as many sockets are open, or wait to say hello, as may',
+        data?.remoteAddress,
+      );
+    });
+    this.#server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
+      this.#turnAway('tls', error.code ?? error.message, socket.remoteAddress);
+      socket.destroy();
+    });
+    this.#server.on('clientError', (error: Error & { code?: string }, socket) => {
+      this.#turnAway('http', error.code ?? error.message, remoteOf(socket));
+      socket.destroy();
+    });
+    this.#server.on('request', (request, response) => this.#refusePlain(request, response));
+    this.#server.on('upgrade', (request, socket, head) => {
+      try {
+        this.#upgrade(request, socket, head);
+      } catch (error) {
+        this.#setup.logger.error({ err: error }, 'a bug: an upgrade failed');
+        socket.destroy();
+      }
+    });
+  }
+
+  #refusePlain(request: IncomingMessage, response: ServerResponse): void {
+    this.#turnAway('http', `${request.method ?? ''} without upgrade`, request.socket.remoteAddress);
+    response.writeHead(426, {
+      'content-type': 'text/plain; charset=utf-8',
+      'content-length': Buffer.byteLength(upgradeText),
+      connection: 'close, upgrade',
+      upgrade: 'websocket',
+    });
+    response.end(request.method === 'HEAD' ? '' : upgradeText);
+  }
+
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', ignoreBrokenSocket);
+    if (!(socket instanceof TLSSocket) || !socket.authorized) {
+      this.#refuseUpgrade(
+        socket,
+        '403 Forbidden',
+        'UNAUTHENTICATED: a client certificate of a realm is required',
+      );
+      return;
+    }
+    const problem = this.#upgradeProblem(request);
+    if (problem !== undefined) {
+      this.#refuseUpgrade(socket, problem.status, problem.text);
+      return;
+    }
+    const verdict = this.#realms.judge(leafOf(socket), this.#setup.clock.wallMs());
+    this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
+      socket.off('error', ignoreBrokenSocket);
+      const codec = codecFor(ws.protocol);
+      if (!verdict.ok || codec === undefined) {
+        const reason = verdict.ok ? 'no subprotocol was agreed' : verdict.problem;
+        this.#turnAway('identity', reason, socket.remoteAddress);
+        ws.on('error', ignoreBrokenSocket);
+        ws.close(closeCodes.unauthenticated, closeReason(reason));
+      } else {
+        this.#arrived({ ws, socket, codec, identity: verdict.identity });
+      }
+    });
+  }
+
+  #upgradeProblem(request: IncomingMessage): { readonly status: string; readonly text: string } | undefined {
+    if (request.method !== 'GET')
+      return { status: '405 Method Not Allowed', text: 'only GET may be upgraded' };
+    if (request.url !== '/')
+      return { status: '404 Not Found', text: "agents connect to '/': leave out the path" };
+    const { origin } = request.headers;
+    if (origin !== undefined && !this.#origins.has(origin)) {
+      const text = `pages of the origin ${printable(origin)} may not connect: add it to the gateway's origins if they should`;
+      return { status: '403 Forbidden', text };
+    }
+    const offered = request.headers['sec-websocket-protocol'];
+    if (codecAmong(offered?.split(',').map((name) => name.trim()) ?? []) !== undefined) return undefined;
+    const said = offered === undefined ? 'no subprotocol' : `only ${printable(offered)}`;
+    const text = `VERSION_NOT_SUPPORTED: the client offers ${said}, this server speaks ${codecNames}: use a client of this version`;
+    return { status: '400 Bad Request', text };
+  }
+
+  #refuseUpgrade(socket: Duplex, status: string, text: string): void {
+    this.#turnAway('http', text, remoteOf(socket));
+    const body = `${text}\n`;
+    socket.once('finish', () => socket.destroy());
+    socket.end(
+      `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+        `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    );
+  }
+
+  #turnAway(stage: TurnedAwayStage, problem: string, remote: string | undefined): void {
+    this.#setup.metrics.turnedAway(stage);
+    this.#setup.logger.info({ stage, problem, remote }, 'a socket was turned away');
+  }
+}
+
+const ignoreBrokenSocket = (): void => {
+  // Its 'close' follows, and that is what counts.
+};
+
+/** The first of what is offered, in the client's order of preference, that is spoken here. */
+const codecAmong = (offered: Iterable<string>): FrameCodec | undefined => {
+  for (const name of offered) {
+    const codec = codecFor(name);
+    if (codec !== undefined) return codec;
+  }
+  return undefined;
+};
+
+const leafOf = (socket: TLSSocket): X509Certificate | undefined => socket.getPeerX509Certificate();
+
+const remoteOf = (socket: Duplex): string | undefined =>
+  socket instanceof TLSSocket ? socket.remoteAddress : undefined;
+
+/** Short, and harmless in a log and a terminal. */
+const printable = (text: string): string =>
+  JSON.stringify(text.slice(0, 80)).replaceAll(/[^\x20-\x7e]/g, '?');

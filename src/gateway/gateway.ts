@@ -1,0 +1,193 @@
+/** All connections of one gateway: what arrives, what the server delivers, the one timer, the end. */
+import type {
+  ConnectionId,
+  Gateway as DeliveryGateway,
+  GatewayEvent,
+  GatewayNotice,
+} from '../server/index.ts';
+import { closeCodes } from '../protocol/index.ts';
+import type { Policies } from '../scopes/index.ts';
+import { AgentConnection } from './connection.ts';
+import type { ConnectionOwner } from './connection.ts';
+import { FrontDoor } from './front-door.ts';
+import type { Arrival } from './front-door.ts';
+import { setupOf } from './settings.ts';
+import type { GatewayOptions, GatewaySetup } from './settings.ts';
+
+export interface AgentGateway extends DeliveryGateway {
+  /** Starts to accept agents. Rejects where the address cannot be listened on. */
+  listen(): Promise<{ readonly port: number }>;
+  /** How many have said hello and are connected. */
+  readonly connections: number;
+  /**
+   * Accepts nobody any more, tells all to go elsewhere, and closes them one by one spread over the grace, so that the
+   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace.
+   */
+  drain(graceMs: number): Promise<void>;
+  /** At once, without a word. */
+  close(): Promise<void>;
+}
+
+export const createGateway = (options: GatewayOptions): AgentGateway => new Agents(options);
+
+/** Deadlines are met to within it. */
+const tickMs = 1000;
+
+/** Drained connections are closed in steps of this, or of a hundredth of the grace. */
+const drainStepMs = 50;
+
+class Agents implements AgentGateway, ConnectionOwner {
+  readonly #setup: GatewaySetup;
+  readonly #policies: Policies;
+  readonly #door: FrontDoor;
+  readonly #connections = new Map<ConnectionId, AgentConnection>();
+  /** Without hello, in the order of their arrival. */
+  readonly #waiting = new Set<AgentConnection>();
+  readonly #congested = new Set<AgentConnection>();
+  /** Connections by the second of the heartbeat's round in which they have theirs. */
+  readonly #rounds: readonly Set<AgentConnection>[];
+  #ticks = 0;
+  #lastId = 0;
+  #greeted = 0;
+  /** While the server delivers, notices wait for its end and go together. */
+  #notices: GatewayNotice[] | undefined;
+  #stopTicking: (() => void) | undefined;
+  #drained: (() => void) | undefined;
+
+  constructor(options: GatewayOptions) {
+    this.#setup = setupOf(options);
+    this.#policies = options.policies;
+    this.#door = new FrontDoor(options, this.#setup, (arrival) => this.#arrived(arrival));
+    const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
+    this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
+  }
+
+  get connections(): number {
+    return this.#greeted;
+  }
+
+  async listen(): Promise<{ readonly port: number }> {
+    const address = await this.#door.listen();
+    this.#stopTicking = this.#setup.clock.every(tickMs, () => this.#tick());
+    return address;
+  }
+
+  deliver(events: readonly GatewayEvent[]): void {
+    const notices: GatewayNotice[] = [];
+    this.#notices = notices;
+    const touched = new Set<AgentConnection>();
+    for (const event of events) {
+      const connection = this.#connections.get(event.connection);
+      if (connection === undefined) continue;
+      connection.take(event);
+      touched.add(connection);
+    }
+    for (const connection of touched) connection.flush();
+    this.#notices = undefined;
+    if (notices.length > 0) this.#setup.port.notify(notices);
+  }
+
+  async drain(graceMs: number): Promise<void> {
+    this.#door.stopAccepting();
+    const reason = 'the server is shutting down: connect to another one';
+    for (const connection of this.#waiting) connection.close(closeCodes.draining, reason);
+    for (const connection of this.#connections.values()) connection.goaway(graceMs, reason);
+    if (this.#connections.size === 0) return;
+    const { clock } = this.#setup;
+    const startedAtMs = clock.nowMs();
+    const count = this.#connections.size;
+    const stepMs = Math.max(1, Math.min(drainStepMs, Math.floor(graceMs / 100)));
+    await new Promise<void>((resolve) => {
+      const stop = clock.every(stepMs, () => {
+        const share = graceMs === 0 ? 1 : Math.min(1, (clock.nowMs() - startedAtMs) / graceMs);
+        const mayStay = Math.floor(count * (1 - share));
+        this.#closeDownTo(mayStay, reason);
+      });
+      this.#drained = () => {
+        stop();
+        resolve();
+      };
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#stopTicking?.();
+    this.#stopTicking = undefined;
+    for (const connection of this.#connections.values()) connection.terminate();
+    await this.#door.close();
+  }
+
+  notify(notice: GatewayNotice): void {
+    if (this.#notices === undefined) this.#setup.port.notify([notice]);
+    else this.#notices.push(notice);
+  }
+
+  saidHello(connection: AgentConnection): void {
+    this.#waiting.delete(connection);
+    this.#greeted += 1;
+    this.#door.greeted(this.#greeted);
+  }
+
+  congested(connection: AgentConnection): void {
+    this.#congested.add(connection);
+  }
+
+  relieved(connection: AgentConnection): void {
+    this.#congested.delete(connection);
+  }
+
+  ended(connection: AgentConnection): void {
+    this.#connections.delete(connection.id);
+    this.#waiting.delete(connection);
+    this.#congested.delete(connection);
+    this.#roundOf(connection.id).delete(connection);
+    if (connection.greeted) {
+      this.#greeted -= 1;
+      this.#door.greeted(this.#greeted);
+    }
+    if (this.#connections.size === 0) this.#drained?.();
+  }
+
+  #arrived({ ws, socket, codec, identity }: Arrival): void {
+    this.#lastId += 1;
+    const id = this.#lastId;
+    const scope = this.#policies.scopeFor(identity);
+    const connection = new AgentConnection({
+      id,
+      ws,
+      socket,
+      codec,
+      identity,
+      scope,
+      setup: this.#setup,
+      owner: this,
+    });
+    this.#connections.set(id, connection);
+    this.#waiting.add(connection);
+    this.#roundOf(id).add(connection);
+  }
+
+  #roundOf(id: ConnectionId): Set<AgentConnection> {
+    const round = this.#rounds[id % this.#rounds.length];
+    if (round === undefined) throw new Error(`no round for connection ${id}`);
+    return round;
+  }
+
+  #tick(): void {
+    const nowMs = this.#setup.clock.nowMs();
+    const wallMs = this.#setup.clock.wallMs();
+    for (const connection of this.#waiting) connection.checkHello(nowMs);
+    for (const connection of this.#congested) connection.checkStalled(nowMs);
+    this.#ticks += 1;
+    for (const connection of this.#roundOf(this.#ticks))
+      if (connection.greeted) connection.heartbeat(nowMs, wallMs);
+  }
+
+  #closeDownTo(count: number, reason: string): void {
+    // Deleting from a Map while going through it is sound: every entry is still visited at most once.
+    for (const connection of this.#connections.values()) {
+      if (this.#connections.size <= count) return;
+      connection.close(closeCodes.draining, reason);
+    }
+  }
+}

@@ -1,0 +1,118 @@
+/** What a gateway is made with: its options, its limits with their reasons, and what it needs from outside. */
+import { limits } from '../protocol/index.ts';
+import type { ErrorCode } from '../protocol/index.ts';
+import type { Policies } from '../scopes/index.ts';
+import type { GatewayPort } from '../server/index.ts';
+
+/** Pino's loggers fit. */
+export interface GatewayLogger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export const silentLogger: GatewayLogger = { debug() {}, info() {}, warn() {}, error() {} };
+
+/** What the gateway counts as it goes. */
+export interface GatewayMetrics {
+  /** A request was answered with this failure, by whomever. */
+  refused(code: ErrorCode): void;
+  /** A connection that had said hello is over; `code` is the WebSocket's close code (1006: broken). */
+  connectionClosed(code: number): void;
+  /** A socket that did not get as far as hello, and where it ended. */
+  turnedAway(stage: TurnedAwayStage): void;
+}
+
+export type TurnedAwayStage = 'capacity' | 'tls' | 'http' | 'identity' | 'hello';
+
+const noMetrics: GatewayMetrics = { refused() {}, connectionClosed() {}, turnedAway() {} };
+
+export interface GatewayClock {
+  /** Milliseconds since some start; never goes backwards. */
+  nowMs(): number;
+  /** Milliseconds since 1970: only to judge whether certificates have expired. */
+  wallMs(): number;
+  /** Runs the callback again and again; gives the function that ends it. */
+  every(intervalMs: number, callback: () => void): () => void;
+}
+
+export const systemClock: GatewayClock = {
+  nowMs: () => performance.now(),
+  wallMs: () => Date.now(),
+  every: (intervalMs, callback) => {
+    const timer = setInterval(callback, intervalMs);
+    return () => clearInterval(timer);
+  },
+};
+
+export const gatewayLimits = {
+  /** A process has 20,000 descriptors by default on common systems. */
+  connectionsMax: 20_000,
+  /** Sockets that have not said hello: each costs a handshake (3 ms) and 50 KB, and may be anybody's. */
+  unauthenticatedMax: 1_000,
+  tlsHandshakeMs: 5_000,
+  httpRequestMs: 5_000,
+  helloMs: 5_000,
+  /** How long a peer may take to answer the WebSocket's close before its socket is destroyed. */
+  closeMs: 5_000,
+  heartbeatMs: 15_000,
+  /** Three heartbeats unanswered. */
+  silenceMs: 45_000,
+  /** Pushes: the server stops reading on for a connection that has so much unsent. */
+  pushBufferedBytesMax: 64 * 1024,
+  /** Answers: later ones wait unencoded, and nothing more is read, while so much is unsent. */
+  answerBufferedBytesMax: 1024 * 1024,
+  /** How long a socket may take nothing … */
+  stallMs: 10_000,
+  /** … and longer in proportion to what is unsent, because progress within one large write cannot be seen. */
+  stallBytesPerSecond: 64 * 1024,
+  frameBytesBeforeHelloMax: limits.frameBytesBeforeHelloMax,
+  frameBytesMax: limits.frameBytesMax,
+  /** Beyond it nothing more is read from the connection until answers have left. */
+  writeBytesInFlightMax: 8 * 1024 * 1024,
+  requestsInFlightMax: limits.requestsInFlightPerConnectionMax,
+  subscriptionsMax: limits.subscriptionsPerConnectionMax,
+  /** Of each connection; what is above is only counted, so that nobody fills the disk by asking for what is forbidden. */
+  auditLinesPerSecondMax: 20,
+};
+
+export type GatewayLimits = Readonly<Record<keyof typeof gatewayLimits, number>>;
+
+export interface GatewayOptions {
+  /** Port 0: any free one. */
+  readonly listen: { readonly host: string; readonly port: number };
+  /** PEM: the server's own certificate (with what chain it needs) and its private key. */
+  readonly cert: string;
+  readonly key: string;
+  readonly policies: Policies;
+  /** By realm: PEM of the certificates that sign its agents' certificates directly. */
+  readonly realmCertificates: Readonly<Record<string, string>>;
+  readonly port: GatewayPort;
+  /**
+   * Web origins whose pages may connect. None by default: a browser sends its client certificate for any page that
+   * asks, so a page of somebody else's must not get to use it. Agents send no origin and are not concerned.
+   */
+  readonly origins?: readonly string[];
+  readonly limits?: Partial<GatewayLimits>;
+  readonly clock?: GatewayClock;
+  readonly logger?: GatewayLogger;
+  readonly metrics?: GatewayMetrics;
+}
+
+/** What all connections of a gateway share. */
+export interface GatewaySetup {
+  readonly port: GatewayPort;
+  readonly limits: GatewayLimits;
+  readonly clock: GatewayClock;
+  readonly logger: GatewayLogger;
+  readonly metrics: GatewayMetrics;
+}
+
+export const setupOf = (options: GatewayOptions): GatewaySetup => ({
+  port: options.port,
+  limits: { ...gatewayLimits, ...options.limits },
+  clock: options.clock ?? systemClock,
+  logger: options.logger ?? silentLogger,
+  metrics: options.metrics ?? noMetrics,
+});

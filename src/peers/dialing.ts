@@ -1,0 +1,38 @@
+/** What a link that this server makes begins with, be it for messages or for a snapshot. */
+import { connect } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
+import { FuturestoreError } from '../protocol/index.ts';
+import { commonNameOf, parseAddress, tlsOptions } from './options.ts';
+import type { PeerMember, LinkOptions } from './options.ts';
+import { encodeFrame, peerProtocolVersion } from './peer-codec.ts';
+
+/** Connects and says hello as soon as the peer has proved its name. Throws CONFIGURATION_INVALID for its address. */
+export const dial = (options: LinkOptions, peer: PeerMember, bulk: boolean): TLSSocket => {
+  const { host, port } = parseAddress(peer.address);
+  const socket = connect({
+    ...tlsOptions(options),
+    host,
+    port,
+    // The name in the certificate is the member's, wherever it lives.
+    checkServerIdentity: (_host, certificate) => {
+      const name = commonNameOf(certificate);
+      if (name === peer.name) return undefined;
+      return new FuturestoreError(
+        'UNAUTHENTICATED',
+        `${peer.address} has the certificate of "${name}" instead of "${peer.name}". Check the addresses of the members.`,
+      );
+    },
+  });
+  socket.setNoDelay(true);
+  socket.setKeepAlive(true, 10_000);
+  socket.once('secureConnect', () => {
+    const { clusterId, memberId, run, diskId } = options;
+    socket.write(
+      encodeFrame({
+        kind: 'hello',
+        hello: { clusterId, from: memberId, to: peer.id, run, diskId, version: peerProtocolVersion, bulk },
+      }),
+    );
+  });
+  return socket;
+};

@@ -1,0 +1,226 @@
+import type { TLSSocket } from 'node:tls';
+import { FuturestoreError } from '../protocol/index.ts';
+import type { MemberId } from '../raft/index.ts';
+import { FrameAssembler, frameBytesMax, helloBytesMax } from './framing.ts';
+import { silentLogger } from './options.ts';
+import type { PeerMember, PeerTimes, LinkOptions } from './options.ts';
+import { decodeFrame, encodeFrame, peerProtocolVersion } from './peer-codec.ts';
+import type { PeerFrame, PeerHello } from './peer-codec.ts';
+import type { PeerBatch, PeerEvents, SnapshotStreamPart } from './types.ts';
+
+/** How long a refused peer may take to read why. */
+const farewellMs = 1_000;
+
+const protocolError = (message: string): FuturestoreError => new FuturestoreError('PROTOCOL_ERROR', message);
+
+export interface IncomingLinkOwner {
+  /** Called once, when the peer is let in: its earlier link of this kind is to be closed. */
+  accepted(link: IncomingLink): void;
+  closed(link: IncomingLink): void;
+}
+
+/** A link on which a peer speaks. Its certificate has been verified: it is the one of `peer`. */
+export class IncomingLink {
+  readonly peer: PeerMember;
+  readonly #options: LinkOptions;
+  readonly #times: PeerTimes;
+  readonly #events: PeerEvents;
+  readonly #owner: IncomingLinkOwner;
+  readonly #socket: TLSSocket;
+  readonly #frames = new FrameAssembler(helloBytesMax);
+  /** The hello's, then any frame's. */
+  #deadline: NodeJS.Timeout;
+  #hello: PeerHello | undefined;
+  /** It was told why, and nothing more is heard. */
+  #refused = false;
+
+  constructor(
+    options: LinkOptions,
+    times: PeerTimes,
+    peer: PeerMember,
+    socket: TLSSocket,
+    events: PeerEvents,
+    owner: IncomingLinkOwner,
+  ) {
+    this.#options = options;
+    this.#times = times;
+    this.peer = peer;
+    this.#socket = socket;
+    this.#events = events;
+    this.#owner = owner;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 10_000);
+    this.#deadline = setTimeout(() => this.#fail(protocolError('no hello in time')), times.helloMax);
+    socket.on('data', this.#onData);
+    socket.on('end', () => socket.destroy());
+    socket.on('close', () => {
+      clearTimeout(this.#deadline);
+      owner.closed(this);
+    });
+  }
+
+  get bulk(): boolean {
+    return this.#hello?.bulk ?? false;
+  }
+
+  get letIn(): boolean {
+    return this.#hello !== undefined;
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#refused || this.#socket.destroyed) return;
+    this.#deadline.refresh();
+    try {
+      this.#frames.push(chunk);
+      for (let bytes = this.#frames.next(); bytes !== undefined; bytes = this.#frames.next()) {
+        const frame = decodeFrame(bytes);
+        if (this.#hello === undefined) this.#greet(frame);
+        else this.#received(frame, this.#hello);
+        if (this.#refused) return;
+        if (this.bulk) {
+          this.#beginBulk();
+          return;
+        }
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+  };
+
+  #greet(frame: PeerFrame): void {
+    if (frame.kind !== 'hello') throw protocolError(`a frame of kind ${frame.kind} came before the hello`);
+    const { hello } = frame;
+    const problem = this.#problemWith(hello);
+    if (problem !== undefined) {
+      this.#refuse({ kind: 'hello_refused', reason: problem });
+      this.#warn(problem, 'refused a peer');
+      return;
+    }
+    clearTimeout(this.#deadline);
+    const silenceMax = hello.bulk ? this.#times.snapshotStallMax : this.#times.silenceMax * 2;
+    this.#deadline = setTimeout(() => this.#fail(protocolError(`silent for ${silenceMax} ms`)), silenceMax);
+    this.#hello = hello;
+    this.#frames.limit = frameBytesMax;
+    this.#owner.accepted(this);
+    this.#socket.write(encodeFrame({ kind: 'empty' }));
+  }
+
+  #problemWith(hello: PeerHello): string | undefined {
+    const { clusterId, memberId, acceptPeer } = this.#options;
+    const { id, name } = this.peer;
+    if (hello.version !== peerProtocolVersion) {
+      return `version ${hello.version} of the protocol is not known here, ${peerProtocolVersion} is`;
+    }
+    if (hello.clusterId !== clusterId) return `this is cluster "${clusterId}", not "${hello.clusterId}"`;
+    if (hello.to !== memberId) return `this is member ${memberId}, not ${hello.to}`;
+    if (hello.from !== id) return `the certificate is of "${name}", which is member ${id}, not ${hello.from}`;
+    return acceptPeer?.(hello.from, hello.run, hello.diskId);
+  }
+
+  #received(frame: PeerFrame, hello: PeerHello): void {
+    if (frame.kind === 'batch') {
+      this.#checkSender(frame.batch);
+      this.#events.received(this.peer.id, hello.run, frame.batch);
+    } else if (frame.kind === 'empty') {
+      this.#socket.write(encodeFrame({ kind: 'empty' }));
+      // It asks about once a second; who asks without listening is broken.
+      if (this.#socket.writableLength > helloBytesMax * 16) throw protocolError('the peer does not read');
+    } else {
+      throw protocolError(`a frame of kind ${frame.kind} is out of place here`);
+    }
+  }
+
+  /** Nobody speaks for another member. */
+  #checkSender({ raft }: PeerBatch): void {
+    for (const { from, to } of raft) {
+      if (from !== this.peer.id || to !== this.#options.memberId) {
+        throw protocolError(`member ${this.peer.id} sent a message from ${from} to ${to}`);
+      }
+    }
+  }
+
+  #beginBulk(): void {
+    const socket = this.#socket;
+    socket.off('data', this.#onData);
+    socket.pause();
+    this.#bulk().catch((error: unknown) => this.#fail(error));
+  }
+
+  /** Takes one part at a time: what is not read fills the sender's socket, which then waits. */
+  async #bulk(): Promise<void> {
+    const socket = this.#socket;
+    let stream = await this.#takeFrames();
+    if (stream !== 'more') return;
+    for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
+      this.#deadline.refresh();
+      this.#frames.push(chunk as Buffer);
+      stream = await this.#takeFrames();
+      if (stream !== 'more') return;
+    }
+  }
+
+  /** All frames that have arrived whole. 'over': the stream has ended, well or not. */
+  async #takeFrames(): Promise<'more' | 'over'> {
+    for (let bytes = this.#frames.next(); bytes !== undefined; bytes = this.#frames.next()) {
+      const frame = decodeFrame(bytes);
+      if (frame.kind !== 'chunk')
+        throw protocolError(`a frame of kind ${frame.kind} is out of place in a snapshot`);
+      const { stream } = frame;
+      // Time that this server's own disk takes is not the sender's silence.
+      clearTimeout(this.#deadline);
+      const refusal = await this.#take(stream);
+      if (this.#socket.destroyed) return 'over';
+      this.#deadline.refresh();
+      if (refusal !== undefined) {
+        this.#refuse({ kind: 'snapshot_refused', point: stream.point, reason: refusal });
+        this.#warn(refusal, 'refused a snapshot');
+        return 'over';
+      }
+      if (stream.part.last) {
+        this.#refuse({ kind: 'empty' });
+        return 'over';
+      }
+    }
+    return 'more';
+  }
+
+  /** The reason why the server does not take it; undefined: taken. */
+  async #take(stream: SnapshotStreamPart): Promise<string | undefined> {
+    try {
+      await this.#events.snapshotPart(this.peer.id, stream);
+      return undefined;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  /**
+   * Says one last thing and hangs up. What still arrives is read and thrown away: closing a socket with unread data
+   * would reset it, and the peer would never read why.
+   */
+  #refuse(frame: PeerFrame): void {
+    const socket = this.#socket;
+    this.#refused = true;
+    clearTimeout(this.#deadline);
+    this.#deadline = setTimeout(() => socket.destroy(), farewellMs);
+    socket.end(encodeFrame(frame));
+    socket.on('data', () => undefined);
+    socket.resume();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#socket.destroyed) return;
+    this.#warn(error instanceof Error ? error.message : String(error), 'closed the link of a peer');
+    this.#socket.destroy();
+  }
+
+  #warn(reason: string, message: string): void {
+    const { logger = silentLogger } = this.#options;
+    const member: MemberId = this.peer.id;
+    logger.warn({ peer: member, name: this.peer.name, reason }, message);
+  }
+}

@@ -1,0 +1,124 @@
+import { FuturestoreError } from '../protocol/index.ts';
+import { asMemberId } from '../raft/index.ts';
+import type { MemberId } from '../raft/index.ts';
+
+/** A server of the cluster, as configured. */
+interface ConfiguredMember {
+  readonly id: number;
+  /** The CN of its certificate. */
+  readonly name: string;
+  /** 'host:port' or '[IPv6]:port'. Read at each attempt to connect. */
+  readonly address: string;
+}
+
+export interface PeerMember extends ConfiguredMember {
+  readonly id: MemberId;
+}
+
+export interface PeerLogger {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
+export interface TlsTransportOptions {
+  readonly memberId: number;
+  /** The CN of this server's certificate. */
+  readonly memberName: string;
+  readonly clusterId: string;
+  readonly run: number;
+  /** 16 bytes. */
+  readonly diskId: Uint8Array;
+  /** All members; this server's own entry is ignored. */
+  readonly members: readonly ConfiguredMember[];
+  /** Port 0: any free one. */
+  readonly listen: { readonly host: string; readonly port: number };
+  /** PEM. The servers' own CA, which signs no agents. */
+  readonly ca: string | Buffer;
+  readonly cert: string | Buffer;
+  readonly key: string | Buffer;
+  /** A reason to refuse a member that has proved its name, for example a disk that is not the one it had. */
+  readonly acceptPeer?: (member: MemberId, run: number, diskId: Uint8Array) => string | undefined;
+  /** A peer refuses this server's links. It is asked again and again. */
+  readonly onRefused?: (peer: MemberId, reason: string) => void;
+  readonly logger?: PeerLogger;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+  /** Of a frame to the peer and the answer back, about once a second. */
+  readonly roundTrip?: (peer: MemberId, ms: number) => void;
+  /** For tests. Defaults: `defaultTimes`. */
+  readonly times?: Partial<PeerTimes>;
+}
+
+/** The same after a check. */
+export interface LinkOptions extends TlsTransportOptions {
+  readonly memberId: MemberId;
+  readonly members: readonly PeerMember[];
+}
+
+/** Throws a RangeError for an id that is none. */
+export const checkedOptions = (options: TlsTransportOptions): LinkOptions => ({
+  ...options,
+  memberId: asMemberId(options.memberId),
+  members: options.members.map((member) => ({
+    id: asMemberId(member.id),
+    name: member.name,
+    get address() {
+      return member.address;
+    },
+  })),
+});
+
+/** All in milliseconds. */
+export interface PeerTimes {
+  /** From the connection to the hello, and from the attempt to connect to the peer's consent. */
+  readonly helloMax: number;
+  readonly reconnectMin: number;
+  readonly reconnectMax: number;
+  readonly pingEvery: number;
+  /** A link on which nothing arrives for so long is closed. Several pings: one may be late on a busy peer. */
+  readonly silenceMax: number;
+  /** A snapshot of which nothing moves for so long is given up. The receiver's disk may be slow. */
+  readonly snapshotStallMax: number;
+}
+
+export const defaultTimes: PeerTimes = {
+  helloMax: 5_000,
+  reconnectMin: 100,
+  reconnectMax: 2_000,
+  pingEvery: 1_000,
+  silenceMax: 5_000,
+  snapshotStallMax: 60_000,
+};
+
+export const silentLogger: PeerLogger = { info() {}, warn() {} };
+
+/** Throws CONFIGURATION_INVALID. */
+export const parseAddress = (address: string): { readonly host: string; readonly port: number } => {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(address);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || port < 1 || port > 65_535) {
+    throw new FuturestoreError(
+      'CONFIGURATION_INVALID',
+      `The peer address "${address}" is not host:port. Write for example "server1.example.com:7420" or "[::1]:7420".`,
+    );
+  }
+  return { host, port };
+};
+
+/** What both directions of a link have in common. */
+export const tlsOptions = ({ ca, cert, key }: LinkOptions) => ({
+  ca,
+  cert,
+  key,
+  minVersion: 'TLSv1.3' as const,
+  rejectUnauthorized: true,
+});
+
+/** The one CN of a verified certificate; undefined if it has none or several. */
+export const commonNameOf = (certificate: {
+  readonly subject?: { readonly CN?: unknown };
+}): string | undefined => {
+  const name = certificate.subject?.CN;
+  return typeof name === 'string' && name !== '' ? name : undefined;
+};

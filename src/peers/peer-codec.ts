@@ -1,0 +1,239 @@
+/**
+ * Frames between servers as bytes and back. Strict: what a server of this version would not send is refused with
+ * PROTOCOL_ERROR. Payloads are views of the bytes given to the decoder, which must be the frame's own (FrameAssembler
+ * makes them so).
+ */
+import assert from 'node:assert/strict';
+import { Writer } from 'protobufjs/minimal.js';
+import { FuturestoreError, messages } from '../protocol/index.ts';
+import { asMemberId, asTerm } from '../raft/index.ts';
+import type { MemberId, Message, SnapshotPoint } from '../raft/index.ts';
+import { snapshotPointFromMessage, snapshotPointToMessage } from '../storage/index.ts';
+import { frameBytesMax, lengthBytes } from './framing.ts';
+import { asWhole, raftFromMessage, raftToMessage } from './raft-messages.ts';
+import { strictReader } from './strict-reader.ts';
+import type { PeerBatch, PeerStatus, SnapshotStreamPart } from './types.ts';
+
+/** Of the protocol between servers; another one is refused at the hello. */
+export const peerProtocolVersion = 1;
+
+export interface PeerHello {
+  readonly clusterId: string;
+  readonly from: MemberId;
+  readonly to: MemberId;
+  readonly run: number;
+  readonly diskId: Uint8Array;
+  readonly version: number;
+  /** A link of its own for a snapshot. */
+  readonly bulk: boolean;
+}
+
+export type PeerFrame =
+  | { readonly kind: 'hello'; readonly hello: PeerHello }
+  | { readonly kind: 'batch'; readonly batch: PeerBatch }
+  | { readonly kind: 'chunk'; readonly stream: SnapshotStreamPart }
+  | { readonly kind: 'snapshot_refused'; readonly point: SnapshotPoint; readonly reason: string }
+  | { readonly kind: 'hello_refused'; readonly reason: string }
+  /**
+   * No bytes at all. From a listener: the hello, or the whole snapshot, has been taken, or the answer to one. From a
+   * dialer: are you there?
+   */
+  | { readonly kind: 'empty' };
+
+type FrameProperties = messages.peer.PeerFrame.$Properties;
+type Received = messages.peer.PeerFrame;
+
+const diskIdBytes = 16;
+const reasonLengthMax = 1000;
+const textLengthMax = 1000;
+
+const batchToMessage = ({
+  raft,
+  forward,
+  forwardTerm,
+  leaderTimeMs,
+  status,
+}: PeerBatch): FrameProperties => ({
+  raft: raft.map(raftToMessage),
+  forward: [...forward],
+  forwardTerm: asWhole(forwardTerm),
+  ...(leaderTimeMs === undefined ? {} : { leaderTimeMs: asWhole(leaderTimeMs) }),
+  ...(status === undefined ? {} : { status: { ...status } }),
+});
+
+const frameToMessage = (frame: PeerFrame): FrameProperties => {
+  switch (frame.kind) {
+    case 'hello':
+      return { hello: { ...frame.hello } };
+    case 'batch':
+      return batchToMessage(frame.batch);
+    case 'chunk': {
+      const { term, point, part } = frame.stream;
+      return { chunk: { term, point: snapshotPointToMessage(point), ...part } };
+    }
+    case 'snapshot_refused': {
+      const reason = frame.reason.slice(0, reasonLengthMax);
+      return { refused: { point: snapshotPointToMessage(frame.point), reason } };
+    }
+    case 'hello_refused':
+      return { helloRefused: { reason: frame.reason.slice(0, reasonLengthMax) } };
+    case 'empty':
+      return {};
+    default: {
+      const unknown: never = frame;
+      throw new TypeError(`unknown frame ${JSON.stringify(unknown)}`);
+    }
+  }
+};
+
+/** With its length in front: ready for the stream. */
+export const encodeFrame = (frame: PeerFrame): Buffer => {
+  const writer = messages.peer.PeerFrame.encode(frameToMessage(frame), Writer.create().fixed32(0));
+  const bytes = writer.finish();
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const length = buffer.length - lengthBytes;
+  assert(
+    length <= frameBytesMax,
+    `a frame of ${length} bytes was to be sent, at most ${frameBytesMax} are accepted`,
+  );
+  buffer.writeUInt32BE(length, 0);
+  return buffer;
+};
+
+/** Beyond it a batch is sent as several frames, so that none gets near the limit. */
+const splitBytes = 2 * 1024 * 1024;
+/** What an entry or message takes beside its payload, generously. */
+const overheadBytes = 64;
+
+const sizeOf = (message: Message): number => {
+  let size = overheadBytes;
+  if (message.kind === 'append_request')
+    for (const { payload } of message.entries) size += payload.length + overheadBytes;
+  return size;
+};
+
+/** The frames that carry a batch, in order: nearly always one. */
+export const encodeBatch = (batch: PeerBatch): readonly Buffer[] => {
+  let size = 0;
+  for (const message of batch.raft) size += sizeOf(message);
+  for (const command of batch.forward) size += command.length + overheadBytes;
+  if (size <= splitBytes) return [encodeFrame({ kind: 'batch', batch })];
+
+  const frames: Buffer[] = [];
+  const { forwardTerm, raft, forward, ...once } = batch;
+  let part: { raft: Message[]; forward: Uint8Array[] } = { raft: [], forward: [] };
+  let bytes = 0;
+  const flush = (): void => {
+    if (bytes === 0) return;
+    const extras = frames.length === 0 ? once : {};
+    frames.push(encodeFrame({ kind: 'batch', batch: { ...part, forwardTerm, ...extras } }));
+    part = { raft: [], forward: [] };
+    bytes = 0;
+  };
+  const reserve = (more: number): void => {
+    if (bytes + more > splitBytes) flush();
+    bytes += more;
+  };
+  for (const message of raft) {
+    reserve(sizeOf(message));
+    part.raft.push(message);
+  }
+  for (const command of forward) {
+    reserve(command.length + overheadBytes);
+    part.forward.push(command);
+  }
+  flush();
+  return frames;
+};
+
+const text = (what: string, value: string | undefined, lengthMax = textLengthMax): string => {
+  if (value === undefined) return '';
+  if (value.length > lengthMax)
+    throw new RangeError(`${what} has ${value.length} characters, at most ${lengthMax}`);
+  return value;
+};
+
+const statusFromMessage = (message: messages.peer.PeerStatus.$Properties): PeerStatus => ({
+  name: text('a name', message.name),
+  role: text('a role', message.role),
+  term: asWhole(message.term ?? 0),
+  commitIndex: asWhole(message.commitIndex ?? 0),
+  appliedIndex: asWhole(message.appliedIndex ?? 0),
+  keys: asWhole(message.keys ?? 0),
+  connections: asWhole(message.connections ?? 0),
+  version: text('a version', message.version),
+});
+
+const helloFromMessage = (message: messages.peer.PeerHello.$Properties): PeerHello => {
+  const diskId = message.diskId ?? new Uint8Array(0);
+  if (diskId.length !== diskIdBytes) throw new RangeError(`the disk id has ${diskId.length} bytes`);
+  return {
+    clusterId: text('the cluster id', message.clusterId),
+    from: asMemberId(message.from ?? 0),
+    to: asMemberId(message.to ?? 0),
+    run: asWhole(message.run ?? 0),
+    diskId: new Uint8Array(diskId),
+    version: asWhole(message.version ?? 0),
+    bulk: message.bulk ?? false,
+  };
+};
+
+const chunkFromMessage = (message: messages.peer.SnapshotChunk.$Properties): SnapshotStreamPart => ({
+  term: asTerm(message.term ?? 0),
+  point: snapshotPointFromMessage(message.point ?? {}),
+  part: {
+    number: asWhole(message.number ?? 0),
+    records: message.records ?? new Uint8Array(0),
+    checksum: asWhole(message.checksum ?? 0),
+    last: message.last ?? false,
+    recordsTotal: asWhole(message.recordsTotal ?? 0),
+  },
+});
+
+const hasBatch = ({ raft, forward, forwardTerm, status, leaderTimeMs }: Received): boolean =>
+  (raft?.length ?? 0) > 0 ||
+  (forward?.length ?? 0) > 0 ||
+  (forwardTerm ?? 0) !== 0 ||
+  (leaderTimeMs ?? 0) !== 0 ||
+  (status !== undefined && status !== null);
+
+const batchFromMessage = ({ raft, forward, forwardTerm, status, leaderTimeMs }: Received): PeerBatch => ({
+  raft: (raft ?? []).map(raftFromMessage),
+  forward: forward ?? [],
+  forwardTerm: asWhole(forwardTerm ?? 0),
+  ...(leaderTimeMs ? { leaderTimeMs: asWhole(leaderTimeMs) } : {}),
+  ...(status ? { status: statusFromMessage(status) } : {}),
+});
+
+const frameFromMessage = (message: Received): PeerFrame => {
+  const { hello, chunk, refused, helloRefused } = message;
+  const found: PeerFrame[] = [];
+  if (hello) found.push({ kind: 'hello', hello: helloFromMessage(hello) });
+  if (hasBatch(message)) found.push({ kind: 'batch', batch: batchFromMessage(message) });
+  if (chunk) found.push({ kind: 'chunk', stream: chunkFromMessage(chunk) });
+  if (refused) {
+    const reason = text('a reason', refused.reason);
+    found.push({ kind: 'snapshot_refused', point: snapshotPointFromMessage(refused.point ?? {}), reason });
+  }
+  if (helloRefused) found.push({ kind: 'hello_refused', reason: text('a reason', helloRefused.reason) });
+  const [frame, another] = found;
+  if (frame !== undefined && another !== undefined)
+    throw new RangeError(`it is both ${frame.kind} and ${another.kind}`);
+  return frame ?? { kind: 'empty' };
+};
+
+/** `bytes`: without the length. Throws PROTOCOL_ERROR and nothing else. */
+export const decodeFrame = (bytes: Uint8Array): PeerFrame => {
+  try {
+    return frameFromMessage(messages.peer.PeerFrame.decode(strictReader(bytes)));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new FuturestoreError(
+      'PROTOCOL_ERROR',
+      `A frame of ${bytes.length} bytes from a peer is not valid: ${reason}.`,
+      {
+        cause: error,
+      },
+    );
+  }
+};

@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { createServer } from 'node:tls';
+import type { Server, TLSSocket } from 'node:tls';
+import { FuturestoreError } from '../protocol/index.ts';
+import type { MemberId, Term } from '../raft/index.ts';
+import { IncomingLink } from './incoming-link.ts';
+import { commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
+import type { PeerLogger, PeerMember, PeerTimes, TlsTransportOptions } from './options.ts';
+import { OutgoingLink } from './outgoing-link.ts';
+import { SnapshotSender } from './snapshot-sender.ts';
+import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from './types.ts';
+
+/** Sockets of whom nothing is known yet: enough for all peers to come at once, little enough to hold. */
+const unauthenticatedMax = 64;
+
+export interface TlsTransport extends PeerTransport {
+  /** The port listened on. Only after `start`. */
+  readonly port: number;
+}
+
+class TlsPeerTransport implements TlsTransport {
+  readonly #options: TlsTransportOptions;
+  readonly #times: PeerTimes;
+  readonly #logger: PeerLogger;
+  readonly #byName = new Map<string, PeerMember>();
+  readonly #outgoing = new Map<MemberId, OutgoingLink>();
+  readonly #incoming = new Set<IncomingLink>();
+  readonly #senders = new Set<SnapshotSender>();
+  readonly #server: Server;
+  /** Every socket that was accepted, whatever has become of it. */
+  readonly #sockets = new Set<Socket>();
+  #letIn = 0;
+  #events: PeerEvents | undefined;
+  #closed = false;
+
+  constructor(options: TlsTransportOptions) {
+    this.#options = options;
+    this.#times = { ...defaultTimes, ...options.times };
+    this.#logger = options.logger ?? silentLogger;
+    for (const member of options.members) {
+      if (member.id === options.memberId) continue;
+      if (this.#byName.has(member.name) || member.name === options.memberName) {
+        throw new FuturestoreError(
+          'CONFIGURATION_INVALID',
+          `Two members have the name "${member.name}": give each server a certificate of its own.`,
+        );
+      }
+      this.#byName.set(member.name, member);
+    }
+    this.#server = createServer({
+      ...tlsOptions(options),
+      requestCert: true,
+      handshakeTimeout: this.#times.helloMax,
+    });
+    this.#server.on('connection', (socket) => this.#connected(socket));
+    this.#server.on('secureConnection', (socket) => this.#secured(socket));
+    this.#server.on('tlsClientError', (error, socket) => {
+      this.#logger.warn(
+        { from: socket.remoteAddress, reason: error.message },
+        'refused a connection to the peer port',
+      );
+      // Node reports a handshake that takes too long, but leaves the socket open.
+      socket.destroy();
+    });
+  }
+
+  get port(): number {
+    const address = this.#server.address();
+    assert(typeof address === 'object' && address !== null, 'the transport is not listening');
+    return address.port;
+  }
+
+  async start(events: PeerEvents): Promise<void> {
+    assert(
+      this.#events === undefined && !this.#closed,
+      'the transport was started twice, or after it was closed',
+    );
+    this.#events = events;
+    const { host, port } = this.#options.listen;
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', (cause) => {
+        const message = `Cannot listen for peers on ${host}:${port} (${cause.message}). Choose another address or port.`;
+        reject(new FuturestoreError('CONFIGURATION_INVALID', message, { cause }));
+      });
+      this.#server.listen({ host, port }, resolve);
+    });
+    // Later errors are of single connections (out of file descriptors, for example): the others go on.
+    this.#server.on('error', (error) =>
+      this.#logger.warn({ reason: error.message }, 'the peer port had an error'),
+    );
+    for (const member of this.#byName.values()) {
+      const link = new OutgoingLink(this.#options, this.#times, member, events);
+      this.#outgoing.set(member.id, link);
+      link.start();
+    }
+  }
+
+  send(to: MemberId, batch: PeerBatch): boolean {
+    return this.#outgoing.get(to)?.send(batch) ?? false;
+  }
+
+  async sendSnapshot(to: MemberId, term: Term, source: SnapshotSource): Promise<void> {
+    const peer = this.#options.members.find(({ id }) => id === to);
+    if (peer === undefined || this.#closed) {
+      throw new FuturestoreError(
+        'UNAVAILABLE',
+        `There is no link to member ${to}: it is not configured, or all are closed.`,
+      );
+    }
+    const sender = new SnapshotSender(this.#options, this.#times, peer, term, source);
+    this.#senders.add(sender);
+    try {
+      await sender.run();
+    } finally {
+      this.#senders.delete(sender);
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const link of this.#outgoing.values()) link.close();
+    for (const sender of this.#senders) sender.fail('this server is stopping');
+    for (const link of this.#incoming) link.close();
+    for (const socket of this.#sockets) socket.destroy();
+    if (this.#server.listening) await new Promise((resolve) => void this.#server.close(resolve));
+  }
+
+  #connected(socket: Socket): void {
+    if (this.#closed || this.#sockets.size - this.#letIn >= unauthenticatedMax) {
+      socket.destroy();
+      return;
+    }
+    this.#sockets.add(socket);
+    socket.on('close', () => this.#sockets.delete(socket));
+  }
+
+  #secured(socket: TLSSocket): void {
+    socket.on('error', (error) => {
+      this.#logger.info({ from: socket.remoteAddress, reason: error.message }, 'the link of a peer broke');
+    });
+    const name = socket.authorized ? commonNameOf(socket.getPeerCertificate()) : undefined;
+    const peer = name === undefined ? undefined : this.#byName.get(name);
+    if (peer === undefined || this.#events === undefined || this.#closed) {
+      this.#logger.warn(
+        { from: socket.remoteAddress, name },
+        'refused a connection: its certificate is of no peer',
+      );
+      socket.destroy();
+      return;
+    }
+    const link = new IncomingLink(this.#options, this.#times, peer, socket, this.#events, {
+      accepted: (accepted) => this.#accepted(accepted),
+      closed: (closed) => {
+        this.#incoming.delete(closed);
+        if (closed.letIn) this.#letIn -= 1;
+      },
+    });
+    this.#incoming.add(link);
+  }
+
+  /** A peer has one link of each kind: its newest, since it makes one only when it has none. */
+  #accepted(accepted: IncomingLink): void {
+    this.#letIn += 1;
+    for (const link of this.#incoming) {
+      if (
+        link !== accepted &&
+        link.letIn &&
+        link.peer.id === accepted.peer.id &&
+        link.bulk === accepted.bulk
+      ) {
+        link.close();
+      }
+    }
+  }
+}
+
+/**
+ * Links to the other members over TLS 1.3, with certificates of the servers' own CA on both sides. This server dials
+ * each other member, and speaks on the links it made; it listens on those that were made to it. Throws
+ * CONFIGURATION_INVALID for two members with one name; `start` for an address it cannot listen on.
+ */
+export const createTlsTransport = (options: TlsTransportOptions): TlsTransport =>
+  new TlsPeerTransport(options);

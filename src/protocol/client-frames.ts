@@ -1,0 +1,252 @@
+/** Client frames as agent.proto's messages and back. Converts and checks the shape; limits are in request-checks.ts. */
+import type { Failure } from './errors.ts';
+import { FuturestoreError } from './errors.ts';
+import type {
+  ClientFrame,
+  Hello,
+  RefusedRequest,
+  Request,
+  RequestBody,
+  SubscriptionStart,
+} from './frames.ts';
+import {
+  incoming,
+  incomingOptional,
+  malformed,
+  operationFromMessage,
+  operationToMessage,
+  outgoing,
+} from './future-messages.ts';
+import { limits } from './futures.ts';
+import type { Operation, Position } from './futures.ts';
+import type { messages } from './messages.ts';
+import { helloProblem, isRequestId, requestProblem } from './request-checks.ts';
+
+export type RequestMessage = messages.agent.Request.$Properties;
+export type HelloMessage = messages.agent.Hello.$Properties;
+export type ClientFrameMessage = messages.agent.ClientFrame.$Properties;
+type PositionMessage = messages.agent.Position.$Properties;
+
+/** No more requests than may be in flight make sense in one frame; it also bounds what a frame costs. */
+export const requestsPerFrameMax = limits.requestsInFlightPerConnectionMax;
+
+// ---- to messages ----
+
+/** Throws a FuturestoreError with the code and text with which a server would refuse the request. */
+export function clientFrameToMessage({ hello, requests }: ClientFrame): ClientFrameMessage {
+  if (hello === undefined && requests.length === 0) throw malformed('a frame', 'needs a hello or a request');
+  if (requests.length > requestsPerFrameMax) {
+    throw malformed('a frame', `has ${requests.length} requests: at most ${requestsPerFrameMax} are allowed`);
+  }
+  const ids = new RequestIds();
+  const message: ClientFrameMessage = { requests: requests.map((request) => requestToMessage(request, ids)) };
+  if (hello !== undefined) {
+    throwFailure(helloProblem(hello));
+    message.hello = { clientName: hello.clientName, clientVersion: hello.clientVersion };
+  }
+  return message;
+}
+
+function throwFailure(problem: Failure | undefined): void {
+  if (problem !== undefined) throw new FuturestoreError(problem.code, problem.message);
+}
+
+function requestToMessage(request: Request, ids: RequestIds): RequestMessage {
+  ids.add(request.id);
+  throwFailure(requestProblem(request));
+  const message: RequestMessage = { id: request.id };
+  if (request.timeoutMs !== undefined) message.timeoutMs = request.timeoutMs;
+  addBody(message, request.body);
+  return message;
+}
+
+function addBody(message: RequestMessage, body: RequestBody): void {
+  switch (body.kind) {
+    case 'open_session': {
+      const { session, graceMs, resume } = body;
+      message.openSession = { sessionId: Buffer.from(session, 'hex'), graceMs, resume };
+      break;
+    }
+    case 'close_session':
+      message.closeSession = {};
+      break;
+    case 'write': {
+      const { sequence, answeredBelow, operations } = body;
+      message.write = { sequence, answeredBelow, operations: operations.map(operationToMessage) };
+      break;
+    }
+    case 'get':
+      message.get = { key: body.key, stale: body.stale };
+      break;
+    case 'list': {
+      const { pattern, after, limit, values, stale } = body;
+      message.list = { pattern, after, limit, values, stale };
+      break;
+    }
+    case 'await':
+      message.await = { alternatives: body.alternatives.map((keys) => ({ keys: [...keys] })) };
+      if (body.leastGeneration !== undefined) message.await.leastGeneration = body.leastGeneration;
+      break;
+    case 'subscribe':
+      message.subscribe = { patterns: [...body.patterns] };
+      if (body.start.kind === 'after') message.subscribe.position = positionToMessage(body.start.position);
+      if (body.start.kind === 'only_new') message.subscribe.onlyNew = true;
+      break;
+    case 'cancel':
+      message.cancel = { requestId: body.request };
+      break;
+    case 'status':
+      message.status = {};
+      break;
+    default:
+      body satisfies never;
+  }
+}
+
+export function positionToMessage({ clusterId, epoch, revision }: Position): PositionMessage {
+  return { clusterId, epoch: outgoing(epoch), revision: outgoing(revision) };
+}
+
+// ---- from messages ----
+
+/** Collects the ids of a frame's requests. */
+export class RequestIds {
+  #greatest = 0;
+  /** Made when ids do not come in ascending order; until then none can be there twice. */
+  #all: Set<number> | undefined;
+  readonly #ascending: number[] = [];
+
+  /** Throws PROTOCOL_ERROR for an id that cannot be answered to: none, out of range, or one that is there twice. */
+  add(id: number): void {
+    if (!isRequestId(id))
+      throw malformed('a request', `has the id ${id}: it must be a whole number, 1..2^53-1`);
+    if (this.#all === undefined && id > this.#greatest) {
+      this.#greatest = id;
+      this.#ascending.push(id);
+      return;
+    }
+    this.#all ??= new Set(this.#ascending);
+    if (this.#all.has(id)) throw malformed('a frame', `has two requests with the id ${id}`);
+    this.#all.add(id);
+  }
+}
+
+/** Throws PROTOCOL_ERROR: without a proper hello there is no connection to answer on. */
+export function helloFromMessage(message: HelloMessage): Hello {
+  const hello: Hello = { clientName: message.clientName ?? '', clientVersion: message.clientVersion ?? '' };
+  const problem = helloProblem(hello);
+  if (problem !== undefined) throw new FuturestoreError('PROTOCOL_ERROR', problem.message);
+  return hello;
+}
+
+/** The request, or why it is refused. The id has been checked. */
+export function receiveRequest(id: number, message: RequestMessage): Request | RefusedRequest {
+  try {
+    const timeoutMs = incomingOptional(message.timeoutMs, 'timeout_ms');
+    const body = bodyFromMessage(message);
+    const request: Request = timeoutMs === undefined ? { id, body } : { id, timeoutMs, body };
+    const refused = requestProblem(request);
+    return refused === undefined ? request : { id, refused };
+  } catch (error) {
+    if (!(error instanceof FuturestoreError)) throw error;
+    return { id, refused: { code: 'INVALID_ARGUMENT', message: error.message } };
+  }
+}
+
+function bodyFromMessage(message: RequestMessage): RequestBody {
+  if (message.write != null) {
+    const { sequence, answeredBelow, operations } = message.write;
+    return {
+      kind: 'write',
+      sequence: incoming(sequence, 'write.sequence'),
+      answeredBelow: incoming(answeredBelow, 'write.answered_below'),
+      operations: operationsFromMessages(operations ?? []),
+    };
+  }
+  if (message.await != null) {
+    const alternatives = (message.await.alternatives ?? []).map(({ keys }) => keys ?? []);
+    const leastGeneration = incomingOptional(message.await.leastGeneration, 'await.least_generation');
+    return leastGeneration === undefined
+      ? { kind: 'await', alternatives }
+      : { kind: 'await', alternatives, leastGeneration };
+  }
+  if (message.get != null)
+    return { kind: 'get', key: message.get.key ?? '', stale: message.get.stale ?? false };
+  if (message.list != null) return listFromMessage(message.list);
+  if (message.subscribe != null) {
+    return {
+      kind: 'subscribe',
+      patterns: message.subscribe.patterns ?? [],
+      start: startFromMessage(message.subscribe),
+    };
+  }
+  if (message.cancel != null)
+    return { kind: 'cancel', request: incoming(message.cancel.requestId, 'cancel.request_id') };
+  if (message.openSession != null) return openSessionFromMessage(message.openSession);
+  if (message.closeSession != null) return { kind: 'close_session' };
+  if (message.status != null) return { kind: 'status' };
+  throw malformed(
+    'body',
+    'is missing: the request must be one of open_session, write, get, list, await, subscribe, …',
+  );
+}
+
+function operationsFromMessages(
+  received: readonly messages.agent.Operation.$Properties[],
+): readonly Operation[] {
+  const operations: Operation[] = [];
+  // Beyond the limit the write is refused for their number; one more is enough to see it.
+  const count = Math.min(received.length, limits.operationsPerWriteMax + 1);
+  for (let index = 0; index < count; index += 1) {
+    try {
+      operations.push(operationFromMessage(received[index] ?? {}));
+    } catch (error) {
+      if (!(error instanceof FuturestoreError)) throw error;
+      throw new FuturestoreError('PROTOCOL_ERROR', `write.operations[${index}].${error.message}`, {
+        cause: error,
+      });
+    }
+  }
+  return operations;
+}
+
+function listFromMessage(message: messages.agent.List.$Properties): RequestBody {
+  const limit = incoming(message.limit, 'list.limit');
+  return {
+    kind: 'list',
+    pattern: message.pattern ?? '',
+    after: message.after ?? '',
+    limit: limit === 0 ? limits.listPageFuturesDefault : limit,
+    values: message.values ?? false,
+    stale: message.stale ?? false,
+  };
+}
+
+function openSessionFromMessage(message: messages.agent.OpenSession.$Properties): RequestBody {
+  const bytes = message.sessionId;
+  const whole = bytes?.length === limits.sessionIdBytes;
+  return {
+    kind: 'open_session',
+    session: whole ? Buffer.from(bytes).toString('hex') : '',
+    graceMs: incoming(message.graceMs, 'open_session.grace_ms'),
+    resume: message.resume ?? false,
+  };
+}
+
+function startFromMessage(message: messages.agent.Subscribe.$Properties): SubscriptionStart {
+  if (message.position != null) {
+    return { kind: 'after', position: positionFromMessage(message.position, 'subscribe.position') };
+  }
+  if (message.onlyNew === true) return { kind: 'only_new' };
+  if (message.onlyNew === false)
+    throw malformed('subscribe.only_new', 'is false: leave it away for the present state first');
+  return { kind: 'present_state' };
+}
+
+export function positionFromMessage(message: PositionMessage, field: string): Position {
+  return {
+    clusterId: message.clusterId ?? '',
+    epoch: incoming(message.epoch, `${field}.epoch`),
+    revision: incoming(message.revision, `${field}.revision`),
+  };
+}

@@ -1,0 +1,298 @@
+/**
+ * The limits of what a client may send, checked on the plain data: a decoder refuses a request with what is found
+ * here, an encoder refuses to send it. Texts name the field as the .proto files do, and show the value unless it is
+ * the payload of a future.
+ */
+import { keyProblem, parsePattern } from '../scopes/index.ts';
+import type { ErrorCode, Failure } from './errors.ts';
+import type { Hello, Request, RequestBody, SubscriptionStart } from './frames.ts';
+import { limits } from './futures.ts';
+import type { Operation, Preconditions } from './futures.ts';
+
+const shownCharactersMax = 64;
+const printableAscii = /^[\x20-\x7e]*$/;
+const rejectionCodePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
+const sessionPattern = /^[0-9a-f]{32}$/;
+const clusterIdLengthMax = 128;
+
+/** A received text for an error's message: quoted, shortened, with nothing unprintable. */
+export function shown(text: string): string {
+  const quoted = JSON.stringify(text.slice(0, shownCharactersMax)).replaceAll(/[^\x20-\x7e]/g, '?');
+  return text.length > shownCharactersMax ? `${quoted}…` : quoted;
+}
+
+const failure = (code: ErrorCode, message: string): Failure => ({ code, message });
+const invalid = (message: string): Failure => failure('INVALID_ARGUMENT', message);
+
+/** What is wrong with the hello; undefined: nothing. */
+export function helloProblem(hello: Hello): Failure | undefined {
+  return (
+    clientTextProblem('hello.client_name', hello.clientName) ??
+    clientTextProblem('hello.client_version', hello.clientVersion)
+  );
+}
+
+function clientTextProblem(field: string, text: string): Failure | undefined {
+  if (text.length <= limits.clientNameBytesMax && printableAscii.test(text)) return undefined;
+  return invalid(
+    `${field} is ${shown(text)}: it must be at most ${limits.clientNameBytesMax} printable ASCII characters`,
+  );
+}
+
+export function isRequestId(id: number): boolean {
+  return Number.isSafeInteger(id) && id >= 1;
+}
+
+/** What is wrong with the request, its id apart; undefined: nothing. */
+export function requestProblem(request: Request): Failure | undefined {
+  const { timeoutMs } = request;
+  return (
+    (timeoutMs === undefined ? undefined : durationProblem('timeout_ms', timeoutMs)) ??
+    bodyProblem(request.body)
+  );
+}
+
+function bodyProblem(body: RequestBody): Failure | undefined {
+  switch (body.kind) {
+    case 'open_session':
+      return openSessionProblem(body.session, body.graceMs);
+    case 'write':
+      return writeProblem(body.sequence, body.answeredBelow, body.operations);
+    case 'get':
+      return keyFailure('get.key', body.key);
+    case 'list':
+      return listProblem(body.pattern, body.after, body.limit);
+    case 'await':
+      return awaitProblem(body.alternatives, body.leastGeneration);
+    case 'subscribe':
+      return subscribeProblem(body.patterns, body.start);
+    case 'cancel':
+      return isRequestId(body.request)
+        ? undefined
+        : invalid(`cancel.request_id is ${body.request}: it must be the id of a request, 1..2^53-1`);
+    case 'close_session':
+    case 'status':
+      return undefined;
+    default:
+      return body satisfies never;
+  }
+}
+
+function keyFailure(field: string, key: string): Failure | undefined {
+  const problem = keyProblem(key);
+  return problem === undefined ? undefined : failure('INVALID_KEY', `${field} ${shown(key)} ${problem}`);
+}
+
+function patternFailure(field: string, text: string): Failure | undefined {
+  const parsed = parsePattern(text);
+  return parsed.ok ? undefined : failure('INVALID_KEY', `${field} ${shown(text)} ${parsed.problem}`);
+}
+
+function numberProblem(field: string, value: number, min: number): Failure | undefined {
+  if (Number.isSafeInteger(value) && value >= min) return undefined;
+  return invalid(`${field} is ${value}: it must be a whole number, ${min}..2^53-1`);
+}
+
+function durationProblem(field: string, milliseconds: number): Failure | undefined {
+  if (Number.isSafeInteger(milliseconds) && milliseconds >= 1 && milliseconds <= limits.durationMsMax)
+    return undefined;
+  return invalid(
+    `${field} is ${milliseconds}: it must be a whole number of milliseconds, 1..${limits.durationMsMax}`,
+  );
+}
+
+function openSessionProblem(session: string, graceMs: number): Failure | undefined {
+  const { sessionIdBytes, sessionGraceMsMin, sessionGraceMsMax } = limits;
+  if (!sessionPattern.test(session))
+    return invalid(
+      `open_session.session_id is not ${sessionIdBytes} bytes: make ${sessionIdBytes} random ones`,
+    );
+  if (Number.isSafeInteger(graceMs) && graceMs >= sessionGraceMsMin && graceMs <= sessionGraceMsMax)
+    return undefined;
+  return invalid(
+    `open_session.grace_ms is ${graceMs}: it must be ${sessionGraceMsMin}..${sessionGraceMsMax} milliseconds`,
+  );
+}
+
+function listProblem(pattern: string, after: string, limit: number): Failure | undefined {
+  const problem =
+    patternFailure('list.pattern', pattern) ?? (after === '' ? undefined : keyFailure('list.after', after));
+  if (problem !== undefined) return problem;
+  if (Number.isSafeInteger(limit) && limit >= 1 && limit <= limits.listPageFuturesMax) return undefined;
+  return invalid(
+    `list.limit is ${limit}: it must be 1..${limits.listPageFuturesMax}, or 0 for ${limits.listPageFuturesDefault}`,
+  );
+}
+
+function awaitProblem(
+  alternatives: readonly (readonly string[])[],
+  leastGeneration: number | undefined,
+): Failure | undefined {
+  const { awaitAlternativesMax, awaitKeysMax } = limits;
+  if (alternatives.length === 0)
+    return invalid('await.alternatives is empty: name at least one key to wait for');
+  if (alternatives.length > awaitAlternativesMax) {
+    return failure(
+      'LIMIT_EXCEEDED',
+      `await.alternatives has ${alternatives.length} entries: at most ${awaitAlternativesMax} are allowed`,
+    );
+  }
+  let keys = 0;
+  for (const alternative of alternatives) keys += alternative.length;
+  if (keys > awaitKeysMax) {
+    return failure(
+      'LIMIT_EXCEEDED',
+      `await.alternatives has ${keys} keys together: at most ${awaitKeysMax} are allowed`,
+    );
+  }
+  for (const [index, alternative] of alternatives.entries()) {
+    if (alternative.length === 0)
+      return invalid(`await.alternatives[${index}].keys is empty: name at least one key`);
+    for (const [place, key] of alternative.entries()) {
+      const field = `await.alternatives[${index}].keys[${place}]`;
+      const problem = keyFailure(field, key);
+      if (problem !== undefined) return problem;
+      if (alternative.indexOf(key) !== place)
+        return invalid(`${field} ${shown(key)} is there twice: name each key once`);
+    }
+  }
+  return leastGeneration === undefined
+    ? undefined
+    : numberProblem('await.least_generation', leastGeneration, 1);
+}
+
+function subscribeProblem(patterns: readonly string[], start: SubscriptionStart): Failure | undefined {
+  const { patternsPerSubscriptionMax } = limits;
+  if (patterns.length === 0) return invalid('subscribe.patterns is empty: name at least one pattern');
+  if (patterns.length > patternsPerSubscriptionMax) {
+    return failure(
+      'LIMIT_EXCEEDED',
+      `subscribe.patterns has ${patterns.length} entries: at most ${patternsPerSubscriptionMax} are allowed`,
+    );
+  }
+  for (const [index, pattern] of patterns.entries()) {
+    const problem = patternFailure(`subscribe.patterns[${index}]`, pattern);
+    if (problem !== undefined) return problem;
+  }
+  if (start.kind !== 'after') return undefined;
+  const { clusterId, epoch, revision } = start.position;
+  if (clusterId === '' || clusterId.length > clusterIdLengthMax || !printableAscii.test(clusterId)) {
+    return invalid(
+      `subscribe.position.cluster_id is ${shown(clusterId)}: pass a position back as the server gave it`,
+    );
+  }
+  return (
+    numberProblem('subscribe.position.epoch', epoch, 0) ??
+    numberProblem('subscribe.position.revision', revision, 0)
+  );
+}
+
+function writeProblem(
+  sequence: number,
+  answeredBelow: number,
+  operations: readonly Operation[],
+): Failure | undefined {
+  const problem =
+    numberProblem('write.sequence', sequence, 1) ?? numberProblem('write.answered_below', answeredBelow, 0);
+  if (problem !== undefined) return problem;
+  if (answeredBelow > sequence) {
+    return invalid(
+      `write.answered_below is ${answeredBelow}, above the write's own sequence ${sequence}, whose answer is still to come`,
+    );
+  }
+  if (operations.length === 0) return invalid('write.operations is empty: name at least one operation');
+  if (operations.length > limits.operationsPerWriteMax) {
+    return failure(
+      'LIMIT_EXCEEDED',
+      `write.operations has more than ${limits.operationsPerWriteMax} entries: send them as several writes`,
+    );
+  }
+  for (let index = 0; index < operations.length; index += 1) {
+    const operation = operations[index];
+    const found = operation === undefined ? undefined : operationProblem(operation);
+    if (found !== undefined) {
+      return { code: found.code, message: `write.operations[${index}].${found.message}`, operation: index };
+    }
+  }
+  return undefined;
+}
+
+/** What is wrong with the operation; undefined: nothing. The message begins with the field's name. */
+export function operationProblem(operation: Operation): Failure | undefined {
+  return (
+    keyFailure('key', operation.key) ??
+    preconditionsProblem(operation.preconditions) ??
+    effectProblem(operation)
+  );
+}
+
+function preconditionsProblem({ ifRevision, ifGeneration, ifAbsent }: Preconditions): Failure | undefined {
+  if (ifRevision === undefined && ifGeneration === undefined) return undefined;
+  if (ifAbsent === true)
+    return invalid('if_absent contradicts if_revision and if_generation: an absent key has neither');
+  // Zero is what other stores call "absent".
+  if (ifRevision === 0 || ifGeneration === 0)
+    return invalid(
+      'if_revision or if_generation is 0: both start at 1; for a key that must not be there use if_absent',
+    );
+  return (
+    (ifRevision === undefined ? undefined : numberProblem('if_revision', ifRevision, 1)) ??
+    (ifGeneration === undefined ? undefined : numberProblem('if_generation', ifGeneration, 1))
+  );
+}
+
+function effectProblem(operation: Operation): Failure | undefined {
+  switch (operation.kind) {
+    case 'declare':
+      return operation.deadlineMs === undefined
+        ? undefined
+        : durationProblem('declare.deadline_ms', operation.deadlineMs);
+    case 'resolve': {
+      const { value, contentType, ttlMs } = operation;
+      if (value.length > limits.valueBytesMax) {
+        return failure(
+          'VALUE_TOO_LARGE',
+          `resolve.value has ${value.length} bytes: at most ${limits.valueBytesMax} are allowed`,
+        );
+      }
+      if (
+        contentType === '' ||
+        contentType.length > limits.contentTypeBytesMax ||
+        !printableAscii.test(contentType)
+      ) {
+        return invalid(
+          `resolve.content_type is ${shown(contentType)}: it must be 1..${limits.contentTypeBytesMax} printable ASCII characters`,
+        );
+      }
+      return ttlMs === undefined ? undefined : durationProblem('resolve.ttl_ms', ttlMs);
+    }
+    case 'reject': {
+      const { rejection, ttlMs } = operation;
+      if (!rejectionCodePattern.test(rejection.code)) {
+        return invalid(
+          `reject.code is ${shown(rejection.code)}: it must be A-Z first, then A-Z, 0-9 and _, at most ${limits.rejectionCodeBytesMax} characters`,
+        );
+      }
+      if (textBytesAbove(rejection.message, limits.rejectionMessageBytesMax)) {
+        return invalid(`reject.message is longer than ${limits.rejectionMessageBytesMax} bytes of UTF-8`);
+      }
+      if (loneSurrogate.test(rejection.message))
+        return invalid('reject.message is no valid Unicode text: it has half a surrogate pair');
+      return ttlMs === undefined ? undefined : durationProblem('reject.ttl_ms', ttlMs);
+    }
+    case 'touch':
+      return durationProblem('touch.ttl_ms', operation.ttlMs);
+    case 'delete':
+      return undefined;
+    default:
+      return operation satisfies never;
+  }
+}
+
+/** Has no UTF-8 form: an encoder would quietly put another character in its place. */
+export const loneSurrogate = /\p{Surrogate}/u;
+
+function textBytesAbove(text: string, bytesMax: number): boolean {
+  if (text.length > bytesMax) return true;
+  return text.length * 3 > bytesMax && Buffer.byteLength(text) > bytesMax;
+}

@@ -1,0 +1,331 @@
+/**
+ * Server frames as agent.proto's messages and back. What is received is checked whole: a frame with anything wrong in
+ * it is not to be trusted, so every fault is a PROTOCOL_ERROR.
+ */
+import assert from 'node:assert/strict';
+import { keyProblem } from '../scopes/index.ts';
+import { positionFromMessage, positionToMessage } from './client-frames.ts';
+import type {
+  Answer,
+  AnswerBody,
+  ClusterStatus,
+  MemberStatus,
+  ProtocolLimits,
+  Push,
+  ReceivedServerFrame,
+  ServerFrame,
+  Welcome,
+} from './frames.ts';
+import {
+  changeFromMessage,
+  failureFromMessage,
+  failureToMessage,
+  futureFromMessage,
+  futureToMessage,
+  incoming,
+  incomingOptional,
+  malformed,
+  outgoing,
+  writeResultFromMessage,
+  writeResultToMessage,
+} from './future-messages.ts';
+import type { FutureMessage } from './future-messages.ts';
+import { limits } from './futures.ts';
+import type { Change, Future } from './futures.ts';
+import type { messages } from './messages.ts';
+import { isRequestId, shown } from './request-checks.ts';
+
+export type ServerFrameMessage = messages.agent.ServerFrame.$Properties;
+export type AnswerMessage = messages.agent.Answer.$Properties;
+export type PushMessage = messages.agent.Push.$Properties;
+export type GoawayMessage = messages.agent.Goaway.$Properties;
+type WelcomeMessage = messages.agent.Welcome.$Properties;
+type LimitsMessage = messages.agent.Limits.$Properties;
+type StatusMessage = messages.agent.StatusResult.$Properties;
+type MemberMessage = messages.agent.MemberStatus.$Properties;
+
+// ---- to messages ----
+
+export function assertNotEmpty(frame: ServerFrame): void {
+  const { welcome, answers, pushes, goaway, revision } = frame;
+  const something =
+    welcome !== undefined ||
+    answers.length > 0 ||
+    pushes.length > 0 ||
+    goaway !== undefined ||
+    revision !== undefined;
+  assert(something, 'A server frame with nothing in it was to be sent');
+}
+
+export function outgoingId(id: number): number {
+  assert(isRequestId(id), `A frame to be sent names the request ${id}: ids are whole numbers, 1..2^53-1`);
+  return id;
+}
+
+export function goawayToMessage(goaway: NonNullable<ServerFrame['goaway']>): GoawayMessage {
+  return { graceMs: outgoing(goaway.graceMs), reason: goaway.reason };
+}
+
+export function welcomeToMessage(welcome: Welcome): WelcomeMessage {
+  const { clusterId, epoch, revision, serverId, serverName, principal, limits: granted, endpoints } = welcome;
+  return {
+    clusterId,
+    epoch: outgoing(epoch),
+    revision: outgoing(revision),
+    serverId: outgoing(serverId),
+    serverName,
+    principal,
+    limits: {
+      frameBytesMax: outgoing(granted.frameBytesMax),
+      valueBytesMax: outgoing(granted.valueBytesMax),
+      requestsInFlightMax: outgoing(granted.requestsInFlightMax),
+      subscriptionsMax: outgoing(granted.subscriptionsMax),
+      operationsPerWriteMax: outgoing(granted.operationsPerWriteMax),
+    },
+    endpoints: [...endpoints],
+  };
+}
+
+export function answerToMessage({ id, body }: Answer): AnswerMessage {
+  const message: AnswerMessage = { id: outgoingId(id) };
+  switch (body.kind) {
+    case 'failed':
+      message.error = failureToMessage(body.failure);
+      break;
+    case 'session_opened':
+      message.sessionOpened = {};
+      break;
+    case 'session_closed':
+      message.sessionClosed = {};
+      break;
+    case 'cancelled':
+      message.cancelled = {};
+      break;
+    case 'written':
+      message.write = writeResultToMessage(body.result);
+      break;
+    case 'got':
+      message.get = { revision: outgoing(body.revision) };
+      if (body.future !== undefined) message.get.future = futureToMessage(body.future);
+      break;
+    case 'listed':
+      message.list = {
+        revision: outgoing(body.revision),
+        futures: body.futures.map(futureToMessage),
+        next: body.next ?? '',
+      };
+      break;
+    case 'awaited':
+      message.await = { alternative: outgoing(body.alternative), futures: body.futures.map(futureToMessage) };
+      break;
+    case 'subscribed':
+      message.subscribed = { position: positionToMessage(body.position), reset: body.reset };
+      break;
+    case 'status':
+      message.status = statusToMessage(body.status);
+      break;
+    default:
+      body satisfies never;
+  }
+  return message;
+}
+
+function statusToMessage({ clusterId, epoch, revision, serverId, members }: ClusterStatus): StatusMessage {
+  return {
+    clusterId,
+    epoch: outgoing(epoch),
+    revision: outgoing(revision),
+    serverId: outgoing(serverId),
+    members: members.map((member) => ({
+      id: outgoing(member.id),
+      name: member.name,
+      role: member.role,
+      term: outgoing(member.term),
+      commitIndex: outgoing(member.commitIndex),
+      appliedIndex: outgoing(member.appliedIndex),
+      keys: outgoing(member.keys),
+      connections: outgoing(member.connections),
+      agentsUrl: member.agentsUrl,
+      version: member.version,
+      heardMsAgo: outgoing(member.heardMsAgo),
+      lag: outgoing(member.lag),
+    })),
+  };
+}
+
+// ---- from messages ----
+
+/** Throws PROTOCOL_ERROR for whatever is not as a server of this version sends it. */
+export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedServerFrame {
+  const answers = (message.answers ?? []).map(answerFromMessage);
+  const pushes = (message.pushes ?? []).map(pushFromMessage);
+  const revision = incomingOptional(message.revision, 'revision');
+  const { welcome, goaway } = message;
+  const something =
+    welcome != null || answers.length > 0 || pushes.length > 0 || goaway != null || revision !== undefined;
+  if (!something) throw malformed('the frame', 'has nothing in it');
+  if (answers.length > 1 && new Set(answers.map(({ id }) => id)).size < answers.length) {
+    throw malformed('the frame', 'answers one request twice');
+  }
+  return {
+    answers,
+    pushes,
+    ...(welcome == null ? undefined : { welcome: welcomeFromMessage(welcome) }),
+    ...(goaway == null
+      ? undefined
+      : { goaway: { graceMs: incoming(goaway.graceMs, 'goaway.grace_ms'), reason: goaway.reason ?? '' } }),
+    ...(revision === undefined ? undefined : { revision }),
+  };
+}
+
+function incomingId(value: number | null | undefined, field: string): number {
+  const id = value ?? 0;
+  if (!isRequestId(id)) throw malformed(field, `is ${id}: it must be the id of a request, 1..2^53-1`);
+  return id;
+}
+
+function welcomeFromMessage(message: WelcomeMessage): Welcome {
+  if (message.clusterId == null || message.clusterId === '')
+    throw malformed('welcome.cluster_id', 'is missing');
+  if (message.limits == null) throw malformed('welcome.limits', 'is missing');
+  return {
+    clusterId: message.clusterId,
+    epoch: incoming(message.epoch, 'welcome.epoch'),
+    revision: incoming(message.revision, 'welcome.revision'),
+    serverId: incoming(message.serverId, 'welcome.server_id'),
+    serverName: message.serverName ?? '',
+    principal: message.principal ?? '',
+    limits: limitsFromMessage(message.limits),
+    endpoints: message.endpoints ?? [],
+  };
+}
+
+function limitsFromMessage(message: LimitsMessage): ProtocolLimits {
+  return {
+    frameBytesMax: incoming(message.frameBytesMax, 'welcome.limits.frame_bytes_max'),
+    valueBytesMax: incoming(message.valueBytesMax, 'welcome.limits.value_bytes_max'),
+    requestsInFlightMax: incoming(message.requestsInFlightMax, 'welcome.limits.requests_in_flight_max'),
+    subscriptionsMax: incoming(message.subscriptionsMax, 'welcome.limits.subscriptions_max'),
+    operationsPerWriteMax: incoming(message.operationsPerWriteMax, 'welcome.limits.operations_per_write_max'),
+  };
+}
+
+function answerFromMessage(message: AnswerMessage): Answer {
+  return { id: incomingId(message.id, 'answer.id'), body: answerBodyFromMessage(message) };
+}
+
+function answerBodyFromMessage(message: AnswerMessage): AnswerBody {
+  if (message.write != null) return { kind: 'written', result: writeResultFromMessage(message.write) };
+  if (message.await != null) {
+    const futures = (message.await.futures ?? []).map(receivedFuture);
+    if (futures.length === 0) throw malformed('answer.await.futures', 'is empty');
+    const alternative = incoming(message.await.alternative, 'answer.await.alternative');
+    return { kind: 'awaited', alternative, futures };
+  }
+  if (message.get != null) {
+    const { future } = message.get;
+    const revision = incoming(message.get.revision, 'answer.get.revision');
+    return { kind: 'got', revision, future: future == null ? undefined : receivedFuture(future) };
+  }
+  if (message.list != null) {
+    const { futures, next } = message.list;
+    return {
+      kind: 'listed',
+      revision: incoming(message.list.revision, 'answer.list.revision'),
+      futures: (futures ?? []).map(receivedFuture),
+      next: next == null || next === '' ? undefined : receivedKey('answer.list.next', next),
+    };
+  }
+  if (message.error != null) return { kind: 'failed', failure: failureFromMessage(message.error) };
+  if (message.subscribed != null) {
+    const { position, reset } = message.subscribed;
+    if (position == null) throw malformed('answer.subscribed.position', 'is missing');
+    return {
+      kind: 'subscribed',
+      position: positionFromMessage(position, 'answer.subscribed.position'),
+      reset: reset ?? false,
+    };
+  }
+  if (message.status != null) return { kind: 'status', status: statusFromMessage(message.status) };
+  if (message.sessionOpened != null) return { kind: 'session_opened' };
+  if (message.sessionClosed != null) return { kind: 'session_closed' };
+  if (message.cancelled != null) return { kind: 'cancelled' };
+  throw malformed('answer', 'has no body that this version knows');
+}
+
+function receivedKey(field: string, key: string): string {
+  const problem = keyProblem(key);
+  if (problem !== undefined) throw malformed(`${field} ${shown(key)}`, problem);
+  return key;
+}
+
+function receivedFuture(message: FutureMessage): Future {
+  return checkedFuture(futureFromMessage(message));
+}
+
+/** A future whose parts agree with its state. */
+function checkedFuture(future: Future): Future {
+  receivedKey('a future with the key', future.key);
+  const { key, state, value, rejection, generation } = future;
+  if (generation === 0) throw malformed(`the future ${key}`, 'has no generation');
+  if (value !== undefined && state !== 'resolved')
+    throw malformed(`the future ${key}`, `is ${state} but has a value`);
+  if (value !== undefined && value.length > limits.valueBytesMax) {
+    throw malformed(
+      `the future ${key}`,
+      `has a value of ${value.length} bytes: at most ${limits.valueBytesMax} are allowed`,
+    );
+  }
+  if ((rejection !== undefined) !== (state === 'rejected')) {
+    throw malformed(
+      `the future ${key}`,
+      `is ${state} ${rejection === undefined ? 'without' : 'with'} a rejection`,
+    );
+  }
+  return future;
+}
+
+function pushFromMessage(message: PushMessage): Push {
+  const push: Push = {
+    subscription: incomingId(message.subscription, 'push.subscription'),
+    changes: (message.changes ?? []).map(receivedChange),
+    revision: incoming(message.revision, 'push.revision'),
+    caughtUp: message.caughtUp ?? false,
+  };
+  return message.ended == null ? push : { ...push, ended: failureFromMessage(message.ended) };
+}
+
+function receivedChange(message: messages.agent.Change.$Properties): Change {
+  const change = changeFromMessage(message);
+  if (change.kind === 'future') checkedFuture(change.future);
+  else receivedKey('a deletion of', change.key);
+  return change;
+}
+
+function statusFromMessage(message: StatusMessage): ClusterStatus {
+  return {
+    clusterId: message.clusterId ?? '',
+    epoch: incoming(message.epoch, 'answer.status.epoch'),
+    revision: incoming(message.revision, 'answer.status.revision'),
+    serverId: incoming(message.serverId, 'answer.status.server_id'),
+    members: (message.members ?? []).map(memberFromMessage),
+  };
+}
+
+function memberFromMessage(message: MemberMessage): MemberStatus {
+  const field = 'answer.status.members';
+  return {
+    id: incoming(message.id, `${field}.id`),
+    name: message.name ?? '',
+    role: message.role ?? '',
+    term: incoming(message.term, `${field}.term`),
+    commitIndex: incoming(message.commitIndex, `${field}.commit_index`),
+    appliedIndex: incoming(message.appliedIndex, `${field}.applied_index`),
+    keys: incoming(message.keys, `${field}.keys`),
+    connections: incoming(message.connections, `${field}.connections`),
+    agentsUrl: message.agentsUrl ?? '',
+    version: message.version ?? '',
+    heardMsAgo: incoming(message.heardMsAgo, `${field}.heard_ms_ago`),
+    lag: incoming(message.lag, `${field}.lag`),
+  };
+}

@@ -1,0 +1,101 @@
+/**
+ * A protobufjs reader that hides nothing: the library's own rounds numbers above 2^53, cuts 32-bit fields to their
+ * low bits, and skips unknown fields. Here a number too large becomes Infinity (which no check of a field lets pass)
+ * and the first unknown field is remembered.
+ */
+import { Reader } from './protobuf.ts';
+import type { ReaderType } from './protobuf.ts';
+
+/** What of the library's reader is used here; its other methods return types that these overrides narrow. */
+interface BaseReader {
+  buf: Uint8Array;
+  pos: number;
+  len: number;
+  discardUnknown: boolean;
+  tag(): number;
+  size(): number;
+  skipType(wireType: number, depth?: number, fieldNumber?: number): unknown;
+}
+
+const Base: new (bytes: Uint8Array) => BaseReader = Reader;
+const strictText = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const varintBytesMax = 10;
+const uint32Max = 0xffff_ffff;
+
+/**
+ * Messages, texts and byte strings in a client's frame. An empty one takes two bytes on the wire but a hundred in
+ * memory, so a hostile frame is stopped half-way; a full frame of the smallest useful operations has fewer.
+ */
+export const partsPerFrameMax = 2 ** 18;
+
+export class StrictReader extends Base {
+  /** The number of the first field that no message knows, or that has the wrong wire type. */
+  unknownField: number | undefined;
+  readonly #buffer: Buffer;
+  #partsLeft: number;
+
+  constructor(bytes: Uint8Array, partsMax: number) {
+    super(bytes);
+    this.discardUnknown = true;
+    this.#buffer = Buffer.isBuffer(bytes)
+      ? bytes
+      : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#partsLeft = partsMax;
+  }
+
+  /** The same object under the type that generated code takes. */
+  get reader(): ReaderType {
+    return this as unknown as ReaderType;
+  }
+
+  override size(): number {
+    this.#partsLeft -= 1;
+    if (this.#partsLeft < 0) throw new RangeError(`it has too many parts for one frame`);
+    return super.size();
+  }
+
+  override skipType(wireType: number, depth?: number, fieldNumber?: number): unknown {
+    this.unknownField ??= fieldNumber;
+    return super.skipType(wireType, depth, fieldNumber);
+  }
+
+  /** At most 2^53-1, or Infinity. */
+  uint64(): number {
+    const { buf, len } = this;
+    let value = 0;
+    let scale = 1;
+    for (let count = 0; count < varintBytesMax; count += 1) {
+      const byte = this.pos < len ? buf[this.pos] : undefined;
+      if (byte === undefined) throw new RangeError('it ends inside a number');
+      this.pos += 1;
+      // Exact below 2^53; beyond it rounding cannot bring the sum back under.
+      value += (byte & 127) * scale;
+      if (byte < 128) return value <= Number.MAX_SAFE_INTEGER ? value : Number.POSITIVE_INFINITY;
+      scale *= 128;
+    }
+    throw new RangeError('it has a number of more than ten bytes');
+  }
+
+  /** At most 2^32-1, or Infinity. */
+  uint32(): number {
+    const value = this.uint64();
+    return value <= uint32Max ? value : Number.POSITIVE_INFINITY;
+  }
+
+  /** Enums are the only such fields. */
+  int32(): number {
+    return this.uint32();
+  }
+
+  stringVerify(): string {
+    const length = this.size();
+    const start = this.pos;
+    const end = start + length;
+    if (end > this.len) throw new RangeError('it ends inside a text');
+    this.pos = end;
+    for (let at = start; at < end; at += 1) {
+      if ((this.#buffer[at] ?? 0) > 127) return strictText.decode(this.#buffer.subarray(start, end));
+    }
+    return this.#buffer.toString('latin1', start, end);
+  }
+}

@@ -1,0 +1,81 @@
+/** The follower's side of replication (Raft §5.3, §7). */
+
+import type { Core } from './core.ts';
+import { follow, switchConfiguration } from './roles.ts';
+import { asLogIndex } from './types.ts';
+import type { Entry, LogIndex, MemberId, Message } from './types.ts';
+
+type MessageOf<Kind extends Message['kind']> = Extract<Message, { readonly kind: Kind }>;
+
+const accept = (core: Core, to: MemberId, matchIndex: LogIndex): void => {
+  core.sendWhenDurable(to, { kind: 'append_response', outcome: { accepted: true, matchIndex } }, matchIndex);
+};
+
+/** Keeps what is there already: a late old append must not cut off entries that were acknowledged since. */
+const mergeEntries = (core: Core, entries: readonly Entry[]): void => {
+  const { log } = core;
+  for (const entry of entries) {
+    if (entry.index <= log.last) {
+      if (log.matches(entry.index, entry.term)) continue;
+      log.truncateFrom(entry.index);
+      core.outbox.withdrawAppendAnswers(entry.index);
+    }
+    log.append(entry);
+  }
+};
+
+export const handleAppendRequest = (core: Core, message: MessageOf<'append_request'>): void => {
+  follow(core, message.from);
+  // The old log is about to be replaced: nothing may be promised about it.
+  if (core.install !== undefined) return;
+  const { log } = core;
+  const { entries } = message;
+  const lastNew = asLogIndex(message.previousIndex + entries.length);
+  if (lastNew <= log.commit) return accept(core, message.from, log.commit);
+  // What is committed here is the same everywhere, and may be compacted: compare from there on.
+  const known = Math.max(log.commit - message.previousIndex, 0);
+  if (known === 0 && !log.matches(message.previousIndex, message.previousTerm)) {
+    const hintIndex = log.lastIndexOfTerm(message.previousIndex, message.previousTerm);
+    const hintTerm = log.termAt(hintIndex) ?? message.previousTerm;
+    const outcome = { accepted: false, rejectedIndex: message.previousIndex, hintIndex, hintTerm } as const;
+    return core.send(message.from, { kind: 'append_response', outcome });
+  }
+  mergeEntries(core, known === 0 ? entries : entries.slice(known));
+  log.commitTo(asLogIndex(Math.min(message.commit, lastNew)));
+  accept(core, message.from, lastNew);
+};
+
+/** A commit beyond the last entry is from before this member lost its disk: it is not believed. */
+export const handleHeartbeatRequest = (core: Core, message: MessageOf<'heartbeat_request'>): void => {
+  follow(core, message.from);
+  if (core.install === undefined && message.commit <= core.log.last) core.log.commitTo(message.commit);
+  core.send(message.from, { kind: 'heartbeat_response', readRound: message.readRound });
+};
+
+export const handleInstallSnapshot = (core: Core, message: MessageOf<'install_snapshot'>): void => {
+  follow(core, message.from);
+  if (core.install !== undefined) return;
+  const { log } = core;
+  const { index, term } = message.snapshot;
+  if (index <= log.commit) return accept(core, message.from, log.commit);
+  if (log.matches(index, term)) {
+    log.commitTo(index);
+    return accept(core, message.from, index);
+  }
+  core.install = { snapshot: message.snapshot, sequence: undefined };
+  core.outbox.withdrawAppendAnswers(asLogIndex(log.handed + 1));
+  core.sendAfterWrite(
+    message.from,
+    { kind: 'append_response', outcome: { accepted: true, matchIndex: index } },
+    core.outbox.nextSequence,
+  );
+};
+
+/** After a write: the snapshot that was in it is the state now. */
+export const finishInstall = (core: Core): void => {
+  const { install } = core;
+  if (install?.sequence === undefined || install.sequence > core.outbox.persistedSequence) return;
+  core.install = undefined;
+  core.log.restore(install.snapshot);
+  switchConfiguration(core, install.snapshot.configuration);
+};

@@ -1,0 +1,185 @@
+/**
+ * The way of this server's commands into the log: through its own raft where it leads, else forwarded to the leader.
+ *
+ * Every command stays in the table until its result has been applied here, and is sent again, in the old order, when
+ * it may have been lost (a new leader, a link that broke, a snapshot that jumped over it). Commands are made so that
+ * a second one in the log does nothing: writes by their session's sequence numbers, the others by what they name.
+ */
+import type { Dropped, Proposal, Raft, Token } from '../raft/index.ts';
+import { encodeCommand, encodeLogEntryFromCommands, type CommandBody } from '../store/index.ts';
+import type { InFlight } from './requests.ts';
+
+export interface PendingCommand {
+  readonly number: number;
+  readonly encoded: Uint8Array;
+  /** undefined: the server's own. */
+  readonly waiter: InFlight | undefined;
+}
+
+/** A log entry larger than these is split, so that applying one never holds up the loop. */
+const entryBytesMax = 512 * 1024;
+const entryCommandsMax = 1000;
+/** What one turn forwards; the rest follows in the next turn. */
+const forwardBytesMax = 4 * 1024 * 1024;
+
+export interface CommandsOptions {
+  readonly member: number;
+  readonly run: number;
+  readonly entryTimeMs: () => number;
+  /** false: not sent, try again later. */
+  readonly forward: (commands: readonly Uint8Array[]) => boolean;
+}
+
+export class Commands {
+  readonly #options: CommandsOptions;
+  readonly #pending = new Map<number, PendingCommand>();
+  #lastNumber = 0;
+  /** To be proposed or forwarded; in order. */
+  #unsent: PendingCommand[] = [];
+  /** From other servers, to be proposed here. They send them again if this server stops leading. */
+  #foreign: Uint8Array[] = [];
+  /** What the proposals of the present turn hold, until raft has taken or dropped them. */
+  readonly #offered = new Map<Token, { own: PendingCommand[]; foreign: Uint8Array[] }>();
+  #lastToken = 0;
+  #held = false;
+
+  constructor(options: CommandsOptions) {
+    this.#options = options;
+  }
+
+  submit(body: CommandBody, waiter?: InFlight): PendingCommand {
+    this.#lastNumber += 1;
+    const number = this.#lastNumber;
+    const { member, run } = this.#options;
+    const pending = {
+      number,
+      encoded: encodeCommand({ ...body, origin: { member, run, request: number } }),
+      waiter,
+    };
+    this.#pending.set(number, pending);
+    this.#unsent.push(pending);
+    if (waiter) waiter.command = number;
+    return pending;
+  }
+
+  addForeign(commands: readonly Uint8Array[]): void {
+    for (const command of commands) this.#foreign.push(command);
+  }
+
+  /** Its result has been applied, or nobody waits for it: it is not sent again. */
+  take(number: number): PendingCommand | undefined {
+    const pending = this.#pending.get(number);
+    if (pending) this.#pending.delete(number);
+    return pending;
+  }
+
+  /** Everything without a result may have been lost on its way. */
+  sendAgain(): void {
+    this.#unsent = [...this.#pending.values()];
+    this.#held = false;
+  }
+
+  dropForeign(): void {
+    this.#foreign = [];
+  }
+
+  /** Time has passed: what raft or a link did not take may be offered again. */
+  retry(): void {
+    this.#held = false;
+  }
+
+  /** Gives raft all that waits, as entries of bounded size. Call `settle` when raft has been drained. */
+  propose(raft: Raft): void {
+    if (this.#held || (this.#unsent.length === 0 && this.#foreign.length === 0)) return;
+    const proposals: Proposal[] = [];
+    let own: PendingCommand[] = [];
+    let foreign: Uint8Array[] = [];
+    let encoded: Uint8Array[] = [];
+    let bytes = 0;
+    const timeMs = this.#options.entryTimeMs();
+    const close = (): void => {
+      if (encoded.length === 0) return;
+      this.#lastToken += 1;
+      proposals.push({ token: this.#lastToken, payload: encodeLogEntryFromCommands(timeMs, encoded) });
+      this.#offered.set(this.#lastToken, { own, foreign });
+      own = [];
+      foreign = [];
+      encoded = [];
+      bytes = 0;
+    };
+    const add = (command: Uint8Array): void => {
+      if (encoded.length >= entryCommandsMax || (bytes > 0 && bytes + command.length > entryBytesMax))
+        close();
+      encoded.push(command);
+      bytes += command.length;
+    };
+    for (const pending of this.#unsent) {
+      if (!this.#pending.has(pending.number)) continue;
+      add(pending.encoded);
+      own.push(pending);
+    }
+    for (const command of this.#foreign) {
+      add(command);
+      foreign.push(command);
+    }
+    close();
+    this.#unsent = [];
+    this.#foreign = [];
+    if (proposals.length > 0) raft.step({ kind: 'propose', proposals });
+  }
+
+  /** Sends what waits to the leader; call it only where this server does not lead. */
+  forward(): void {
+    if (this.#held) return;
+    while (this.#unsent.length > 0) {
+      let bytes = 0;
+      let taken = 0;
+      const commands: Uint8Array[] = [];
+      for (const pending of this.#unsent) {
+        if (bytes > 0 && bytes + pending.encoded.length > forwardBytesMax) break;
+        taken += 1;
+        if (!this.#pending.has(pending.number)) continue;
+        commands.push(pending.encoded);
+        bytes += pending.encoded.length;
+      }
+      if (commands.length > 0 && !this.#options.forward(commands)) {
+        this.#held = true;
+        return;
+      }
+      this.#unsent = this.#unsent.slice(taken);
+    }
+  }
+
+  /** Raft did not take a proposal of this turn. */
+  dropped(dropped: Dropped): void {
+    const offered = this.#offered.get(dropped.token);
+    if (offered === undefined)
+      throw new Error(`raft dropped proposal ${dropped.token}, which this turn did not offer`);
+    this.#offered.delete(dropped.token);
+    // Several entries of one turn are dropped in their order: each goes behind the ones before it.
+    this.#returned.own.push(...offered.own);
+    this.#returned.foreign.push(...offered.foreign);
+  }
+  #returned: { own: PendingCommand[]; foreign: Uint8Array[] } = { own: [], foreign: [] };
+
+  /** Raft has been drained: what it did not drop is in its log. Gives how many commands it dropped. */
+  settle(): number {
+    this.#offered.clear();
+    const { own, foreign } = this.#returned;
+    if (own.length === 0 && foreign.length === 0) return 0;
+    this.#returned = { own: [], foreign: [] };
+    this.#unsent = own.concat(this.#unsent);
+    this.#foreign = foreign.concat(this.#foreign);
+    this.#held = true;
+    return own.length + foreign.length;
+  }
+
+  get pending(): number {
+    return this.#pending.size;
+  }
+
+  /** Whether a turn of the loop would do something with them. */
+  get waiting(): boolean {
+    return !this.#held && (this.#unsent.length > 0 || this.#foreign.length > 0);
+  }
+}

@@ -1,0 +1,311 @@
+/**
+ * Everything between the server's loop and its gateways: what they ask, which reads wait for a confirmation, what has
+ * timed out, and what is handed to them at the end of a turn.
+ */
+import assert from 'node:assert/strict';
+import type { Feed, FeedEvent } from '../feed/index.ts';
+import { limits, type AnswerBody, type ClusterStatus, type Failure } from '../protocol/index.ts';
+import type { LogIndex } from '../raft/index.ts';
+import { parsePattern } from '../scopes/index.ts';
+import type { Command, CommandResult, Store } from '../store/index.ts';
+import type { Commands } from './commands.ts';
+import type { Environment, ServerMetrics, Timer } from './environment.ts';
+import type {
+  ConnectionId,
+  Gateway,
+  GatewayEvent,
+  GatewayNotice,
+  GatewayPort,
+  GatewayRequest,
+  ServerIdentity,
+} from './port.ts';
+import type { Reads } from './reads.ts';
+import { Requests, type InFlight } from './requests.ts';
+
+/** So that a connection of any gateway has one number in the log, unique in one run of a server. */
+const gatewaysMax = 64;
+
+/** A timer takes no more; what is due later is looked at again then. */
+const timerMsMax = 0x7fff_ffff;
+
+export interface GatewaysOptions {
+  readonly environment: Environment;
+  readonly metrics: ServerMetrics;
+  readonly commands: Commands;
+  readonly reads: Reads;
+  readonly feed: Feed;
+  readonly store: () => Store;
+  readonly clusterMs: () => number;
+  readonly identity: () => ServerIdentity;
+  readonly clusterStatus: () => ClusterStatus;
+  /** Another turn of the loop is needed. */
+  readonly schedule: () => void;
+  /** Runs what a gateway or a timer asks for; a bug in it ends the server. */
+  readonly guard: (work: () => void) => void;
+}
+
+export class Gateways {
+  readonly #options: GatewaysOptions;
+  readonly #requests = new Requests();
+  readonly #attached: { readonly gateway: Gateway; events: GatewayEvent[] }[] = [];
+  #deadlineTimer: { readonly timer: Timer; readonly atMs: number } | undefined;
+
+  constructor(options: GatewaysOptions) {
+    this.#options = options;
+  }
+
+  attach(gateway: Gateway): GatewayPort {
+    assert(this.#attached.length < gatewaysMax, `a server has at most ${gatewaysMax} gateways`);
+    const { guard, feed, store, identity } = this.#options;
+    const number = this.#requests.addGateway();
+    this.#attached.push({ gateway, events: [] });
+    return {
+      submit: (requests) => guard(() => this.#submit(number, requests)),
+      notify: (notices) => guard(() => this.#notify(number, notices)),
+      identity: identity(),
+      revision: () => store().revision,
+      progress: (connection) => feed.progress(number, connection),
+    };
+  }
+
+  get connections(): number {
+    return this.#attached.reduce((sum, { gateway }) => sum + gateway.connections, 0);
+  }
+
+  /** The log has decided over a command that somebody here may be waiting for. */
+  result(waiter: InFlight, command: Command, result: CommandResult): void {
+    switch (result.kind) {
+      case 'written':
+        this.#answer(waiter, { kind: 'written', result: result.result });
+        return;
+      case 'failed':
+        this.#answer(waiter, { kind: 'failed', failure: result.failure });
+        return;
+      case 'done':
+        this.#answer(waiter, {
+          kind: command.kind === 'session_close' ? 'session_closed' : 'session_opened',
+        });
+        return;
+      default:
+        result satisfies never;
+    }
+  }
+
+  /** The cluster took this server for gone, or it can't know: the sessions whose connections are here are here. */
+  attachSessionsAgain(): void {
+    for (const { gateway, connection, session } of this.#requests.sessions()) {
+      this.#options.commands.submit({
+        kind: 'session_open',
+        session: session.id,
+        principal: session.principal,
+        graceMs: session.graceMs,
+        resume: true,
+        connection: connectionNumber(gateway, connection),
+      });
+    }
+  }
+
+  /** The end of a turn: what may be read, told and delivered now is. */
+  endTurn(appliedIndex: LogIndex, clusterMs: number): void {
+    for (const inFlight of this.#options.reads.release(appliedIndex)) this.#read(inFlight, clusterMs);
+    for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
+    for (const attached of this.#attached) {
+      if (attached.events.length === 0) continue;
+      const events = attached.events;
+      attached.events = [];
+      attached.gateway.deliver(events);
+    }
+    this.#armDeadline();
+  }
+
+  stop(): void {
+    this.#deadlineTimer?.timer.cancel();
+    this.#deadlineTimer = undefined;
+  }
+
+  #submit(gateway: number, requests: readonly GatewayRequest[]): void {
+    const nowMs = this.#options.environment.monotonicMs();
+    const counts = new Map<string, number>();
+    for (const request of requests) {
+      counts.set(request.kind, (counts.get(request.kind) ?? 0) + 1);
+      this.#begin(this.#requests.add(gateway, request, nowMs));
+    }
+    for (const [kind, count] of counts) this.#options.metrics.requests(kind, count);
+    this.#options.schedule();
+  }
+
+  #begin(inFlight: InFlight): void {
+    const { request, gateway } = inFlight;
+    const { commands, reads, clusterMs, clusterStatus } = this.#options;
+    switch (request.kind) {
+      case 'session_open': {
+        const { session, principal, graceMs, resume } = request;
+        this.#requests.connection(gateway, request.connection).session = { id: session, principal, graceMs };
+        const connection = connectionNumber(gateway, request.connection);
+        commands.submit({ kind: 'session_open', session, principal, graceMs, resume, connection }, inFlight);
+        return;
+      }
+      case 'session_close': {
+        this.#requests.connection(gateway, request.connection).session = undefined;
+        const { session, principal } = request;
+        commands.submit({ kind: 'session_close', session, principal }, inFlight);
+        return;
+      }
+      case 'write': {
+        const { session, principal, sequence, answeredBelow, operations } = request;
+        commands.submit({ kind: 'write', session, principal, sequence, answeredBelow, operations }, inFlight);
+        return;
+      }
+      case 'get':
+      case 'list':
+        if (request.stale) this.#read(inFlight, clusterMs());
+        else reads.add(inFlight);
+        return;
+      case 'await':
+      case 'subscribe':
+        reads.add(inFlight);
+        return;
+      case 'status':
+        this.#answer(inFlight, { kind: 'status', status: clusterStatus() });
+        return;
+      default:
+        request satisfies never;
+    }
+  }
+
+  /** Answers from the state as it is now. */
+  #read(inFlight: InFlight, clusterMs: number): void {
+    const { request, gateway } = inFlight;
+    const store = this.#options.store();
+    const { feed } = this.#options;
+    switch (request.kind) {
+      case 'get': {
+        const future = store.get(request.key);
+        const fresh = future && store.fresh(future, clusterMs);
+        this.#answer(inFlight, { kind: 'got', revision: store.revision, future: fresh });
+        return;
+      }
+      case 'list': {
+        const { pattern: text, after, limit, values } = request;
+        const parsed = parsePattern(text);
+        assert(parsed.ok, `a gateway let the pattern ${text} pass`);
+        const bytesMax = limits.listPageBytesMax;
+        const page = store.list({
+          pattern: parsed.pattern,
+          after,
+          limit,
+          values,
+          bytesMax,
+          nowMs: clusterMs,
+        });
+        this.#answer(inFlight, { kind: 'listed', revision: store.revision, ...page });
+        return;
+      }
+      case 'await': {
+        const { connection, request: number, alternatives, leastGeneration } = request;
+        const least = leastGeneration === undefined ? {} : { leastGeneration };
+        feed.await({ gateway, connection, request: number, alternatives, ...least }, clusterMs);
+        return;
+      }
+      case 'subscribe': {
+        const { connection, request: number, patterns, start } = request;
+        feed.subscribe({ gateway, connection, request: number, patterns, start });
+        return;
+      }
+      case 'session_open':
+      case 'session_close':
+      case 'write':
+      case 'status':
+        throw new Error(`a ${request.kind} is no read`);
+      default:
+        request satisfies never;
+    }
+  }
+
+  #notify(gateway: number, notices: readonly GatewayNotice[]): void {
+    const { feed, commands } = this.#options;
+    for (const notice of notices) {
+      const { connection } = notice;
+      switch (notice.kind) {
+        case 'cancel': {
+          const inFlight = this.#requests.find(gateway, connection, notice.request);
+          if (inFlight) this.#forget(inFlight);
+          feed.cancel(gateway, connection, notice.request);
+          break;
+        }
+        case 'delivered':
+          feed.delivered(gateway, connection, notice.bytes);
+          break;
+        case 'closed':
+          for (const inFlight of this.#requests.close(gateway, connection)) this.#forget(inFlight);
+          feed.closed(gateway, connection);
+          if (notice.session !== undefined) {
+            const number = connectionNumber(gateway, connection);
+            commands.submit({ kind: 'session_detach', session: notice.session, connection: number });
+          }
+          break;
+        default:
+          notice satisfies never;
+      }
+    }
+    this.#options.schedule();
+  }
+
+  /** Nobody waits for it any more. What has been sent may still happen; nothing is sent again for it. */
+  #forget(inFlight: InFlight): void {
+    this.#requests.finish(inFlight);
+    if (inFlight.command !== undefined) this.#options.commands.take(inFlight.command);
+  }
+
+  #timeOut(): void {
+    this.#deadlineTimer = undefined;
+    for (const inFlight of this.#requests.timedOut(this.#options.environment.monotonicMs())) {
+      const { request, gateway } = inFlight;
+      if (inFlight.command !== undefined) this.#options.commands.take(inFlight.command);
+      if (request.kind === 'await') this.#options.feed.cancel(gateway, request.connection, request.request);
+      this.#answer(inFlight, { kind: 'failed', failure: timedOut(request) });
+    }
+    this.#options.schedule();
+  }
+
+  #armDeadline(): void {
+    const { environment, guard } = this.#options;
+    const atMs = this.#requests.nextDeadlineMs();
+    if (atMs === Infinity || (this.#deadlineTimer && this.#deadlineTimer.atMs <= atMs)) return;
+    this.#deadlineTimer?.timer.cancel();
+    const delayMs = Math.min(timerMsMax, Math.max(0, Math.ceil(atMs - environment.monotonicMs())));
+    this.#deadlineTimer = { timer: environment.setTimer(delayMs, () => guard(() => this.#timeOut())), atMs };
+  }
+
+  #answer(inFlight: InFlight, body: AnswerBody): void {
+    if (inFlight.done) return;
+    this.#requests.finish(inFlight);
+    const { connection, request } = inFlight.request;
+    this.#emit(inFlight.gateway, { kind: 'answer', connection, request, body });
+  }
+
+  #feedEvent(event: FeedEvent): void {
+    const { gateway, ...rest } = event;
+    if (rest.kind !== 'answer') {
+      this.#emit(gateway, rest);
+      return;
+    }
+    const inFlight = this.#requests.find(gateway, rest.connection, rest.request);
+    if (inFlight) this.#answer(inFlight, rest.body);
+  }
+
+  #emit(gateway: number, event: GatewayEvent): void {
+    this.#attached[gateway]?.events.push(event);
+  }
+}
+
+const connectionNumber = (gateway: number, connection: ConnectionId): number =>
+  connection * gatewaysMax + gateway;
+
+const timedOut = (request: GatewayRequest): Failure => ({
+  code: 'TIMED_OUT',
+  message:
+    request.kind === 'write'
+      ? 'the write was not confirmed within its timeout and may still happen: send it again with its sequence number, or read the key'
+      : `the ${request.kind} was not answered within its timeout`,
+});

@@ -1,0 +1,69 @@
+/**
+ * What a leader does of its own accord: it proposes the expiry of what is due, and tells of servers that are gone so
+ * that the sessions of their agents are not kept for ever.
+ */
+import type { Store } from '../store/index.ts';
+import type { Commands } from './commands.ts';
+
+/** Names in one expiry: applying them takes a few milliseconds. */
+const dueMax = 1000;
+/** Expiries in the log that are not applied yet; the rest of what is due waits for them. */
+const expiriesUnderWayMax = 4;
+
+export interface HousekeepingOptions {
+  readonly commands: Commands;
+  readonly self: number;
+  readonly members: readonly number[];
+  /** Silence after which a server counts as gone. */
+  readonly lostAfterMs: number;
+}
+
+export class Housekeeping {
+  readonly #options: HousekeepingOptions;
+  readonly #expiriesUnderWay = new Set<number>();
+  readonly #heardMs = new Map<number, number>();
+  /** Those whose loss has been proposed in this leadership, until they are heard from again. */
+  readonly #lost = new Set<number>();
+
+  constructor(options: HousekeepingOptions) {
+    this.#options = options;
+  }
+
+  heard(member: number, nowMs: number): void {
+    this.#heardMs.set(member, nowMs);
+    this.#lost.delete(member);
+  }
+
+  /** This server leads from now on: nobody is known to be gone, and everything due is proposed anew. */
+  lead(store: Store, nowMs: number): void {
+    store.resetDue();
+    this.#expiriesUnderWay.clear();
+    this.#lost.clear();
+    for (const member of this.#options.members) this.#heardMs.set(member, nowMs);
+  }
+
+  /** The result of this server's command was applied. */
+  applied(number: number): void {
+    this.#expiriesUnderWay.delete(number);
+  }
+
+  expire(store: Store, clusterMs: number): void {
+    while (this.#expiriesUnderWay.size < expiriesUnderWayMax) {
+      const due = store.due(clusterMs, dueMax);
+      if (due.futures.length === 0 && due.sessions.length === 0) return;
+      const { number } = this.#options.commands.submit({ kind: 'expire', ...due });
+      this.#expiriesUnderWay.add(number);
+    }
+  }
+
+  tellOfLost(store: Store, nowMs: number): void {
+    for (const member of this.#options.members) {
+      if (member === this.#options.self || this.#lost.has(member)) continue;
+      if (nowMs - (this.#heardMs.get(member) ?? nowMs) < this.#options.lostAfterMs) continue;
+      const server = store.server(member);
+      if (server === undefined) continue;
+      this.#lost.add(member);
+      this.#options.commands.submit({ kind: 'server_lost', member, run: server.run });
+    }
+  }
+}

@@ -1,0 +1,597 @@
+import assert from 'node:assert/strict';
+import { Feed } from '../feed/index.ts';
+import type { PeerBatch, PeerEvents, PeerStatus, PeerTransport, SnapshotStreamPart } from '../peers/index.ts';
+import type { ClusterStatus } from '../protocol/index.ts';
+import {
+  asMemberId,
+  type Entry,
+  type MemberId,
+  type Message,
+  type Raft,
+  type Ready,
+  type SoftState,
+} from '../raft/index.ts';
+import type { Storage } from '../storage/index.ts';
+import { decodeLogEntry, type Store, type StoreOptions } from '../store/index.ts';
+import { ClusterClock } from './cluster-clock.ts';
+import { Commands } from './commands.ts';
+import { CompactionPolicy } from './compaction.ts';
+import { DiskWriter, type Written } from './disk-writer.ts';
+import type { Environment, Logger, ServerMetrics, Timer } from './environment.ts';
+import { Housekeeping } from './housekeeping.ts';
+import { Gateways } from './gateways.ts';
+import type { Gateway, GatewayPort, ServerIdentity } from './port.ts';
+import { Reads } from './reads.ts';
+import { Snapshots } from './snapshots.ts';
+import { ownStatus, PeerStatuses, type MemberDescription } from './status.ts';
+
+export interface ServerOptions {
+  readonly clusterId: string;
+  readonly self: MemberDescription;
+  /** Itself included. */
+  readonly members: readonly MemberDescription[];
+  readonly version: string;
+  readonly electionTimeoutMs: number;
+  /** Also the length of raft's tick. */
+  readonly heartbeatIntervalMs: number;
+  /** How much of the log is kept for followers that were away for a moment. */
+  readonly logRetainBytes: number;
+  readonly environment: Environment;
+  readonly logger: Logger;
+  readonly metrics: ServerMetrics;
+  /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+/** What a server is made of, as `startServer` put it together. */
+export interface ServerParts {
+  readonly storage: Storage;
+  readonly transport: PeerTransport;
+  readonly raft: Raft;
+  readonly store: Store;
+  readonly storeOptions: StoreOptions;
+}
+
+/** For operators and tests: where this server stands. */
+export interface ServerStatus extends PeerStatus {
+  readonly leader: number | undefined;
+  readonly revision: number;
+  readonly pendingCommands: number;
+  readonly sessions: number;
+  readonly waits: number;
+  readonly subscriptions: number;
+}
+
+/** A turn that has taken so long goes on later: a long log that is replayed must not hold up heartbeats. */
+const turnMsMax = 10;
+
+/** How often a server tells its peers how it is doing. */
+const statusIntervalMs = 1000;
+
+/** Without any result for so long, what was sent to the leader is sent again. */
+const stuckAfterMs = 5000;
+
+/**
+ * One server's loop. Everything that happens is taken in at once and worked off in turns: in one turn all commands
+ * become one entry, all reads one question, all changes one batch on disk and one frame per peer and gateway.
+ * A turn is synchronous from beginning to end; every completion of I/O begins another.
+ */
+export class Server {
+  readonly #options: ServerOptions;
+  readonly #storage: Storage;
+  readonly #transport: PeerTransport;
+  readonly #raft: Raft;
+  #store: Store;
+  readonly #feed: Feed;
+  readonly #clock: ClusterClock;
+  readonly #writer: DiskWriter;
+  readonly #commands: Commands;
+  readonly #reads = new Reads();
+  readonly #housekeeping: Housekeeping;
+  readonly #compaction: CompactionPolicy;
+  readonly #snapshots: Snapshots;
+  readonly #peerStatuses = new PeerStatuses();
+  readonly #gateways: Gateways;
+  readonly #others: readonly MemberId[];
+
+  #soft: SoftState;
+  #outgoing = new Map<MemberId, Message[]>();
+  #scheduled = false;
+  #inTurn = false;
+  #state: 'running' | 'stopping' | 'stopped' = 'running';
+  #tickTimer: Timer | undefined;
+  #statusSentMs = -Infinity;
+  #resultAtMs = 0;
+  #applied: { index: Entry['index']; term: Entry['term'] };
+  /** A snapshot is staged and raft has not said yet whether it wants it. */
+  #undecidedSnapshot = false;
+  #whenNotLeading: (() => void)[] = [];
+
+  constructor(options: ServerOptions, parts: ServerParts) {
+    this.#options = options;
+    this.#storage = parts.storage;
+    this.#transport = parts.transport;
+    this.#raft = parts.raft;
+    this.#store = parts.store;
+    this.#applied = { ...parts.storage.recovered.applied };
+    const { environment, metrics, logger } = options;
+    const status = this.#raft.status();
+    this.#soft = { role: status.role, term: status.term, leader: status.leader };
+    this.#others = options.members.map(({ id }) => asMemberId(id)).filter((id) => id !== options.self.id);
+    this.#feed = new Feed({ source: this.#store });
+    this.#clock = new ClusterClock(environment);
+    this.#writer = new DiskWriter({
+      storage: parts.storage,
+      environment,
+      metrics,
+      onWritten: (written) => this.#guard(() => this.#written(written)),
+      onFailed: (error) => this.#fatal(error),
+    });
+    this.#commands = new Commands({
+      member: options.self.id,
+      run: parts.storage.recovered.run,
+      entryTimeMs: () => this.#clusterMs(),
+      forward: (commands) => this.#forward(commands),
+    });
+    this.#housekeeping = new Housekeeping({
+      commands: this.#commands,
+      self: options.self.id,
+      members: options.members.map(({ id }) => id),
+      lostAfterMs: Math.max(5000, 5 * options.electionTimeoutMs),
+    });
+    this.#compaction = new CompactionPolicy(options.logRetainBytes);
+    this.#gateways = new Gateways({
+      environment,
+      metrics,
+      commands: this.#commands,
+      reads: this.#reads,
+      feed: this.#feed,
+      store: () => this.#store,
+      clusterMs: () => this.#clusterMs(),
+      identity: () => this.#identity(),
+      clusterStatus: () => this.#clusterStatus(),
+      schedule: () => this.#schedule(),
+      guard: (work) => this.#guard(work),
+    });
+    this.#snapshots = new Snapshots({
+      storage: parts.storage,
+      transport: parts.transport,
+      storeOptions: parts.storeOptions,
+      logger,
+      metrics,
+      onSent: (peer, ok) => this.#input({ kind: 'snapshot_sent', peer, ok }),
+      onStaged: (from, term, snapshot) => {
+        this.#undecidedSnapshot = true;
+        const to = asMemberId(options.self.id);
+        this.#input({ kind: 'message', message: { kind: 'install_snapshot', from, to, term, snapshot } });
+      },
+    });
+  }
+
+  /** Begins to take part. The transport must have been made, but not started. */
+  async start(): Promise<void> {
+    const { run, diskId } = this.#storage.recovered;
+    const member = this.#options.self.id;
+    this.#commands.submit({ kind: 'server_started', member, run, diskId });
+    await this.#transport.start(this.#peerEvents());
+    // Alone there is nobody to wait for.
+    if (this.#others.length === 0) this.#raft.step({ kind: 'campaign' });
+    this.#armTick();
+    this.#schedule();
+  }
+
+  attachGateway(gateway: Gateway): GatewayPort {
+    return this.#gateways.attach(gateway);
+  }
+
+  status(): ServerStatus {
+    return {
+      ...this.#ownStatus(),
+      leader: this.#soft.leader,
+      revision: this.#store.revision,
+      pendingCommands: this.#commands.pending,
+      sessions: this.#store.sessions,
+      waits: this.#feed.counts.waits,
+      subscriptions: this.#feed.counts.subscriptions,
+    };
+  }
+
+  /** Whether agents are served here now; if not, why. */
+  readiness(): { readonly ready: boolean; readonly reasons: readonly string[] } {
+    const reasons: string[] = [];
+    if (this.#state !== 'running') reasons.push('the server is stopping');
+    if (this.#soft.leader === undefined)
+      reasons.push('no leader is known: fewer than half of the members are in touch');
+    if (!this.#caughtUp) reasons.push('the state has not caught up with the log since the start');
+    return { ready: reasons.length === 0, reasons };
+  }
+  #caughtUp = false;
+
+  /**
+   * Why a peer must not take part: its disk is not the one that the cluster knows, so it has forgotten its votes and
+   * what it acknowledged. undefined: it may.
+   */
+  refusePeer(member: number, run: number, diskId: Uint8Array): string | undefined {
+    const known = this.#store.server(member);
+    if (known === undefined) return undefined;
+    const advice = 'it must not vote until it has been replaced';
+    if (!Buffer.from(known.diskId).equals(diskId)) {
+      return `member ${member} has come back with another data directory than the cluster knows: ${advice}`;
+    }
+    if (run < known.run) {
+      return `member ${member} has come back with an older copy of its data (run ${run}, the cluster knows run ${known.run}): ${advice}`;
+    }
+    return undefined;
+  }
+
+  /** The digest of the state: equal on servers that have applied the same log. */
+  stateDigest(): string {
+    return this.#store.digest();
+  }
+
+  /**
+   * Hands leadership over, finishes what is being written, and closes links and storage. The gateways must have been
+   * drained before.
+   */
+  async stop(): Promise<void> {
+    if (this.#state !== 'running') return;
+    this.#state = 'stopping';
+    await this.#handOver();
+    this.#state = 'stopped';
+    this.#tickTimer?.cancel();
+    this.#gateways.stop();
+    await this.#writer.whenIdle();
+    await this.#transport.close();
+    await this.#storage.close();
+  }
+
+  async #handOver(): Promise<void> {
+    if (this.#soft.role !== 'leader') return;
+    const best = this.#raft
+      .status()
+      .progress.filter((peer) => peer.recentlyActive)
+      .reduce<MemberId | undefined>((found, peer, _index, all) => {
+        const match = all.find((other) => other.id === found)?.match ?? -1;
+        return peer.match > match ? peer.id : found;
+      }, undefined);
+    if (best === undefined) return;
+    await new Promise<void>((resolve) => {
+      this.#whenNotLeading.push(resolve);
+      this.#options.environment.setTimer(this.#options.electionTimeoutMs, resolve);
+      this.#input({ kind: 'transfer_leader', target: best });
+    });
+    // The new leader's first messages are answered, so that it does not wait for them.
+    await new Promise<void>((resolve) => {
+      this.#options.environment.setTimer(this.#options.heartbeatIntervalMs, resolve);
+    });
+  }
+
+  // ---- input ----
+
+  #input(input: Parameters<Raft['step']>[0]): void {
+    this.#guard(() => {
+      if (this.#state === 'stopped') return;
+      this.#raft.step(input);
+      this.#schedule();
+    });
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#state === 'stopped') return;
+    this.#scheduled = true;
+    this.#options.environment.defer(this.#turn);
+  }
+
+  #armTick(): void {
+    this.#tickTimer = this.#options.environment.setTimer(this.#options.heartbeatIntervalMs, () => {
+      if (this.#state === 'stopped') return;
+      this.#armTick();
+      this.#guard(() => this.#tick());
+    });
+  }
+
+  #tick(): void {
+    const nowMs = this.#options.environment.monotonicMs();
+    this.#raft.step({ kind: 'tick' });
+    this.#reads.retry();
+    this.#commands.retry();
+    if (this.#soft.role === 'leader') this.#housekeeping.tellOfLost(this.#store, nowMs);
+    if (this.#commands.pending === 0) this.#resultAtMs = nowMs;
+    else if (nowMs - this.#resultAtMs > stuckAfterMs) {
+      this.#resultAtMs = nowMs;
+      this.#commands.sendAgain();
+    }
+    if (nowMs - this.#statusSentMs >= statusIntervalMs) {
+      this.#statusSentMs = nowMs;
+      const batch: PeerBatch = { raft: [], forward: [], forwardTerm: 0, status: this.#ownStatus() };
+      for (const peer of this.#others) this.#transport.send(peer, batch);
+    }
+    this.#schedule();
+  }
+
+  #peerEvents(): PeerEvents {
+    return {
+      received: (from, _run, batch) => this.#guard(() => this.#received(from, batch)),
+      connected: (peer) =>
+        this.#guard(() => {
+          if (peer === this.#soft.leader) {
+            this.#commands.sendAgain();
+            this.#schedule();
+          }
+        }),
+      disconnected: (peer) => this.#input({ kind: 'unreachable', peer }),
+      snapshotPart: (from: MemberId, stream: SnapshotStreamPart) => this.#snapshots.receive(from, stream),
+    };
+  }
+
+  #received(from: MemberId, batch: PeerBatch): void {
+    if (this.#state === 'stopped') return;
+    const nowMs = this.#options.environment.monotonicMs();
+    this.#housekeeping.heard(from, nowMs);
+    if (batch.status) this.#peerStatuses.heard(from, batch.status, nowMs);
+    if (batch.leaderTimeMs !== undefined && from === this.#soft.leader)
+      this.#clock.heardFromLeader(batch.leaderTimeMs);
+    for (const message of batch.raft) this.#raft.step({ kind: 'message', message });
+    // Who sent commands to a leader of another term sends them again to the one of this term.
+    if (batch.forward.length > 0 && this.#soft.role === 'leader' && batch.forwardTerm === this.#soft.term) {
+      this.#commands.addForeign(batch.forward);
+    }
+    this.#schedule();
+  }
+
+  // ---- the turn ----
+
+  readonly #turn = (): void => {
+    this.#scheduled = false;
+    if (this.#state === 'stopped') return;
+    this.#guard(() => {
+      assert(!this.#inTurn, 'two turns of the loop overlap');
+      this.#inTurn = true;
+      try {
+        this.#work();
+      } finally {
+        this.#inTurn = false;
+      }
+    });
+  };
+
+  #work(): void {
+    const clusterMs = this.#clusterMs();
+    const leading = this.#soft.role === 'leader';
+    if (leading) {
+      this.#housekeeping.expire(this.#store, clusterMs);
+      this.#commands.propose(this.#raft);
+    } else if (this.#soft.leader !== undefined) {
+      this.#commands.forward();
+    }
+    this.#reads.ask(this.#raft);
+    if (this.#drain(clusterMs)) this.#drained();
+    else this.#schedule();
+    this.#compact();
+    this.#sendToPeers();
+    this.#writer.flush();
+    this.#gateways.endTurn(this.#applied.index, clusterMs);
+    if (this.#feed.pending || this.#commands.waiting || (leading && this.#soft.role !== 'leader')) {
+      if (this.#feed.pending || this.#soft.leader !== undefined) this.#schedule();
+    }
+  }
+
+  /** Raft has said all that it has to say to what it was given. */
+  #drained(): void {
+    const failed = this.#commands.settle();
+    if (failed > 0) this.#options.metrics.proposalsFailed(failed);
+    if (this.#undecidedSnapshot) {
+      this.#undecidedSnapshot = false;
+      this.#snapshots.decided(false);
+    }
+  }
+
+  /** Does all that raft asks for, in its order. false: there is more, but others must have their turn first. */
+  #drain(clusterMs: number): boolean {
+    const startedMs = this.#options.environment.monotonicMs();
+    for (;;) {
+      const ready = this.#raft.ready();
+      if (ready === undefined) return true;
+      for (const message of ready.send) this.#post(message);
+      if (ready.persist) this.#persist(ready.persist);
+      if (ready.apply) this.#apply(ready.apply.entries, clusterMs);
+      for (const { token, index } of ready.reads) this.#reads.confirmed(token, index);
+      for (const dropped of ready.dropped) {
+        if (dropped.kind === 'proposal') this.#commands.dropped(dropped);
+        else this.#reads.dropped(dropped.token);
+      }
+      for (const { to, term } of ready.snapshots)
+        this.#snapshots.send(to, term, this.#raft.status().configuration);
+      if (ready.soft) this.#roleChanged(ready.soft);
+      if (this.#options.environment.monotonicMs() - startedMs > turnMsMax) return false;
+    }
+  }
+
+  #persist(persist: NonNullable<Ready['persist']>): void {
+    if (persist.snapshot) {
+      this.#undecidedSnapshot = false;
+      this.#snapshots.decided(true);
+      // What the old state still had to write goes with it.
+      this.#store.takeStateWrites();
+    }
+    this.#writer.addPersist(persist);
+  }
+
+  #written({ sequence, afterDurable, activated, compactedTo }: Written): void {
+    for (const message of afterDurable) this.#post(message);
+    if (activated) this.#activated(activated);
+    if (sequence !== undefined) this.#raft.step({ kind: 'persisted', sequence });
+    if (compactedTo && compactedTo.index >= this.#raft.status().firstIndex) {
+      this.#raft.step({ kind: 'compact', index: compactedTo.index });
+    }
+    this.#schedule();
+  }
+
+  #activated(point: NonNullable<Written['activated']>): void {
+    this.#store = this.#snapshots.activated(point);
+    this.#applied = { index: point.index, term: point.term };
+    this.#compaction.restarted();
+    this.#feed.replaceSource(this.#store);
+    // What became of these is somewhere inside the snapshot: their answers are remembered in it.
+    this.#commands.sendAgain();
+    this.#gateways.attachSessionsAgain();
+  }
+
+  #apply(entries: readonly Entry[], clusterMs: number): void {
+    const startedMs = this.#options.environment.monotonicMs();
+    for (const entry of entries) {
+      assert(
+        entry.index === this.#applied.index + 1,
+        `entry ${entry.index} was to be applied after ${this.#applied.index}`,
+      );
+      if (entry.kind === 'commands') this.#applyCommands(entry, clusterMs);
+      this.#applied = { index: entry.index, term: entry.term };
+      this.#compaction.applied(entry);
+    }
+    this.#raft.step({ kind: 'applied', index: this.#applied.index });
+    this.#writer.addState(this.#store.takeStateWrites(), { ...this.#applied });
+    this.#caughtUp ||= this.#soft.leader !== undefined && entries.at(-1)?.term === this.#soft.term;
+    const nowMs = this.#options.environment.monotonicMs();
+    this.#options.metrics.applied((nowMs - startedMs) / 1000, entries.length);
+  }
+
+  #applyCommands(entry: Entry, clusterMs: number): void {
+    const { self } = this.#options;
+    const { run } = this.#storage.recovered;
+    const decoded = decodeLogEntry(entry.payload);
+    const { results, changes } = this.#store.apply(decoded, entry.index);
+    if (changes.length > 0) {
+      this.#feed.changed(changes, clusterMs);
+      const expired = changes.filter(
+        (change) => change.kind === 'future' && change.future.state === 'expired',
+      );
+      if (expired.length > 0) this.#options.metrics.expired(expired.length);
+    }
+    for (const [position, command] of decoded.commands.entries()) {
+      if (command.kind === 'server_lost' && command.member === self.id && command.run === run) {
+        this.#gateways.attachSessionsAgain();
+      }
+      if (command.origin.member !== self.id || command.origin.run !== run) continue;
+      const pending = this.#commands.take(command.origin.request);
+      if (pending === undefined) continue;
+      const result = results[position];
+      assert(result !== undefined, `the store gave no result for a ${command.kind}`);
+      this.#resultAtMs = this.#options.environment.monotonicMs();
+      this.#housekeeping.applied(pending.number);
+      if (pending.waiter) this.#gateways.result(pending.waiter, command, result);
+    }
+  }
+
+  #roleChanged(soft: SoftState): void {
+    const before = this.#soft;
+    this.#soft = soft;
+    const nowMs = this.#options.environment.monotonicMs();
+    if (soft.role === 'leader' && before.role !== 'leader') {
+      this.#clock.lead(this.#store.timeMs);
+      this.#housekeeping.lead(this.#store, nowMs);
+    }
+    if (soft.role !== 'leader') {
+      this.#clock.follow();
+      this.#commands.dropForeign();
+      const waiters = this.#whenNotLeading;
+      this.#whenNotLeading = [];
+      for (const resolve of waiters) resolve();
+    }
+    if (soft.leader !== before.leader || soft.term !== before.term) {
+      this.#options.logger.info(
+        { role: soft.role, term: soft.term, leader: soft.leader ?? null },
+        'leadership changed',
+      );
+      if (soft.leader !== undefined) {
+        this.#options.metrics.leaderChanged();
+        this.#commands.sendAgain();
+        this.#reads.retry();
+        this.#schedule();
+      }
+    }
+  }
+
+  #compact(): void {
+    const place = this.#compaction.cut();
+    if (place === undefined) return;
+    this.#writer.addCompaction({ ...place, configuration: this.#raft.status().configuration });
+  }
+
+  // ---- output ----
+
+  #post(message: Message): void {
+    const messages = this.#outgoing.get(message.to);
+    if (messages) messages.push(message);
+    else this.#outgoing.set(message.to, [message]);
+  }
+
+  #sendToPeers(): void {
+    if (this.#outgoing.size === 0) return;
+    const outgoing = this.#outgoing;
+    this.#outgoing = new Map();
+    const leaderTime = this.#soft.role === 'leader' ? { leaderTimeMs: this.#clusterMs() } : {};
+    for (const [peer, raft] of outgoing) {
+      const sent = this.#transport.send(peer, { raft, forward: [], forwardTerm: 0, ...leaderTime });
+      if (!sent) this.#input({ kind: 'unreachable', peer });
+    }
+  }
+
+  #forward(forward: readonly Uint8Array[]): boolean {
+    const { leader, term } = this.#soft;
+    return leader !== undefined && this.#transport.send(leader, { raft: [], forward, forwardTerm: term });
+  }
+
+  // ---- the rest ----
+
+  #clusterMs(): number {
+    return this.#clock.nowMs(this.#store.timeMs);
+  }
+
+  #identity(): ServerIdentity {
+    return {
+      clusterId: this.#options.clusterId,
+      epoch: this.#store.epoch,
+      serverId: this.#options.self.id,
+      serverName: this.#options.self.name,
+      endpoints: this.#options.members.map(({ agentsUrl }) => agentsUrl),
+    };
+  }
+
+  #ownStatus(): PeerStatus {
+    const { self, version } = this.#options;
+    const rest = {
+      name: self.name,
+      keys: this.#store.keys,
+      connections: this.#gateways.connections,
+      version,
+    };
+    return ownStatus(this.#raft.status(), rest);
+  }
+
+  #clusterStatus(): ClusterStatus {
+    const { members, self, clusterId, environment } = this.#options;
+    const identity = { clusterId, epoch: this.#store.epoch, revision: this.#store.revision };
+    return this.#peerStatuses.cluster(
+      members,
+      { id: self.id, status: this.#ownStatus() },
+      identity,
+      environment.monotonicMs(),
+    );
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#fatal(error);
+    }
+  }
+
+  #fatal(error: unknown): void {
+    if (this.#state === 'stopped') return;
+    this.#state = 'stopped';
+    this.#tickTimer?.cancel();
+    this.#gateways.stop();
+    this.#options.onFatal(error);
+  }
+}

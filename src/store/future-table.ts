@@ -1,0 +1,231 @@
+/**
+ * All keys: what is known of each, and the three orders in which they are asked for: by key, by revision, and by the
+ * instant at which something happens to them. Every change of a key goes through `put` or `delete`, which keep all
+ * of it together.
+ */
+import type { Future } from '../protocol/index.ts';
+import { assert, unreachable } from './assert.ts';
+import { OrderedKeys } from './ordered-keys.ts';
+import { RevisionIndex, type Placed, type RevisionChunk } from './revision-index.ts';
+import type { Session } from './sessions.ts';
+import { ShardedMap } from './sharded-map.ts';
+import type { Timer, TimerWheel } from './timer-wheel.ts';
+
+/** A key as an operation finds or leaves it. */
+export interface Slot {
+  /** undefined: absent. */
+  readonly future: Future | undefined;
+  /** The last generation that was used for this key, or may have been. */
+  readonly lastGeneration: number;
+  /** At which the present generation began. */
+  readonly createdRevision: number;
+  /** Pending only: whose loss rejects it. */
+  readonly tied: Session | undefined;
+}
+
+/** What the state knows of one key. Only the table changes it. */
+export class KeyRecord implements Slot, Placed {
+  readonly key: string;
+  /** undefined: deleted, and `tombstone` is there. */
+  future: Future | undefined = undefined;
+  lastGeneration = 0;
+  createdRevision = 0;
+  tied: Session | undefined = undefined;
+  tombstone: Tombstone | undefined = undefined;
+  /** The deadline of a pending future, or the end of a settled one's freshness. */
+  timer: Timer<KeyRecord | Session> | undefined = undefined;
+  /** Has changed since the last `takeDirty`. */
+  dirty = false;
+  revision = 0;
+  chunk: RevisionChunk | undefined = undefined;
+  offset = 0;
+
+  constructor(key: string) {
+    this.key = key;
+  }
+}
+
+/** A deletion that is remembered, in the order of revisions (and so of time). */
+interface Tombstone extends Placed {
+  readonly record: KeyRecord;
+  readonly atMs: number;
+}
+
+/** When something happens to a future by itself; undefined: never. */
+export const instantOf = (future: Future): number | undefined => {
+  switch (future.state) {
+    case 'pending':
+      return future.deadlineAtMs;
+    case 'resolved':
+    case 'rejected':
+      return future.expiresAtMs;
+    case 'expired':
+      return undefined;
+    default:
+      return unreachable(future.state, 'a state');
+  }
+};
+
+export class FutureTable {
+  readonly #records = new ShardedMap<KeyRecord>();
+  /** Of the keys that are there, without the deleted. */
+  readonly ordered = new OrderedKeys();
+  /** Of all keys, the deleted included. */
+  readonly revisions = new RevisionIndex<KeyRecord>();
+  readonly #tombstones = new RevisionIndex<Tombstone>();
+  readonly #wheel: TimerWheel<KeyRecord | Session>;
+  #dirty: KeyRecord[] = [];
+
+  constructor(wheel: TimerWheel<KeyRecord | Session>) {
+    this.#wheel = wheel;
+  }
+
+  get tombstones(): number {
+    return this.#tombstones.size;
+  }
+
+  find(key: string): KeyRecord | undefined {
+    return this.#records.get(key);
+  }
+
+  records(): Generator<KeyRecord, void, undefined> {
+    return this.#records.values();
+  }
+
+  /** Puts what an operation made of `key`, whose record is `known` if it has one; `slot.future` has `revision`. */
+  put(key: string, known: KeyRecord | undefined, slot: Slot, revision: number, nowMs: number): void {
+    const record = known ?? this.#create(key);
+    if (record.chunk !== undefined) this.revisions.remove(record);
+    this.#fill(record, slot, revision, nowMs);
+    this.revisions.append(record);
+    this.#touch(record);
+  }
+
+  /**
+   * As read from a record of the state; the caller calls `placeLoaded` once, with all of them in the order of
+   * revisions. undefined: the key was there already.
+   */
+  load(key: string, slot: Slot, revision: number, deletedAtMs: number): KeyRecord | undefined {
+    if (this.#records.has(key)) return undefined;
+    const record = this.#create(key);
+    this.#fill(record, slot, revision, deletedAtMs, false);
+    return record;
+  }
+
+  /** Between `load` and `placeLoaded`. */
+  tieLoaded(record: KeyRecord, session: Session): void {
+    assert(record.tied === undefined && record.future?.state === 'pending', 'a loaded key cannot be tied');
+    record.tied = session;
+    (session.tied ??= new Set()).add(record);
+  }
+
+  placeLoaded(records: readonly KeyRecord[]): void {
+    for (const record of records) {
+      this.revisions.append(record);
+      if (record.tombstone !== undefined) this.#tombstones.append(record.tombstone);
+      this.#schedule(record);
+    }
+  }
+
+  /**
+   * Forgets the oldest deletion, and all others of the same revision: what is remembered must not depend on an order
+   * within a revision, which a snapshot does not keep. Gives what the floors must be raised to; undefined: the oldest
+   * one is to be kept.
+   */
+  forgetOldest(mayForget: (oldest: Tombstone) => boolean): Forgotten | undefined {
+    const oldest = this.#tombstones.first;
+    if (oldest === undefined || !mayForget(oldest)) return undefined;
+    const group: Tombstone[] = [];
+    this.#tombstones.walk(oldest.revision - 1, (tombstone) => {
+      if (tombstone.revision !== oldest.revision) return false;
+      group.push(tombstone);
+      return true;
+    });
+    let generation = 0;
+    for (const tombstone of group) {
+      const { record } = tombstone;
+      generation = Math.max(generation, record.lastGeneration);
+      this.#tombstones.remove(tombstone);
+      record.tombstone = undefined;
+      this.revisions.remove(record);
+      this.#records.delete(record.key);
+      this.#touch(record);
+    }
+    return { revision: oldest.revision, generation, count: group.length };
+  }
+
+  /** Visits every key that changed or was forgotten since the last call, once; undefined: it is not known any more. */
+  takeDirty(visit: (key: string, record: KeyRecord | undefined) => void): void {
+    const dirty = this.#dirty;
+    this.#dirty = [];
+    for (const record of dirty) {
+      record.dirty = false;
+      const present = this.#records.get(record.key);
+      // Forgotten and begun anew since: the new record is dirty itself.
+      if (present !== undefined && present !== record) continue;
+      visit(record.key, present);
+    }
+  }
+
+  #create(key: string): KeyRecord {
+    assert(!this.#records.has(key), 'a key has two records');
+    const record = new KeyRecord(key);
+    this.#records.set(key, record);
+    return record;
+  }
+
+  #touch(record: KeyRecord): void {
+    if (record.dirty) return;
+    record.dirty = true;
+    this.#dirty.push(record);
+  }
+
+  #fill(record: KeyRecord, slot: Slot, revision: number, nowMs: number, place = true): void {
+    const { future, tied } = slot;
+    assert(
+      future === undefined || future.revision === revision,
+      'a future has another revision than its change',
+    );
+    assert(
+      tied === undefined || future?.state === 'pending',
+      'a future that is not pending is tied to a session',
+    );
+    if (record.tombstone !== undefined) {
+      this.#tombstones.remove(record.tombstone);
+      record.tombstone = undefined;
+    }
+    if (future === undefined) {
+      if (record.future !== undefined) this.ordered.delete(record.key);
+      record.tombstone = { record, atMs: nowMs, revision, chunk: undefined, offset: 0 };
+      if (place) this.#tombstones.append(record.tombstone);
+    } else if (record.future === undefined) {
+      this.ordered.add(record.key);
+    }
+    record.future = future;
+    record.lastGeneration = slot.lastGeneration;
+    record.createdRevision = slot.createdRevision;
+    record.revision = revision;
+    if (record.tied !== tied) {
+      record.tied?.tied?.delete(record);
+      if (tied !== undefined) (tied.tied ??= new Set()).add(record);
+      record.tied = tied;
+    }
+    if (place) this.#schedule(record);
+  }
+
+  #schedule(record: KeyRecord): void {
+    if (record.timer !== undefined) {
+      this.#wheel.cancel(record.timer);
+      record.timer = undefined;
+    }
+    const atMs = record.future === undefined ? undefined : instantOf(record.future);
+    if (atMs !== undefined) record.timer = this.#wheel.add(atMs, record);
+  }
+}
+
+interface Forgotten {
+  readonly revision: number;
+  /** The highest among them. */
+  readonly generation: number;
+  readonly count: number;
+}

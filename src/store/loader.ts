@@ -1,0 +1,125 @@
+/** Builds the tables from the records of a state, and refuses what cannot be a state. */
+import { assert } from './assert.ts';
+import type { FutureTable, KeyRecord } from './future-table.ts';
+import type { SessionTable } from './sessions.ts';
+import {
+  damaged,
+  decodeCounters,
+  decodeKeyRecord,
+  decodeServer,
+  decodeSession,
+  recordKeys,
+  type Counters,
+  type LoadedSession,
+  type ServerState,
+} from './state-codec.ts';
+import type { SessionId, StateRecord } from './types.ts';
+
+interface LoadTarget {
+  readonly futures: FutureTable;
+  readonly sessions: SessionTable;
+  readonly servers: Map<number, ServerState>;
+  readonly counters: Counters;
+}
+
+export class StateLoader {
+  readonly #target: LoadTarget;
+  readonly #records: KeyRecord[] = [];
+  readonly #ties: { readonly record: KeyRecord; readonly session: SessionId }[] = [];
+  readonly #sessions = new Map<SessionId, LoadedSession>();
+  #counters: Counters | undefined;
+
+  constructor(target: LoadTarget) {
+    this.#target = target;
+  }
+
+  add(records: readonly StateRecord[]): void {
+    for (const { key, value } of records) {
+      if (key.startsWith('f/')) this.#addKey(key, value);
+      else if (key.startsWith('s/')) this.#addSession(key, value);
+      else if (key.startsWith('m/')) this.#addServer(key, value);
+      else if (key === recordKeys.counters) this.#addCounters(key, value);
+      else throw damaged(key, 'is of no kind that this version knows');
+    }
+  }
+
+  finish(keepUp: (timeMs: number) => void): void {
+    const { futures, counters } = this.#target;
+    const loaded = this.#counters;
+    if (loaded === undefined) {
+      const empty =
+        this.#records.length === 0 && this.#sessions.size === 0 && this.#target.servers.size === 0;
+      if (!empty) throw damaged(recordKeys.counters, 'is missing');
+      return;
+    }
+    Object.assign(counters, loaded);
+    keepUp(counters.timeMs);
+    this.#records.sort((a, b) => a.revision - b.revision);
+    this.#checkRevisions(loaded);
+    for (const session of this.#sessions.values()) this.#putSession(session);
+    for (const { record, session } of this.#ties) {
+      const found = this.#target.sessions.find(session);
+      if (found === undefined)
+        throw damaged(recordKeys.future(record.key), 'is tied to a session that is not there');
+      futures.tieLoaded(record, found);
+    }
+    futures.placeLoaded(this.#records);
+  }
+
+  #addKey(recordKey: string, bytes: Uint8Array): void {
+    const loaded = decodeKeyRecord(recordKey, bytes);
+    const slot = {
+      future: loaded.future,
+      lastGeneration: loaded.generation,
+      createdRevision: loaded.createdRevision,
+      tied: undefined,
+    };
+    const record = this.#target.futures.load(loaded.key, slot, loaded.revision, loaded.changedAtMs);
+    if (record === undefined) throw damaged(recordKey, 'is there twice');
+    this.#records.push(record);
+    if (loaded.tiedSession !== undefined) this.#ties.push({ record, session: loaded.tiedSession });
+  }
+
+  #addSession(recordKey: string, bytes: Uint8Array): void {
+    const session = decodeSession(recordKey, bytes);
+    if (this.#sessions.has(session.id)) throw damaged(recordKey, 'is there twice');
+    this.#sessions.set(session.id, session);
+  }
+
+  #addServer(recordKey: string, bytes: Uint8Array): void {
+    const server = decodeServer(recordKey, bytes);
+    if (this.#target.servers.has(server.member)) throw damaged(recordKey, 'is there twice');
+    this.#target.servers.set(server.member, server);
+  }
+
+  #addCounters(recordKey: string, bytes: Uint8Array): void {
+    if (this.#counters !== undefined) throw damaged(recordKey, 'is there twice');
+    this.#counters = decodeCounters(recordKey, bytes);
+  }
+
+  #checkRevisions({ revision, forgottenUpTo }: Counters): void {
+    const last = this.#records.at(-1);
+    if (last !== undefined && last.revision > revision) {
+      throw damaged(
+        recordKeys.future(last.key),
+        `has revision ${last.revision}, behind the state's ${revision}`,
+      );
+    }
+    for (const record of this.#records) {
+      if (record.tombstone !== undefined && record.revision <= forgottenUpTo) {
+        throw damaged(recordKeys.future(record.key), 'is a deletion that was forgotten');
+      }
+    }
+  }
+
+  #putSession(loaded: LoadedSession): void {
+    const { sessions } = this.#target;
+    const session = sessions.create(loaded.id, loaded.principal, loaded.graceMs);
+    if (loaded.member === 0) sessions.detach(session, loaded.expiresAtMs);
+    else sessions.attach(session, loaded.member, loaded.run, loaded.connection, loaded.graceMs);
+    session.answeredBelow = loaded.answeredBelow;
+    assert(session.answers === undefined, 'a new session remembers answers');
+    for (const remembered of loaded.answers)
+      (session.answers ??= new Map()).set(remembered.sequence, remembered);
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * The idempotency sessions: who each belongs to, where it is attached, which answers it remembers, and which pending
+ * futures end with it. A detached session ends when its grace has passed, by an applied command and never by a clock.
+ */
+import type { Failure, WriteResult } from '../protocol/index.ts';
+import { assert } from './assert.ts';
+import type { KeyRecord } from './future-table.ts';
+import { OrderedKeys } from './ordered-keys.ts';
+import { ShardedMap } from './sharded-map.ts';
+import type { Timer, TimerWheel } from './timer-wheel.ts';
+import type { SessionId } from './types.ts';
+
+export type Answer =
+  | { readonly kind: 'written'; readonly result: WriteResult }
+  | { readonly kind: 'failed'; readonly failure: Failure };
+
+export interface Remembered {
+  readonly sequence: number;
+  readonly answer: Answer;
+  /** Its part of the session's record, once it was needed: a session with many answers is written often. */
+  encoded: Uint8Array | undefined;
+}
+
+/** Only the table changes it (and the key table what is tied to it). */
+export class Session {
+  readonly id: SessionId;
+  readonly principal: string;
+  graceMs: number;
+  /** 0: detached. */
+  member = 0;
+  /** Of the member it is attached to. */
+  run = 0;
+  connection = 0;
+  /** Detached only. */
+  expiresAtMs = 0;
+  answeredBelow = 0;
+  answers: Map<number, Remembered> | undefined = undefined;
+  /** Pending futures that are rejected when it ends. */
+  tied: Set<KeyRecord> | undefined = undefined;
+  timer: Timer<KeyRecord | Session> | undefined = undefined;
+  dirty = false;
+
+  constructor(id: SessionId, principal: string, graceMs: number) {
+    this.id = id;
+    this.principal = principal;
+    this.graceMs = graceMs;
+  }
+}
+
+/** 16 digits hold every safe integer, so that texts are ordered as their numbers are. */
+const detachedKey = (session: Session): string =>
+  `${String(session.expiresAtMs - session.graceMs).padStart(16, '0')}/${session.id}`;
+
+export class SessionTable {
+  readonly #sessions = new ShardedMap<Session>();
+  readonly #attached = new Map<number, Set<Session>>();
+  /** By the instant of their detachment, then by id: who is evicted first must not depend on who came first in memory. */
+  readonly #detached = new OrderedKeys();
+  readonly #wheel: TimerWheel<KeyRecord | Session>;
+  #dirty: Session[] = [];
+
+  constructor(wheel: TimerWheel<KeyRecord | Session>) {
+    this.#wheel = wheel;
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  find(id: SessionId): Session | undefined {
+    return this.#sessions.get(id);
+  }
+
+  all(): Generator<Session, void, undefined> {
+    return this.#sessions.values();
+  }
+
+  attachedTo(member: number): readonly Session[] {
+    return [...(this.#attached.get(member) ?? [])];
+  }
+
+  get longestDetached(): Session | undefined {
+    const id = this.#detached.first?.split('/')[1];
+    return id === undefined ? undefined : this.#sessions.get(id);
+  }
+
+  /** Gives it neither attached nor detached: the caller decides at once. */
+  create(id: SessionId, principal: string, graceMs: number): Session {
+    assert(!this.#sessions.has(id), 'a session is created twice');
+    const session = new Session(id, principal, graceMs);
+    this.#sessions.set(id, session);
+    this.touch(session);
+    return session;
+  }
+
+  attach(session: Session, member: number, run: number, connection: number, graceMs: number): void {
+    assert(member > 0, 'a session is attached to no member');
+    this.#leave(session);
+    session.graceMs = graceMs;
+    session.member = member;
+    session.run = run;
+    session.connection = connection;
+    let attached = this.#attached.get(member);
+    if (attached === undefined) this.#attached.set(member, (attached = new Set()));
+    attached.add(session);
+    this.touch(session);
+  }
+
+  /** Its grace begins. */
+  detach(session: Session, expiresAtMs: number): void {
+    this.#leave(session);
+    session.expiresAtMs = expiresAtMs;
+    this.#detached.add(detachedKey(session));
+    session.timer = this.#wheel.add(expiresAtMs, session);
+    this.touch(session);
+  }
+
+  /** The caller has seen to what was tied to it. */
+  remove(session: Session): void {
+    assert((session.tied?.size ?? 0) === 0, 'a session is removed with pending futures tied to it');
+    this.#leave(session);
+    this.#sessions.delete(session.id);
+    this.touch(session);
+  }
+
+  /** The client has the answers of all sequences below `below`. */
+  forgetAnswers(session: Session, below: number): void {
+    const before = session.answeredBelow;
+    if (below <= before) return;
+    session.answeredBelow = below;
+    this.touch(session);
+    const { answers } = session;
+    if (answers === undefined) return;
+    // The client chooses its numbers: a leap of 2^50 must not be walked.
+    if (below - before <= answers.size) {
+      for (let sequence = before; sequence < below; sequence++) answers.delete(sequence);
+    } else {
+      for (const sequence of answers.keys()) if (sequence < below) answers.delete(sequence);
+    }
+  }
+
+  remember(session: Session, sequence: number, answer: Answer): void {
+    assert(sequence >= session.answeredBelow, 'an answer is remembered that the client has');
+    (session.answers ??= new Map()).set(sequence, { sequence, answer, encoded: undefined });
+    this.touch(session);
+  }
+
+  touch(session: Session): void {
+    if (session.dirty) return;
+    session.dirty = true;
+    this.#dirty.push(session);
+  }
+
+  /** Visits every session that changed or ended since the last call, once; undefined: it has ended. */
+  takeDirty(visit: (id: SessionId, session: Session | undefined) => void): void {
+    const dirty = this.#dirty;
+    this.#dirty = [];
+    for (const session of dirty) {
+      session.dirty = false;
+      const present = this.#sessions.get(session.id);
+      // Ended and opened anew since: the new one is dirty itself.
+      if (present !== undefined && present !== session) continue;
+      visit(session.id, present);
+    }
+  }
+
+  #leave(session: Session): void {
+    if (session.member !== 0) {
+      this.#attached.get(session.member)?.delete(session);
+      session.member = 0;
+      session.run = 0;
+      session.connection = 0;
+    }
+    if (session.timer !== undefined) {
+      this.#wheel.cancel(session.timer);
+      session.timer = undefined;
+      this.#detached.delete(detachedKey(session));
+      session.expiresAtMs = 0;
+    }
+  }
+}

@@ -1,0 +1,271 @@
+/** The records of the state as bytes: what is kept on disk, sent in snapshots, and compared between replicas. */
+import {
+  FuturestoreError,
+  failureFromMessage,
+  failureToMessage,
+  futureFromMessage,
+  futureToMessage,
+  incoming,
+  messages,
+  outgoing,
+  writeResultFromMessage,
+  writeResultToMessage,
+  type Future,
+} from '../protocol/index.ts';
+import { keyProblem } from '../scopes/index.ts';
+import { assert, isGiven } from './assert.ts';
+import type { KeyRecord } from './future-table.ts';
+import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
+import type { Remembered, Session } from './sessions.ts';
+import type { SessionId } from './types.ts';
+
+/** SessionRecord.answers: field 9, length-delimited. */
+const answersTag = (9 << 3) | 2;
+const noBytes = new Uint8Array(0);
+
+/** The state's own numbers. */
+export interface Counters {
+  revision: number;
+  timeMs: number;
+  epoch: number;
+  /** Deletions up to this revision are forgotten. */
+  forgottenUpTo: number;
+  /** The highest generation of a forgotten deletion. */
+  generationFloor: number;
+}
+
+export interface ServerState {
+  readonly member: number;
+  readonly run: number;
+  readonly diskId: Uint8Array;
+}
+
+/** Where a record is in the state's keyspace. */
+export const recordKeys = {
+  future: (key: string): string => `f/${key}`,
+  session: (id: SessionId): string => `s/${id}`,
+  server: (member: number): string => `m/${member}`,
+  counters: 'state',
+} as const;
+
+export const encodeKeyRecord = (record: KeyRecord): Uint8Array => {
+  const { future, tombstone } = record;
+  if (future === undefined) {
+    assert(tombstone !== undefined, 'a key is neither there nor deleted');
+    return messages.log.FutureRecord.encode({
+      future: {
+        key: record.key,
+        generation: outgoing(record.lastGeneration),
+        revision: outgoing(tombstone.revision),
+        changedAtMs: outgoing(tombstone.atMs),
+      },
+      deleted: true,
+    }).finish();
+  }
+  return messages.log.FutureRecord.encode({
+    future: futureToMessage(future),
+    createdRevision: outgoing(record.createdRevision),
+    tiedSession: record.tied === undefined ? noBytes : sessionToBytes(record.tied.id),
+  }).finish();
+};
+
+export const encodeSession = (session: Session): Uint8Array => {
+  const writer = messages.log.SessionRecord.encode({
+    sessionId: sessionToBytes(session.id),
+    principal: session.principal,
+    graceMs: outgoing(session.graceMs),
+    member: outgoing(session.member),
+    run: outgoing(session.run),
+    connection: outgoing(session.connection),
+    expiresAtMs: outgoing(session.expiresAtMs),
+    answeredBelow: outgoing(session.answeredBelow),
+  });
+  for (const remembered of inOrder(session)) {
+    remembered.encoded ??= encodeRemembered(remembered);
+    writer.uint32(answersTag).bytes(remembered.encoded);
+  }
+  return writer.finish();
+};
+
+/** Replicas must have the same bytes, whatever order the answers came in. */
+const inOrder = (session: Session): Remembered[] => {
+  const answers = [...(session.answers?.values() ?? [])];
+  const sorted = answers.every((one, at) => at === 0 || (answers[at - 1]?.sequence ?? 0) < one.sequence);
+  return sorted ? answers : answers.sort((a, b) => a.sequence - b.sequence);
+};
+
+const encodeRemembered = ({ sequence, answer }: Remembered): Uint8Array =>
+  messages.log.RememberedAnswer.encode({
+    sequence: outgoing(sequence),
+    ...(answer.kind === 'written'
+      ? { result: writeResultToMessage(answer.result) }
+      : { error: failureToMessage(answer.failure) }),
+  }).finish();
+
+export const encodeServer = ({ member, run, diskId }: ServerState): Uint8Array =>
+  messages.log.ServerRecord.encode({ member: outgoing(member), run: outgoing(run), diskId }).finish();
+
+export const encodeCounters = (counters: Counters): Uint8Array =>
+  messages.log.StateRecord.encode({
+    revision: outgoing(counters.revision),
+    timeMs: outgoing(counters.timeMs),
+    epoch: outgoing(counters.epoch),
+    tombstonesFloor: outgoing(counters.forgottenUpTo),
+    generationFloor: outgoing(counters.generationFloor),
+  }).finish();
+
+// ---- back ----
+
+interface LoadedKey {
+  readonly key: string;
+  /** undefined: a tombstone. */
+  readonly future: Future | undefined;
+  readonly generation: number;
+  readonly revision: number;
+  readonly createdRevision: number;
+  readonly changedAtMs: number;
+  readonly tiedSession: SessionId | undefined;
+}
+
+export interface LoadedSession {
+  readonly id: SessionId;
+  readonly principal: string;
+  readonly graceMs: number;
+  readonly member: number;
+  readonly run: number;
+  readonly connection: number;
+  readonly expiresAtMs: number;
+  readonly answeredBelow: number;
+  readonly answers: readonly Remembered[];
+}
+
+/** Names the record by its kind and key, never by what is in it. */
+export const damaged = (recordKey: string, problem: string, cause?: unknown): FuturestoreError =>
+  new FuturestoreError(
+    'DATA_DAMAGED',
+    `The record ${JSON.stringify(recordKey)} of the state ${problem}: replace this member, the others have its data`,
+    cause === undefined ? undefined : { cause },
+  );
+
+const check = (recordKey: string, condition: boolean, problem: string): void => {
+  if (!condition) throw damaged(recordKey, problem);
+};
+
+/** Gives what `decode` gives; whatever it throws becomes DATA_DAMAGED. */
+const decoding = <T>(recordKey: string, decode: () => T): T => {
+  try {
+    return decode();
+  } catch (cause) {
+    if (cause instanceof FuturestoreError && cause.code === 'DATA_DAMAGED') throw cause;
+    throw damaged(recordKey, 'cannot be decoded', cause);
+  }
+};
+
+export const decodeKeyRecord = (recordKey: string, bytes: Uint8Array): LoadedKey =>
+  decoding(recordKey, () => {
+    const message = messages.log.FutureRecord.decode(asBuffer(bytes));
+    const futureMessage = message.future ?? {};
+    const key = futureMessage.key ?? '';
+    check(recordKey, recordKey === recordKeys.future(key), 'holds another key');
+    check(recordKey, keyProblem(key) === undefined, 'has a key that is none');
+    const deleted = message.deleted ?? false;
+    const future = deleted ? undefined : futureFromMessage(futureMessage);
+    const generation = incoming(futureMessage.generation, 'generation');
+    const revision = incoming(futureMessage.revision, 'revision');
+    const createdRevision = incoming(message.createdRevision, 'created_revision');
+    check(recordKey, generation > 0 && revision > 0, 'has no generation or no revision');
+    check(
+      recordKey,
+      deleted || (createdRevision > 0 && createdRevision <= revision),
+      'began after its last change',
+    );
+    const tied = message.tiedSession ?? noBytes;
+    const tiedSession = tied.length === 0 ? undefined : sessionFromBytes(tied, 'tied_session');
+    check(recordKey, tiedSession === undefined || future?.state === 'pending', 'is tied though not pending');
+    if (future !== undefined) checkFuture(recordKey, future);
+    const changedAtMs = incoming(futureMessage.changedAtMs, 'changed_at_ms');
+    return { key, future, generation, revision, createdRevision, changedAtMs, tiedSession };
+  });
+
+const checkFuture = (recordKey: string, future: Future): void => {
+  const { state, value, rejection } = future;
+  check(recordKey, (state === 'resolved') === (value !== undefined), `is ${state} with a wrong value`);
+  check(
+    recordKey,
+    (state === 'rejected') === (rejection !== undefined),
+    `is ${state} with a wrong rejection`,
+  );
+  check(recordKey, state === 'pending' || future.deadlineAtMs === undefined, `is ${state} with a deadline`);
+  check(recordKey, state !== 'pending' || future.expiresAtMs === undefined, 'is pending and expires');
+  check(recordKey, future.producer !== '', 'has no producer');
+};
+
+export const decodeSession = (recordKey: string, bytes: Uint8Array): LoadedSession =>
+  decoding(recordKey, () => {
+    const message = messages.log.SessionRecord.decode(asBuffer(bytes));
+    const id = sessionFromBytes(message.sessionId, 'session_id');
+    check(recordKey, recordKey === recordKeys.session(id), 'holds another session');
+    const session: LoadedSession = {
+      id,
+      principal: message.principal ?? '',
+      graceMs: incoming(message.graceMs, 'grace_ms'),
+      member: incoming(message.member, 'member'),
+      run: incoming(message.run, 'run'),
+      connection: incoming(message.connection, 'connection'),
+      expiresAtMs: incoming(message.expiresAtMs, 'expires_at_ms'),
+      answeredBelow: incoming(message.answeredBelow, 'answered_below'),
+      answers: (message.answers ?? []).map(rememberedFromMessage),
+    };
+    check(recordKey, session.principal !== '', 'belongs to no principal');
+    check(recordKey, session.member === 0 || session.expiresAtMs === 0, 'is attached and expires');
+    check(
+      recordKey,
+      session.member !== 0 || session.expiresAtMs >= session.graceMs,
+      'was detached before time began',
+    );
+    let least = session.answeredBelow;
+    for (const { sequence } of session.answers) {
+      check(recordKey, sequence >= least, 'has answers out of order');
+      least = sequence + 1;
+    }
+    return session;
+  });
+
+const rememberedFromMessage = (message: messages.log.RememberedAnswer.$Properties): Remembered => {
+  const sequence = incoming(message.sequence, 'answers.sequence');
+  const { result, error } = message;
+  if (isGiven(result)) {
+    return {
+      sequence,
+      answer: { kind: 'written', result: writeResultFromMessage(result) },
+      encoded: undefined,
+    };
+  }
+  if (isGiven(error)) {
+    return { sequence, answer: { kind: 'failed', failure: failureFromMessage(error) }, encoded: undefined };
+  }
+  throw new FuturestoreError('PROTOCOL_ERROR', `answer ${sequence} is neither a result nor an error`);
+};
+
+export const decodeServer = (recordKey: string, bytes: Uint8Array): ServerState =>
+  decoding(recordKey, () => {
+    const message = messages.log.ServerRecord.decode(asBuffer(bytes));
+    const member = incoming(message.member, 'member');
+    check(recordKey, member > 0 && recordKey === recordKeys.server(member), 'holds another server');
+    return { member, run: incoming(message.run, 'run'), diskId: new Uint8Array(message.diskId ?? noBytes) };
+  });
+
+export const decodeCounters = (recordKey: string, bytes: Uint8Array): Counters =>
+  decoding(recordKey, () => {
+    const message = messages.log.StateRecord.decode(asBuffer(bytes));
+    const counters: Counters = {
+      revision: incoming(message.revision, 'revision'),
+      timeMs: incoming(message.timeMs, 'time_ms'),
+      epoch: incoming(message.epoch, 'epoch'),
+      forgottenUpTo: incoming(message.tombstonesFloor, 'tombstones_floor'),
+      generationFloor: incoming(message.generationFloor, 'generation_floor'),
+    };
+    check(recordKey, counters.epoch > 0, 'has no epoch');
+    check(recordKey, counters.forgottenUpTo <= counters.revision, 'has forgotten what has not happened');
+    return counters;
+  });

@@ -1,0 +1,434 @@
+import type { Change, ErrorCode, Future } from '../protocol/index.ts';
+import { limits } from '../protocol/index.ts';
+import type { Pattern } from '../scopes/index.ts';
+import { assert, unreachable } from './assert.ts';
+import { Digest } from './digest.ts';
+import { FutureTable, instantOf, type KeyRecord } from './future-table.ts';
+import { StateLoader } from './loader.ts';
+import { changesAfter, list } from './queries.ts';
+import { Session, SessionTable } from './sessions.ts';
+import {
+  encodeCounters,
+  encodeKeyRecord,
+  encodeServer,
+  encodeSession,
+  recordKeys,
+  type Counters,
+  type ServerState,
+} from './state-codec.ts';
+import { TimerWheel } from './timer-wheel.ts';
+import { expired, freshAt, producerLost, stateAt } from './transitions.ts';
+import type {
+  Applied,
+  ChangesPage,
+  ChangesQuery,
+  Command,
+  CommandBody,
+  CommandResult,
+  Due,
+  DueFuture,
+  DueSession,
+  ListPage,
+  ListQuery,
+  LogEntry,
+  Origin,
+  StateRecord,
+  StateWrite,
+  StoreOptions,
+} from './types.ts';
+import { write } from './writes.ts';
+
+type Body<Kind extends CommandBody['kind']> = Extract<CommandBody, { kind: Kind }>;
+
+const sessionsMaxDefault = 200_000;
+const tombstonesMaxDefault = 100_000;
+const tombstoneAgeMsDefault = 3600 * 1000;
+/** Deletions forgotten with one entry: well below a millisecond. */
+const forgetMax = 256;
+/** When there are twice as many as there may be. */
+const forgetFarOverMax = 4096;
+
+const done: CommandResult = { kind: 'done' };
+
+const failed = (code: ErrorCode, message: string): CommandResult => ({
+  kind: 'failed',
+  failure: { code, message },
+});
+
+/**
+ * The replicated state machine: `apply` is a function of the state and the entry, and of nothing else. Futures that
+ * it gives out are never changed, so they may be kept and shared.
+ */
+export class Store {
+  readonly clusterId: string;
+  readonly #sessionsMax: number;
+  readonly #tombstonesMax: number;
+  readonly #tombstoneAgeMs: number;
+  readonly #wheel = new TimerWheel<KeyRecord | Session>();
+  readonly #futures = new FutureTable(this.#wheel);
+  readonly #sessions = new SessionTable(this.#wheel);
+  readonly #servers = new Map<number, ServerState>();
+  readonly #counters: Counters = { revision: 0, timeMs: 0, epoch: 1, forgottenUpTo: 0, generationFloor: 0 };
+  readonly #dirtyServers = new Set<number>();
+  #countersDirty = false;
+  #loader: StateLoader | undefined;
+  /** Of the last applied entry; 0: none since the start. */
+  #index = 0;
+
+  constructor(options: StoreOptions) {
+    this.clusterId = options.clusterId;
+    this.#sessionsMax = options.sessionsMax ?? sessionsMaxDefault;
+    this.#tombstonesMax = options.tombstonesMax ?? tombstonesMaxDefault;
+    this.#tombstoneAgeMs = options.tombstoneAgeMs ?? tombstoneAgeMsDefault;
+  }
+
+  /** Of the last change. */
+  get revision(): number {
+    return this.#counters.revision;
+  }
+
+  /** Cluster time as of the last applied entry. */
+  get timeMs(): number {
+    return this.#counters.timeMs;
+  }
+
+  get epoch(): number {
+    return this.#counters.epoch;
+  }
+
+  /** Deletions up to this revision are forgotten: who stands before it cannot be told of them any more. */
+  get forgottenUpTo(): number {
+    return this.#counters.forgottenUpTo;
+  }
+
+  /** Keys that are there; the deleted don't count. */
+  get keys(): number {
+    return this.#futures.ordered.size;
+  }
+
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  /** Deletions that are remembered. */
+  get tombstones(): number {
+    return this.#futures.tombstones;
+  }
+
+  // ---- changing ----
+
+  /** `index` must be above that of every entry applied before, here or in what was loaded. */
+  apply(entry: LogEntry, index: number): Applied {
+    assert(this.#loader === undefined, 'an entry is applied before the state is loaded');
+    assert(index > this.#index, `entry ${index} is applied after entry ${this.#index}`);
+    this.#index = index;
+    const counters = this.#counters;
+    if (entry.timeMs > counters.timeMs) counters.timeMs = entry.timeMs;
+    this.#countersDirty = true;
+    const results: CommandResult[] = [];
+    const changes: Change[] = [];
+    for (const command of entry.commands) {
+      const before = changes.length;
+      results.push(this.#run(command, changes));
+      if (changes.length > before) counters.revision++;
+    }
+    this.#forget();
+    this.#wheel.keepUp(counters.timeMs);
+    return { results, changes };
+  }
+
+  /** All records that changed since the last call, each once, as they are now. */
+  takeStateWrites(): readonly StateWrite[] {
+    const writes: StateWrite[] = [];
+    this.#futures.takeDirty((key, record) => {
+      writes.push({ key: recordKeys.future(key), value: record && encodeKeyRecord(record) });
+    });
+    this.#sessions.takeDirty((id, session) => {
+      writes.push({ key: recordKeys.session(id), value: session && encodeSession(session) });
+    });
+    for (const member of this.#dirtyServers) {
+      const server = this.#servers.get(member);
+      writes.push({ key: recordKeys.server(member), value: server && encodeServer(server) });
+    }
+    this.#dirtyServers.clear();
+    if (this.#countersDirty) {
+      writes.push({ key: recordKeys.counters, value: encodeCounters(this.#counters) });
+      this.#countersDirty = false;
+    }
+    return writes;
+  }
+
+  /**
+   * Takes records of a state, from disk or a snapshot, in any order and number of calls. Only on a new store; then
+   * `finishLoad`. Throws DATA_DAMAGED, naming the record, for what cannot be a part of a state.
+   */
+  load(records: readonly StateRecord[]): void {
+    assert(
+      this.#index === 0 && this.#counters.revision === 0,
+      'records are loaded into a store that is in use',
+    );
+    this.#loader ??= new StateLoader({
+      futures: this.#futures,
+      sessions: this.#sessions,
+      servers: this.#servers,
+      counters: this.#counters,
+    });
+    this.#loader.add(records);
+  }
+
+  /** All records are there. Throws DATA_DAMAGED if they contradict each other. */
+  finishLoad(): void {
+    this.#loader?.finish((timeMs) => this.#wheel.keepUp(timeMs));
+    this.#loader = undefined;
+    // What was loaded is on disk.
+    this.#futures.takeDirty(() => undefined);
+    this.#sessions.takeDirty(() => undefined);
+  }
+
+  // ---- reading ----
+
+  /** As applied: whoever shows it to a reader asks `fresh`. */
+  get(key: string): Future | undefined {
+    return this.#futures.find(key)?.future;
+  }
+
+  /** The future as a reader may see it at `nowMs` by cluster time: past its freshness it has no value any more. */
+  fresh(future: Future, nowMs: number): Future {
+    return freshAt(future, nowMs);
+  }
+
+  list(query: ListQuery): ListPage {
+    return list(this.#futures, query);
+  }
+
+  /** What came after a revision, the deletions that are remembered included. */
+  changesAfter(query: ChangesQuery): ChangesPage {
+    return changesAfter(this.#futures, query, this.#counters.revision);
+  }
+
+  /** How many keys begin as all do that match the pattern; counts no further than `max`. */
+  countUpTo(pattern: Pattern, max: number): number {
+    const { ordered } = this.#futures;
+    if (pattern.exact) return Math.min(max, ordered.has(pattern.literalPrefix) ? 1 : 0);
+    return ordered.countPrefix(pattern.literalPrefix, max);
+  }
+
+  server(member: number): { readonly run: number; readonly diskId: Uint8Array } | undefined {
+    return this.#servers.get(member);
+  }
+
+  /**
+   * What an `expire` command should name: up to `limit` futures and sessions whose instant is not after `nowMs`. Each
+   * is named once until `resetDue`. Fewer may come although more are due: ask again in the next turn.
+   */
+  due(nowMs: number, limit: number): Due {
+    const futures: DueFuture[] = [];
+    const sessions: DueSession[] = [];
+    this.#wheel.due(nowMs, limit, ({ target, atMs }) => {
+      if (target instanceof Session) {
+        sessions.push({ session: target.id, atMs });
+        return;
+      }
+      assert(target.future !== undefined, 'a timer stands for a future that is not there');
+      futures.push({ key: target.key, generation: target.future.generation, atMs });
+    });
+    return { futures, sessions };
+  }
+
+  /** For a new leader: what was named before and is still due is named again, in case its command was lost. */
+  resetDue(): void {
+    this.#wheel.rearm();
+  }
+
+  /** Of all records of the state in the order of their keys: replicas that have applied the same have the same. */
+  digest(): string {
+    const records: { key: string; bytes: Uint8Array }[] = [];
+    for (const record of this.#futures.records()) {
+      records.push({ key: recordKeys.future(record.key), bytes: encodeKeyRecord(record) });
+    }
+    for (const session of this.#sessions.all()) {
+      records.push({ key: recordKeys.session(session.id), bytes: encodeSession(session) });
+    }
+    for (const server of this.#servers.values()) {
+      records.push({ key: recordKeys.server(server.member), bytes: encodeServer(server) });
+    }
+    records.push({ key: recordKeys.counters, bytes: encodeCounters(this.#counters) });
+    records.sort((a, b) => (a.key < b.key ? -1 : 1));
+    const digest = new Digest();
+    for (const { key, bytes } of records) {
+      digest.addText(key);
+      digest.addBytes(bytes);
+    }
+    return digest.hex();
+  }
+
+  // ---- commands ----
+
+  #run(command: Command, changes: Change[]): CommandResult {
+    switch (command.kind) {
+      case 'write':
+        return this.#write(command, changes);
+      case 'session_open':
+        return this.#openSession(command, command.origin, changes);
+      case 'session_close':
+        return this.#closeSession(command);
+      case 'session_detach':
+        return this.#detachSession(command, command.origin);
+      case 'server_started':
+        return this.#startServer(command);
+      case 'server_lost':
+        return this.#loseServer(command);
+      case 'expire':
+        return this.#expire(command, changes);
+      default:
+        return unreachable(command, 'a command');
+    }
+  }
+
+  #write(command: Body<'write'>, changes: Change[]): CommandResult {
+    const { principal, sequence } = command;
+    const session = this.#sessions.find(command.session);
+    if (session === undefined || session.principal !== principal) {
+      return failed('SESSION_EXPIRED', 'the session of this write does not exist: open a new one');
+    }
+    this.#sessions.forgetAnswers(session, command.answeredBelow);
+    if (sequence < session.answeredBelow) {
+      return failed(
+        'STALE_REQUEST',
+        `write ${sequence} is below ${session.answeredBelow}, up to where the client has all answers: give it a new number`,
+      );
+    }
+    const remembered = session.answers?.get(sequence);
+    if (remembered !== undefined) return remembered.answer;
+    if ((session.answers?.size ?? 0) >= limits.rememberedAnswersMax) {
+      return failed(
+        'LIMIT_EXCEEDED',
+        `the session has ${limits.rememberedAnswersMax} remembered answers: say with answered_below which have arrived`,
+      );
+    }
+    const { revision, timeMs, generationFloor } = this.#counters;
+    const at = { nowMs: timeMs, revision: revision + 1, principal, session };
+    const answer = write(this.#futures, generationFloor, command.operations, at, revision, changes);
+    this.#sessions.remember(session, sequence, answer);
+    return answer;
+  }
+
+  #openSession(command: Body<'session_open'>, origin: Origin, changes: Change[]): CommandResult {
+    const { principal, graceMs, connection } = command;
+    let session = this.#sessions.find(command.session);
+    if (session === undefined && !command.resume) {
+      if (this.#sessions.size >= this.#sessionsMax) {
+        const longest = this.#sessions.longestDetached;
+        if (longest === undefined) {
+          return failed('LIMIT_EXCEEDED', `there are ${this.#sessionsMax} sessions, all in use: close some`);
+        }
+        this.#endSession(longest, changes);
+      }
+      session = this.#sessions.create(command.session, principal, graceMs);
+    }
+    if (session === undefined || session.principal !== principal) {
+      return failed('SESSION_EXPIRED', 'the session does not exist: open a new one, with a new id');
+    }
+    this.#sessions.attach(session, origin.member, origin.run, connection, graceMs);
+    return done;
+  }
+
+  /** Of a session that is not there, or not the principal's, nothing is told. */
+  #closeSession(command: Body<'session_close'>): CommandResult {
+    const session = this.#sessions.find(command.session);
+    if (session === undefined || session.principal !== command.principal) return done;
+    if ((session.tied?.size ?? 0) === 0) this.#sessions.remove(session);
+    else if (session.member !== 0) this.#detach(session);
+    return done;
+  }
+
+  #detachSession(command: Body<'session_detach'>, origin: Origin): CommandResult {
+    const session = this.#sessions.find(command.session);
+    const attachedThere =
+      session !== undefined &&
+      session.member === origin.member &&
+      session.run === origin.run &&
+      session.connection === command.connection;
+    if (attachedThere && session.member !== 0) this.#detach(session);
+    return done;
+  }
+
+  #startServer({ member, run, diskId }: Body<'server_started'>): CommandResult {
+    const known = this.#servers.get(member);
+    // An old run's announcement that was late.
+    if (known !== undefined && known.run > run) return done;
+    this.#servers.set(member, { member, run, diskId });
+    this.#dirtyServers.add(member);
+    for (const session of this.#sessions.attachedTo(member)) if (session.run < run) this.#detach(session);
+    return done;
+  }
+
+  #loseServer({ member, run }: Body<'server_lost'>): CommandResult {
+    if (this.#servers.get(member)?.run !== run) return done;
+    for (const session of this.#sessions.attachedTo(member)) this.#detach(session);
+    return done;
+  }
+
+  #expire({ futures, sessions }: Body<'expire'>, changes: Change[]): CommandResult {
+    const { timeMs, revision } = this.#counters;
+    for (const { key, generation, atMs } of futures) {
+      const record = this.#futures.find(key);
+      const present = record?.future;
+      if (record === undefined || present === undefined) continue;
+      if (present.generation !== generation || instantOf(present) !== atMs || atMs > timeMs) continue;
+      this.#changeAlone(record, expired(present, revision + 1, timeMs), changes);
+    }
+    for (const { session: id, atMs } of sessions) {
+      const session = this.#sessions.find(id);
+      if (session === undefined || session.member !== 0) continue;
+      if (session.expiresAtMs !== atMs || atMs > timeMs) continue;
+      this.#endSession(session, changes);
+    }
+    return done;
+  }
+
+  // ---- what commands have in common ----
+
+  #detach(session: Session): void {
+    this.#sessions.detach(session, this.#counters.timeMs + session.graceMs);
+  }
+
+  #endSession(session: Session, changes: Change[]): void {
+    const { timeMs, revision } = this.#counters;
+    // Each takes itself out of the set, which an iteration of a Set allows.
+    for (const record of session.tied ?? []) {
+      const { future } = record;
+      assert(future?.state === 'pending', 'a future that is not pending is tied to a session');
+      // Had its deadline been applied in time, that would have been the reason.
+      const late = stateAt(future, timeMs) !== 'pending';
+      this.#changeAlone(record, (late ? expired : producerLost)(future, revision + 1, timeMs), changes);
+    }
+    this.#sessions.remove(session);
+  }
+
+  /** A change that no operation made: the generation stays. */
+  #changeAlone(record: KeyRecord, future: Future, changes: Change[]): void {
+    const { key, lastGeneration, createdRevision } = record;
+    const { revision } = future;
+    const slot = { future, lastGeneration, createdRevision, tied: undefined };
+    this.#futures.put(key, record, slot, revision, this.timeMs);
+    changes.push({ kind: 'future', revision, key, future });
+  }
+
+  /** A bounded part of it with each entry, decided by the state alone. */
+  #forget(): void {
+    const counters = this.#counters;
+    const futures = this.#futures;
+    let left = futures.tombstones > 2 * this.#tombstonesMax ? forgetFarOverMax : forgetMax;
+    while (left > 0) {
+      const forgotten = futures.forgetOldest(
+        ({ atMs }) =>
+          futures.tombstones > this.#tombstonesMax || atMs + this.#tombstoneAgeMs <= counters.timeMs,
+      );
+      if (forgotten === undefined) return;
+      counters.forgottenUpTo = forgotten.revision;
+      counters.generationFloor = Math.max(counters.generationFloor, forgotten.generation);
+      left -= forgotten.count;
+    }
+  }
+}

@@ -1,0 +1,180 @@
+import { describe, expect, test } from 'vitest';
+import { alarmAtMs, initialTransition, transition } from '../../src/client/connection-state.ts';
+import type {
+  ConnectionEvent,
+  ConnectionState,
+  Transition,
+  World,
+} from '../../src/client/connection-state.ts';
+import { FuturestoreError } from '../../src/protocol/index.ts';
+import { randomOf, welcome } from './support/world.ts';
+
+function worldOf(): World & { nowMs: number } {
+  let links = 0;
+  return {
+    nowMs: 0,
+    endpointCount: 2,
+    connectTimeoutMs: 1_000,
+    closeTimeoutMs: 100,
+    nextLink: () => (links += 1),
+    nextEndpoint: () => (links % 2 === 0 ? 'a' : 'b'),
+    backoffMs: (attempt) => 100 * 2 ** attempt,
+    spreadMs: (graceMs) => graceMs / 2,
+  };
+}
+
+const error = new FuturestoreError('UNAVAILABLE', 'it broke');
+const retry = { verdict: 'retry', error } as const;
+const fatal = { verdict: 'fatal', error } as const;
+const refused = { verdict: 'refused', error } as const;
+
+const connecting = (world: World): ConnectionState => initialTransition(world).state;
+const connected = (world: World): ConnectionState =>
+  transition(connecting(world), { kind: 'welcomed', link: 1, server: welcome }, world).state;
+const moving = (world: World): ConnectionState =>
+  transition(connected(world), { kind: 'goaway', link: 1, graceMs: 1_000 }, world).state;
+const movingOn = (world: World): ConnectionState => transition(moving(world), { kind: 'alarm' }, world).state;
+const waiting = (world: World): ConnectionState =>
+  transition(connecting(world), { kind: 'lost', link: 1, problem: retry }, world).state;
+const closing = (world: World): ConnectionState =>
+  transition(connected(world), { kind: 'close', error }, world).state;
+const closed = (world: World): ConnectionState =>
+  transition(waiting(world), { kind: 'close', error }, world).state;
+
+/** What each event does in each state, on the link that the state calls its own. */
+const table = {
+  connecting: {
+    make: connecting,
+    welcomed: 'connected adopt',
+    lost: 'waiting orphan',
+    goaway: 'connecting',
+    alarm: 'waiting terminate,orphan',
+    close: 'closed terminate,fail',
+    fatal: 'closed fail',
+  },
+  waiting: {
+    make: waiting,
+    welcomed: 'waiting',
+    lost: 'waiting',
+    goaway: 'waiting',
+    alarm: 'connecting open',
+    close: 'closed fail',
+    fatal: 'waiting',
+  },
+  connected: {
+    make: connected,
+    welcomed: 'connected',
+    lost: 'waiting orphan',
+    goaway: 'moving',
+    alarm: 'connected',
+    close: 'closing close,fail',
+    fatal: 'closed fail',
+  },
+  moving: {
+    make: moving,
+    welcomed: 'moving',
+    lost: 'waiting orphan',
+    goaway: 'moving',
+    alarm: 'moving open',
+    close: 'closing close,fail',
+    fatal: 'waiting orphan',
+  },
+  movingOn: {
+    make: movingOn,
+    welcomed: 'moving',
+    lost: 'connecting orphan',
+    goaway: 'moving',
+    alarm: 'moving terminate',
+    close: 'closing terminate,close,fail',
+    fatal: 'connecting orphan',
+  },
+  closing: {
+    make: closing,
+    welcomed: 'closing',
+    lost: 'closed',
+    goaway: 'closing',
+    alarm: 'closed terminate',
+    close: 'closing',
+    fatal: 'closed',
+  },
+  closed: {
+    make: closed,
+    welcomed: 'closed',
+    lost: 'closed',
+    goaway: 'closed',
+    alarm: 'closed',
+    close: 'closed',
+    fatal: 'closed',
+  },
+} as const;
+
+const events = {
+  welcomed: { kind: 'welcomed', link: 1, server: welcome },
+  lost: { kind: 'lost', link: 1, problem: retry },
+  goaway: { kind: 'goaway', link: 1, graceMs: 1_000 },
+  alarm: { kind: 'alarm' },
+  close: { kind: 'close', error },
+  fatal: { kind: 'lost', link: 1, problem: fatal },
+} as const satisfies Record<string, ConnectionEvent>;
+
+const shown = ({ state, effects }: Transition): string =>
+  [state.kind, effects.map(({ kind }) => kind).join(',')].join(' ').trim();
+
+describe.each(Object.entries(table))('%s', (_, row) => {
+  test.each(Object.entries(events))('%s', (name, event) => {
+    const world = worldOf();
+    expect(shown(transition(row.make(world), event, world))).toBe(row[name as keyof typeof events]);
+  });
+});
+
+test('when every endpoint refuses us in its last try, it is over; one that does not keeps it going', () => {
+  const world = worldOf();
+  let state = connecting(world);
+  for (const problem of [refused, retry, refused, retry, refused]) {
+    if (state.kind !== 'connecting') throw new Error(`${state.kind} instead of connecting`);
+    state = transition(state, { kind: 'lost', link: state.link, problem }, world).state;
+    expect(state.kind).toBe('waiting');
+    state = transition(state, { kind: 'alarm' }, world).state;
+  }
+  if (state.kind !== 'connecting') throw new Error(`${state.kind} instead of connecting`);
+  expect(transition(state, { kind: 'lost', link: state.link, problem: refused }, world).state.kind).toBe(
+    'closed',
+  );
+});
+
+test('at most two links are open, requests go over one of them, and nothing waits without an alarm', () => {
+  for (let seed = 0; seed < 300; seed += 1) {
+    const random = randomOf(seed);
+    const world = worldOf();
+    const open = new Set<number>();
+    let serving: number | undefined;
+    let current = initialTransition(world);
+    for (let step = 0; step < 60; step += 1) {
+      for (const effect of current.effects) {
+        if (effect.kind === 'open') open.add(effect.link);
+        else if (effect.kind === 'close' || effect.kind === 'terminate') open.delete(effect.link);
+        else if (effect.kind === 'adopt') serving = effect.link;
+        else serving = undefined;
+      }
+      const { state } = current;
+      expect(open.size).toBeLessThanOrEqual(state.kind === 'moving' ? 2 : 1);
+      expect(serving).toBe(state.kind === 'connected' || state.kind === 'moving' ? state.link : undefined);
+      const alarmless = state.kind === 'connected' || state.kind === 'closed';
+      expect(alarmAtMs(state) === undefined).toBe(alarmless);
+      const links = [...open];
+      const link = links[Math.floor(random() * links.length)] ?? 999;
+      const draw = random();
+      let event: ConnectionEvent;
+      if (draw < 0.3) {
+        open.delete(link);
+        event = { kind: 'lost', link, problem: random() < 0.1 ? fatal : random() < 0.2 ? refused : retry };
+      } else if (draw < 0.6 && link !== serving) event = { kind: 'welcomed', link, server: welcome };
+      else if (draw < 0.75) event = { kind: 'goaway', link, graceMs: 1_000 };
+      else if (draw < 0.99) {
+        world.nowMs = alarmAtMs(state) ?? world.nowMs;
+        event = { kind: 'alarm' };
+      } else event = { kind: 'close', error };
+      current = transition(state, event, world);
+    }
+  }
+});

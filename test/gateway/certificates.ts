@@ -1,0 +1,96 @@
+/** Certificates with subjects that no sound authority would write. */
+import 'reflect-metadata';
+import { webcrypto } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
+
+x509.cryptoProvider.set(webcrypto);
+
+const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+const hourMs = 3_600_000;
+let serial = 1;
+
+export interface Authority {
+  readonly certificate: x509.X509Certificate;
+  readonly pem: string;
+  readonly key: webcrypto.CryptoKey;
+}
+
+export interface Credentials {
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** `subject`: an X.500 name such as 'CN=web1'. `notBefore`, `notAfter`: hours from now. */
+export interface CertificateRequest {
+  readonly subject: string;
+  readonly notBefore?: number;
+  readonly notAfter?: number;
+  readonly server?: boolean;
+  /** Without it only the issuer's name and signature tell who issued. */
+  readonly keyIdentifier?: boolean;
+}
+
+const nextSerial = (): string => (serial++).toString(16).padStart(4, '0');
+
+const pair = (): Promise<webcrypto.CryptoKeyPair> =>
+  webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+
+export const makeAuthority = async (subject: string, parent?: Authority): Promise<Authority> => {
+  const keys = await pair();
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: nextSerial(),
+    subject,
+    issuer: parent?.certificate.subject ?? subject,
+    notBefore: new Date(Date.now() - hourMs),
+    notAfter: new Date(Date.now() + 24 * hourMs),
+    signingAlgorithm: algorithm,
+    publicKey: keys.publicKey,
+    signingKey: parent?.key ?? keys.privateKey,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      // By these TLS tells two authorities of one name apart.
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+    ],
+  });
+  return { certificate, pem: certificate.toString('pem'), key: keys.privateKey };
+};
+
+export const issue = async (authority: Authority, request: CertificateRequest): Promise<Credentials> => {
+  const keys = await pair();
+  const { subject, notBefore = -1, notAfter = 1, server = false, keyIdentifier = true } = request;
+  const usage = server ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: nextSerial(),
+    subject,
+    issuer: authority.certificate.subject,
+    notBefore: new Date(Date.now() + notBefore * hourMs),
+    notAfter: new Date(Date.now() + notAfter * hourMs),
+    signingAlgorithm: algorithm,
+    publicKey: keys.publicKey,
+    signingKey: authority.key,
+    extensions: [
+      new x509.BasicConstraintsExtension(false),
+      ...(keyIdentifier
+        ? [
+            await x509.AuthorityKeyIdentifierExtension.create(
+              authority.certificate.publicKey,
+              false,
+              webcrypto,
+            ),
+          ]
+        : []),
+      new x509.ExtendedKeyUsageExtension([usage]),
+      ...(server
+        ? [
+            new x509.SubjectAlternativeNameExtension([
+              { type: 'ip', value: '127.0.0.1' },
+              { type: 'dns', value: 'localhost' },
+            ]),
+          ]
+        : []),
+    ],
+  });
+  const key = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey);
+  return { cert: certificate.toString('pem'), key: x509.PemConverter.encode(key, 'PRIVATE KEY') };
+};

@@ -1,0 +1,169 @@
+import * as fc from 'fast-check';
+import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
+import type { Configuration, Entry, Message, MessageBody, SnapshotPoint } from '../../src/raft/index.ts';
+import type { PeerBatch } from '../../src/peers/index.ts';
+import type { PeerFrame } from '../../src/peers/peer-codec.ts';
+
+const whole = fc.oneof(fc.nat({ max: 300 }), fc.maxSafeNat());
+const term = whole.map(asTerm);
+const index = whole.map(asLogIndex);
+const member = fc
+  .oneof(
+    fc.integer({ min: 1, max: 9 }),
+    fc.maxSafeInteger().filter((id) => id > 0),
+  )
+  .map(asMemberId);
+const payload = fc.uint8Array({ maxLength: 60 });
+const members = fc
+  .uniqueArray(member, { maxLength: 5 })
+  .map((ids) => ids.sort((one, other) => (one < other ? -1 : 1)));
+
+const configuration: fc.Arbitrary<Configuration> = fc.record({
+  voters: members,
+  votersOutgoing: members,
+  learners: members,
+  learnersNext: members,
+  autoLeave: fc.boolean(),
+});
+const snapshot: fc.Arbitrary<SnapshotPoint> = fc.record({ index, term, configuration });
+
+const kind = <Kind extends string>(value: Kind): fc.Arbitrary<Kind> => fc.constant(value);
+
+const appendRequest = fc
+  .record({
+    kind: kind('append_request'),
+    previousIndex: fc.nat().map(asLogIndex),
+    previousTerm: term,
+    commit: index,
+    entries: fc.array(
+      fc.record({
+        term,
+        kind: fc.constantFrom('empty' as const, 'commands' as const, 'configuration' as const),
+        payload,
+      }),
+      { maxLength: 5 },
+    ),
+  })
+  .map((request) => ({
+    ...request,
+    entries: request.entries.map((entry, at): Entry => ({
+      ...entry,
+      index: asLogIndex(request.previousIndex + 1 + at),
+    })),
+  }));
+
+/** One of each kind: the type of this table makes leaving one out an error. */
+const bodies: { readonly [Kind in MessageBody['kind']]: fc.Arbitrary<Extract<MessageBody, { kind: Kind }>> } =
+  {
+    pre_vote_request: fc.record({
+      kind: kind('pre_vote_request'),
+      campaignTerm: term,
+      lastIndex: index,
+      lastTerm: term,
+    }),
+    pre_vote_response: fc.record({
+      kind: kind('pre_vote_response'),
+      campaignTerm: term,
+      granted: fc.boolean(),
+    }),
+    vote_request: fc.record({
+      kind: kind('vote_request'),
+      lastIndex: index,
+      lastTerm: term,
+      transfer: fc.boolean(),
+    }),
+    vote_response: fc.record({ kind: kind('vote_response'), granted: fc.boolean() }),
+    append_request: appendRequest,
+    append_response: fc.record({
+      kind: kind('append_response'),
+      outcome: fc.oneof(
+        fc.record({ accepted: fc.constant(true as const), matchIndex: index }),
+        fc.record({
+          accepted: fc.constant(false as const),
+          rejectedIndex: index,
+          hintIndex: index,
+          hintTerm: term,
+        }),
+      ),
+    }),
+    heartbeat_request: fc.record({ kind: kind('heartbeat_request'), commit: index, readRound: whole }),
+    heartbeat_response: fc.record({ kind: kind('heartbeat_response'), readRound: whole }),
+    install_snapshot: fc.record({ kind: kind('install_snapshot'), snapshot }),
+    read_request: fc.record({ kind: kind('read_request'), context: whole }),
+    read_response: fc.record({
+      kind: kind('read_response'),
+      context: whole,
+      index: fc.option(index, { nil: undefined }),
+    }),
+    timeout_now: fc.record({ kind: kind('timeout_now') }),
+  };
+
+const message: fc.Arbitrary<Message> = fc
+  .tuple(member, member, term, fc.oneof<fc.Arbitrary<MessageBody>[]>(...Object.values(bodies)))
+  .map(([from, to, messageTerm, body]) => ({ from, to, term: messageTerm, ...body }));
+
+const text = fc.string({ unit: 'grapheme', maxLength: 20 });
+
+const status = fc.record({
+  name: text,
+  role: text,
+  term: whole,
+  commitIndex: whole,
+  appliedIndex: whole,
+  keys: whole,
+  connections: whole,
+  version: text,
+});
+
+const batches: fc.Arbitrary<PeerBatch> = fc
+  .record({
+    raft: fc.array(message, { maxLength: 6 }),
+    forward: fc.array(payload, { maxLength: 4 }),
+    forwardTerm: whole,
+    leaderTimeMs: fc.option(fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }), { nil: undefined }),
+    status: fc.option(status, { nil: undefined }),
+  })
+  .map(({ leaderTimeMs, status: told, ...rest }) => ({
+    ...rest,
+    ...(leaderTimeMs === undefined ? {} : { leaderTimeMs }),
+    ...(told === undefined ? {} : { status: told }),
+  }));
+
+const isEmpty = ({ raft, forward, forwardTerm, leaderTimeMs, status: told }: PeerBatch): boolean =>
+  raft.length + forward.length + forwardTerm + (leaderTimeMs ?? 0) === 0 && told === undefined;
+
+export const frames: fc.Arbitrary<PeerFrame> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: batches.filter((batch) => !isEmpty(batch)).map((batch) => ({ kind: 'batch' as const, batch })),
+  },
+  fc.record({
+    kind: kind('hello'),
+    hello: fc.record({
+      clusterId: text,
+      from: member,
+      to: member,
+      run: whole,
+      diskId: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+      version: fc.nat({ max: 0x7fff_ffff }),
+      bulk: fc.boolean(),
+    }),
+  }),
+  fc.record({
+    kind: kind('chunk'),
+    stream: fc.record({
+      term,
+      point: snapshot,
+      part: fc.record({
+        number: whole,
+        records: payload,
+        checksum: fc.integer({ min: 0, max: 0xffff_ffff }),
+        last: fc.boolean(),
+        recordsTotal: whole,
+      }),
+    }),
+  }),
+  fc.record({ kind: kind('snapshot_refused'), point: snapshot, reason: text }),
+  fc.record({ kind: kind('hello_refused'), reason: text }),
+  fc.record({ kind: kind('empty') }),
+);

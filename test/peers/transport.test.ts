@@ -1,0 +1,363 @@
+import { connect as connectTcp } from 'node:net';
+import type { Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
+import { FrameAssembler } from '../../src/peers/framing.ts';
+import { decodeFrame, encodeFrame, peerProtocolVersion } from '../../src/peers/peer-codec.ts';
+import type { PeerFrame, PeerHello } from '../../src/peers/peer-codec.ts';
+import { issue, makeCa } from '../support/certificates.ts';
+import {
+  batchOf,
+  certificateOf,
+  heartbeat,
+  nameOf,
+  one,
+  optionsFor,
+  peersCa,
+  Ports,
+  startPair,
+  startPeer,
+  TestPeer,
+  two,
+} from './cluster.ts';
+
+/** A client of the peer port that does as the test says. */
+const rawClient = async (
+  port: number,
+  name: string,
+  ca?: { cert: string; key: string },
+): Promise<TLSSocket> => {
+  const socket = connectTls({
+    host: '127.0.0.1',
+    port,
+    ca: (await peersCa()).cert,
+    ...(ca ?? (await certificateOf(name))),
+    checkServerIdentity: () => undefined,
+  });
+  onTestFinished(() => void socket.destroy());
+  socket.on('error', () => undefined);
+  return socket;
+};
+
+const closed = (socket: Socket): Promise<void> =>
+  new Promise((resolve) => void socket.once('close', () => resolve()));
+
+const hello = (changes: Partial<PeerHello> = {}): PeerFrame => ({
+  kind: 'hello',
+  hello: {
+    clusterId: 'test',
+    from: two,
+    to: one,
+    run: 1,
+    diskId: new Uint8Array(16),
+    version: peerProtocolVersion,
+    bulk: false,
+    ...changes,
+  },
+});
+
+/** Everything it said until it hung up. */
+const framesUntilClosed = async (socket: TLSSocket): Promise<PeerFrame[]> => {
+  const assembler = new FrameAssembler(10_000);
+  const frames: PeerFrame[] = [];
+  socket.on('data', (chunk: Buffer) => {
+    assembler.push(chunk);
+    for (let frame = assembler.next(); frame !== undefined; frame = assembler.next())
+      frames.push(decodeFrame(frame));
+  });
+  await closed(socket);
+  return frames;
+};
+
+describe('messages', () => {
+  test('batches arrive in order, each way on its own link', async () => {
+    const [first, second] = await startPair({ run: 7 });
+    await first.signal.until(() => first.up.has(two));
+    await second.signal.until(() => second.up.has(one));
+    for (let round = 1; round <= 50; round += 1) {
+      expect(first.transport.send(two, batchOf(heartbeat(one, two, round)))).toBe(true);
+    }
+    expect(
+      second.transport.send(one, {
+        raft: [],
+        forward: [Buffer.from('command')],
+        forwardTerm: 3,
+        leaderTimeMs: 99,
+      }),
+    ).toBe(true);
+    await second.signal.until(() => second.heard.length === 50);
+    await first.signal.until(() => first.heard.length === 1);
+    const rounds = second.heard.flatMap(({ batch }) =>
+      batch.raft.map((message) => (message.kind === 'heartbeat_request' ? message.readRound : 0)),
+    );
+    expect(rounds).toEqual(Array.from({ length: 50 }, (_, at) => at + 1));
+    expect(second.heard.every(({ from, run }) => from === one && run === 7)).toBe(true);
+    const [heard] = first.heard;
+    expect(heard?.batch).toMatchObject({ forwardTerm: 3, leaderTimeMs: 99, raft: [] });
+    expect(Buffer.from(heard?.batch.forward[0] ?? []).toString()).toBe('command');
+  });
+
+  test('an entry of 12 MiB passes', async () => {
+    const [first, second] = await startPair();
+    await first.signal.until(() => first.up.has(two));
+    const payload = Buffer.alloc(12 * 1024 * 1024, 7);
+    first.transport.send(
+      two,
+      batchOf({
+        from: one,
+        to: two,
+        term: asTerm(1),
+        kind: 'append_request',
+        previousIndex: asLogIndex(0),
+        previousTerm: asTerm(0),
+        commit: asLogIndex(0),
+        entries: [{ term: asTerm(1), index: asLogIndex(1), kind: 'commands', payload }],
+      }),
+    );
+    await second.signal.until(() => second.heard.length === 1);
+    const message = second.heard[0]?.batch.raft[0];
+    expect(
+      message?.kind === 'append_request' && payload.equals(message.entries[0]?.payload ?? Buffer.alloc(0)),
+    ).toBe(true);
+  });
+
+  test('round trips are measured', async () => {
+    const [first] = await startPair();
+    await first.signal.until(() => first.roundTrips.length >= 2);
+    expect(first.roundTrips.every((ms) => ms >= 0 && ms < 5_000)).toBe(true);
+  });
+
+  test('what is sent while the link is down is dropped, and said so', async () => {
+    const ports = new Ports();
+    const alone = await startPeer(1, ports);
+    expect(alone.transport.send(two, batchOf(heartbeat(one, two, 1)))).toBe(false);
+    expect(alone.transport.send(asMemberId(9), batchOf())).toBe(false);
+  });
+
+  test('a peer that does not read makes sending fail before memory runs out', async () => {
+    const ports = new Ports();
+    const peer = await startPeer(1, ports);
+    const { createServer } = await import('node:tls');
+    const deaf = createServer(
+      { ca: (await peersCa()).cert, ...(await certificateOf(nameOf(2))), requestCert: true },
+      (socket) => {
+        socket.on('error', () => undefined);
+        socket.once('data', () => {
+          socket.write(encodeFrame({ kind: 'empty' }));
+          socket.pause();
+        });
+        onTestFinished(() => void socket.destroy());
+      },
+    );
+    onTestFinished(() => void deaf.close());
+    await new Promise<void>((resolve) => void deaf.listen(0, '127.0.0.1', resolve));
+    const address = deaf.address();
+    ports.set(2, typeof address === 'object' && address !== null ? address.port : 0);
+    await peer.signal.until(() => peer.up.has(two));
+    const forward = [Buffer.alloc(1024 * 1024)];
+    let sent = 0;
+    while (sent < 1000 && peer.transport.send(two, { raft: [], forward, forwardTerm: 1 })) sent += 1;
+    expect(sent).toBeGreaterThan(32);
+    expect(sent).toBeLessThan(100);
+  });
+
+  test('a link is made again after the peer restarts', async () => {
+    const ports = new Ports();
+    const first = await startPeer(1, ports);
+    let second = await startPeer(2, ports);
+    for (let run = 2; run <= 3; run += 1) {
+      await first.signal.until(() => first.up.has(two));
+      await second.transport.close();
+      await first.signal.until(() => !first.up.has(two));
+      expect(first.transport.send(two, batchOf(heartbeat(one, two, 1)))).toBe(false);
+      second = await startPeer(2, ports, { run });
+      await first.signal.until(() => first.up.has(two));
+      await second.signal.until(() => second.up.has(one));
+      first.heard.length = 0;
+      second.transport.send(one, batchOf(heartbeat(two, one, 5)));
+      await first.signal.until(() => first.heard.length === 1);
+      expect(first.heard[0]?.run).toBe(run);
+    }
+    expect([first.connects, first.disconnects]).toEqual([3, 2]);
+  });
+});
+
+describe('who may speak', () => {
+  test("pitfall 55: an agent's certificate opens no link, whatever its name", async () => {
+    const ports = new Ports();
+    const peer = await startPeer(1, ports);
+    const agentsCa = await makeCa('agents');
+    const agent = await issue(agentsCa, { cn: nameOf(2), client: true });
+    const socket = await rawClient(peer.transport.port, '', agent);
+    socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
+    expect(await framesUntilClosed(socket)).toEqual([]);
+    await peer.signal.until(() =>
+      peer.warnings.some(({ message }) => message === 'refused a connection to the peer port'),
+    );
+    expect(peer.heard).toEqual([]);
+  });
+
+  test('no certificate opens no link', async () => {
+    const peer = await startPeer(1, new Ports());
+    const socket = connectTls({
+      host: '127.0.0.1',
+      port: peer.transport.port,
+      ca: (await peersCa()).cert,
+      checkServerIdentity: () => undefined,
+    });
+    socket.on('error', () => undefined);
+    socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
+    expect(await framesUntilClosed(socket)).toEqual([]);
+  });
+
+  test('a certificate of the right CA with the name of no member is refused', async () => {
+    const peer = await startPeer(1, new Ports());
+    const socket = await rawClient(peer.transport.port, 'server9.test');
+    socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
+    expect(await framesUntilClosed(socket)).toEqual([]);
+  });
+
+  const third = asMemberId(3);
+  test.each([
+    [
+      'another member than its certificate',
+      { from: third },
+      /certificate is of "server2.test", which is member 2, not 3/,
+    ],
+    ['another cluster', { clusterId: 'other' }, /this is cluster "test", not "other"/],
+    ['another receiver', { to: third }, /this is member 1, not 3/],
+    ['another version', { version: 2 }, /version 2 of the protocol is not known/],
+  ] as const)('a hello of %s is refused, with the reason', async (_, changes, reason) => {
+    const peer = await startPeer(1, new Ports());
+    const socket = await rawClient(peer.transport.port, nameOf(2));
+    socket.on('secureConnect', () => socket.write(encodeFrame(hello(changes))));
+    const [frame, ...rest] = await framesUntilClosed(socket);
+    expect(frame?.kind === 'hello_refused' && frame.reason).toMatch(reason);
+    expect(rest).toEqual([]);
+  });
+
+  test('pitfall 31: a peer that the server refuses learns why, and is let in when it is fit', async () => {
+    let problem: string | undefined = 'its disk was wiped';
+    const asked: unknown[] = [];
+    const ports = new Ports();
+    await startPeer(1, ports, {
+      acceptPeer: (member, run, diskId) => {
+        asked.push([member, run, [...diskId]]);
+        return problem;
+      },
+    });
+    const second = await startPeer(2, ports, { run: 4 });
+    await second.signal.until(() => second.refusals.length >= 2);
+    expect(second.refusals[0]).toBe('its disk was wiped');
+    expect(asked[0]).toEqual([two, 4, Array.from({ length: 16 }, () => 2)]);
+    expect(second.up.has(one)).toBe(false);
+    problem = undefined;
+    await second.signal.until(() => second.up.has(one));
+  });
+
+  test('a server at the address of another is not spoken to', async () => {
+    const ports = new Ports();
+    const impostor = await startPeer(2, ports, { ...(await certificateOf(nameOf(3))) });
+    const first = await startPeer(1, ports);
+    await first.signal.until(() =>
+      first.warnings.some(({ reason }) =>
+        /certificate of "server3.test" instead of "server2.test"/.test(reason),
+      ),
+    );
+    expect(impostor.heard).toEqual([]);
+    expect(first.connects).toBe(0);
+  });
+
+  test('pitfall 35: a message in the name of another member ends the link', async () => {
+    const [first, second] = await startPair();
+    await second.signal.until(() => second.up.has(one));
+    second.transport.send(one, batchOf(heartbeat(third, one, 1)));
+    await first.signal.until(() =>
+      first.warnings.some(({ reason }) => reason.includes('sent a message from 3 to 1')),
+    );
+    expect(first.heard).toEqual([]);
+  });
+
+  test.each([
+    ['garbage', Buffer.from('GET / HTTP/1.1\r\n\r\n'), /beyond the limit/],
+    ['a length beyond the limit', Buffer.from([0x7f, 0xff, 0xff, 0xff]), /beyond the limit/],
+    ['a frame that is none', Buffer.from([0, 0, 0, 2, 0xff, 0xff]), /not valid/],
+    [
+      'a message before the hello',
+      encodeFrame({ kind: 'batch', batch: batchOf(heartbeat(two, one, 1)) }),
+      /before the hello/,
+    ],
+  ])('%s instead of a hello ends the link', async (_, bytes, reason) => {
+    const peer = await startPeer(1, new Ports());
+    const socket = await rawClient(peer.transport.port, nameOf(2));
+    socket.on('secureConnect', () => socket.write(bytes));
+    expect(await framesUntilClosed(socket)).toEqual([]);
+    expect(peer.warnings.at(-1)?.reason).toMatch(reason);
+  });
+
+  test('after the hello a length beyond the limit ends the link too', async () => {
+    const peer = await startPeer(1, new Ports());
+    const socket = await rawClient(peer.transport.port, nameOf(2));
+    socket.on('secureConnect', () =>
+      socket.write(Buffer.concat([encodeFrame(hello()), Buffer.from([0x01, 0x00, 0x00, 0x01])])),
+    );
+    expect(await framesUntilClosed(socket)).toEqual([{ kind: 'empty' }]);
+    expect(peer.warnings.at(-1)?.reason).toMatch(/16777217 bytes is beyond the limit/);
+  });
+
+  test('pitfall 52: a hello that never comes ends the link, and so does a handshake that never does', async () => {
+    const peer = await startPeer(1, new Ports(), { times: { helloMax: 30 } });
+    const silent = await rawClient(peer.transport.port, nameOf(2));
+    expect(await framesUntilClosed(silent)).toEqual([]);
+    expect(peer.warnings.at(-1)?.reason).toBe('no hello in time');
+    const plain = connectTcp({ host: '127.0.0.1', port: peer.transport.port });
+    plain.on('error', () => undefined);
+    plain.resume();
+    await closed(plain);
+  });
+
+  test('pitfall 52: sockets of whom nothing is known are few, and do not keep peers out for long', async () => {
+    const ports = new Ports();
+    const peer = await startPeer(1, ports, { times: { helloMax: 300 } });
+    let open = 0;
+    const closings: Promise<unknown>[] = [];
+    for (let count = 0; count < 80; count += 1) {
+      const socket = connectTcp({ host: '127.0.0.1', port: peer.transport.port });
+      socket.on('error', () => undefined);
+      socket.resume();
+      open += 1;
+      closings.push(closed(socket).then(() => (open -= 1)));
+    }
+    await Promise.race(closings);
+    await Promise.all(closings.slice(64));
+    expect(open).toBeGreaterThan(0);
+    expect(open).toBeLessThanOrEqual(64);
+    const second = await startPeer(2, ports);
+    await second.signal.until(() => second.up.has(one));
+    await Promise.all(closings);
+  });
+
+  test('a peer that falls silent is given up', async () => {
+    const peer = await startPeer(1, new Ports(), { times: { silenceMax: 40 } });
+    const socket = await rawClient(peer.transport.port, nameOf(2));
+    socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
+    expect(await framesUntilClosed(socket)).toEqual([{ kind: 'empty' }]);
+    expect(peer.warnings.at(-1)?.reason).toMatch(/silent for/);
+  });
+
+  test('two members with one name are a mistake in the configuration', async () => {
+    const options = await optionsFor(1, new Ports());
+    const same = [2, 3].map((id) => ({ id: asMemberId(id), name: 'same', address: '127.0.0.1:1' }));
+    expect(() => new TestPeer({ ...options, members: same })).toThrow(/Two members have the name "same"/);
+  });
+
+  test('a port in use is a mistake in the configuration', async () => {
+    const ports = new Ports();
+    const first = await startPeer(1, ports);
+    const options = await optionsFor(2, ports, { listen: { host: '127.0.0.1', port: first.transport.port } });
+    const second = new TestPeer(options);
+    await expect(second.transport.start(second)).rejects.toMatchObject({ code: 'CONFIGURATION_INVALID' });
+  });
+});

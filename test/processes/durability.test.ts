@@ -1,0 +1,226 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import type { Client } from '../../src/client/index.ts';
+import { eventually, ProcessCluster, sleep } from './support/cluster.ts';
+
+let cluster: ProcessCluster | undefined;
+afterEach(async () => {
+  await cluster?.close();
+  cluster = undefined;
+});
+
+interface Writers {
+  /** Key → generation, of every write that was acknowledged. */
+  readonly acknowledged: Map<string, number>;
+  readonly failures: unknown[];
+  stop(): Promise<void>;
+}
+
+/** Twenty clients, spread over all servers, each writing one distinct future after the other. */
+const startWriters = async (servers: ProcessCluster, count = 20): Promise<Writers> => {
+  const acknowledged = new Map<string, number>();
+  const failures: unknown[] = [];
+  const stopping = new AbortController();
+  const write = async (client: Client, writer: number): Promise<void> => {
+    for (let number = 0; !stopping.signal.aborted; number += 1) {
+      const key = `load/${writer}/${number}`;
+      try {
+        const result = await client.resolve(key, key, { timeoutMs: 60_000 });
+        acknowledged.set(key, result.generation);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+  };
+  const clients = await Promise.all(Array.from({ length: count }, () => servers.connect()));
+  const running = clients.map((client, writer) => write(client, writer));
+  return {
+    acknowledged,
+    failures,
+    stop: async () => {
+      stopping.abort();
+      await Promise.all(running);
+    },
+  };
+};
+
+/** Every acknowledged write is on every server, in its first generation: it was settled once. */
+const expectAllThere = async (
+  servers: ProcessCluster,
+  acknowledged: ReadonlyMap<string, number>,
+): Promise<void> => {
+  expect([...acknowledged.values()].filter((generation) => generation !== 1)).toEqual([]);
+  for (const id of servers.ids) {
+    const client = await servers.connect({ server: id });
+    // A linearizable read first: from then on the server's own state is at least as new.
+    await client.get('load/0/0', { timeoutMs: 20_000 });
+    const found = new Map<string, { generation: number; value: string }>();
+    for await (const future of client.listAll('load/**', { values: true, stale: true })) {
+      found.set(future.key, {
+        generation: future.generation,
+        value: Buffer.from(future.value ?? []).toString(),
+      });
+    }
+    const wrong = [...acknowledged.keys()].filter((key) => {
+      const future = found.get(key);
+      return future?.value !== key || future.generation !== 1;
+    });
+    expect(wrong, `missing or wrong on server ${id}`).toEqual([]);
+  }
+};
+
+describe('what was acknowledged is there afterwards, once', () => {
+  test('while the leader is killed and restarted ten times under the load of 20 clients', async () => {
+    cluster = await ProcessCluster.start();
+    const writers = await startWriters(cluster);
+    let before = 0;
+    for (let round = 0; round < 10; round += 1) {
+      const leader = await cluster.someLeader();
+      await cluster.kill(leader);
+      before = writers.acknowledged.size;
+      // The others go on without it.
+      await eventually('writes are acknowledged again', async () => writers.acknowledged.size > before + 20);
+      cluster.startServer(leader);
+      await cluster.ready();
+    }
+    await writers.stop();
+    expect(writers.failures).toEqual([]);
+    expect(writers.acknowledged.size).toBeGreaterThan(500);
+    await expectAllThere(cluster, writers.acknowledged);
+  });
+
+  test('when all three are killed at once', async () => {
+    cluster = await ProcessCluster.start();
+    const writers = await startWriters(cluster);
+    for (let round = 0; round < 3; round += 1) {
+      await sleep(700);
+      const running = cluster;
+      await Promise.all(running.ids.map((id) => running.kill(id)));
+      for (const id of cluster.ids) cluster.startServer(id);
+      await cluster.ready();
+    }
+    await sleep(500);
+    await writers.stop();
+    expect(writers.failures).toEqual([]);
+    expect(writers.acknowledged.size).toBeGreaterThan(100);
+    await expectAllThere(cluster, writers.acknowledged);
+  });
+
+  test('when a follower was away while the log was compacted: it comes back by a snapshot', async () => {
+    cluster = await ProcessCluster.start({ settings: { log_retain: '256KiB' } });
+    const leader = await cluster.someLeader();
+    const away = cluster.ids.find((id) => id !== leader) as number;
+    await cluster.kill(away);
+    const client = await cluster.connect({ server: leader });
+    const acknowledged = new Map<string, number>();
+    for (let round = 0; round < 20; round += 1) {
+      const keys = Array.from({ length: 100 }, (_, index) => `load/${round}/${index}`);
+      const value = 'x'.repeat(500);
+      const results = await Promise.all(
+        keys.map((key) => client.resolve(key, key, { contentType: `text/plain; x=${value.slice(0, 80)}` })),
+      );
+      for (const [index, key] of keys.entries()) acknowledged.set(key, results[index]?.generation ?? 0);
+      await client.resolve(`other/${round}`, value.repeat(200));
+    }
+    cluster.startServer(away);
+    await cluster.ready();
+    await eventually('a snapshot was received', async () => {
+      return ((await cluster?.metric(away, 'futurestore_snapshots_received_total')) ?? 0) > 0;
+    });
+    await expectAllThere(cluster, acknowledged);
+  });
+});
+
+describe('how long it takes', () => {
+  test("after a leader's death with an election timeout of 1 s, writes succeed again in less than 3 s", async () => {
+    cluster = await ProcessCluster.start({ settings: { election_timeout: '1s' } });
+    for (let round = 0; round < 3; round += 1) {
+      const leader = await cluster.someLeader();
+      const survivor = cluster.ids.find((id) => id !== leader) as number;
+      const client = await cluster.connect({ server: survivor });
+      await client.resolve(`before/${round}`, 'v');
+      await cluster.kill(leader);
+      const startedMs = performance.now();
+      await client.resolve(`after/${round}`, 'v', { timeoutMs: 20_000 });
+      expect(performance.now() - startedMs).toBeLessThan(3000);
+      cluster.startServer(leader);
+      await cluster.ready();
+    }
+  });
+
+  test('a server with 200,000 futures restarts and serves in less than 5 s', async () => {
+    cluster = await ProcessCluster.start();
+    const client = await cluster.connect({ server: await cluster.someLeader() });
+    const futures = 200_000;
+    const perBatch = 250;
+    const lanes = Array.from({ length: 8 }, (_, lane) => lane);
+    await Promise.all(
+      lanes.map(async (lane) => {
+        for (let from = lane * perBatch; from < futures; from += lanes.length * perBatch) {
+          await client.batch((batch) => {
+            for (let number = from; number < from + perBatch; number += 1) {
+              batch.resolve(`bulk/${number}`, `value of ${number}`.padEnd(100, '.'));
+            }
+          });
+        }
+      }),
+    );
+    const leader = await cluster.someLeader();
+    const id = cluster.ids.find((candidate) => candidate !== leader) as number;
+    await cluster.kill(id);
+    const startedMs = performance.now();
+    cluster.startServer(id);
+    const local = await cluster.connect({ server: id });
+    const future = await local.get(`bulk/${futures - 1}`, { timeoutMs: 20_000 });
+    const tookMs = performance.now() - startedMs;
+    expect(Buffer.from(future?.value ?? []).toString()).toMatch(/^value of 199999/);
+    expect(await cluster.metric(id, 'futurestore_keys')).toBe(futures);
+    expect(tookMs).toBeLessThan(5000);
+  });
+
+  test('100,000 futures with the same deadline expire within 2 s and hold up nobody for more than 50 ms', async () => {
+    cluster = await ProcessCluster.start();
+    const leader = await cluster.someLeader();
+    const client = await cluster.connect({ server: leader });
+    const futures = 100_000;
+    const expireAtMs = Date.now() + 12_000;
+    for (let from = 0; from < futures; from += 2500) {
+      await Promise.all(
+        Array.from({ length: 10 }, (_, part) =>
+          client.batch((batch) => {
+            for (let index = 0; index < 250; index += 1) {
+              batch.resolve(`storm/${from + part * 250 + index}`, 'v', { ttlMs: expireAtMs - Date.now() });
+            }
+          }),
+        ),
+      );
+    }
+    expect(Date.now()).toBeLessThan(expireAtMs - 500);
+    await client.resolve('probe', 'v');
+    const latencies: number[] = [];
+    const sweptAt = (async () => {
+      await sleep(Math.max(0, expireAtMs - Date.now()));
+      const watcher = await cluster.connect({ server: leader });
+      await eventually('all are expired by the log', async () => {
+        // The last change of each is its expiry; the count of expiries in the log tells when all are done.
+        const page = await watcher.list('storm/*', { limit: 1, after: 'storm/99998', stale: true });
+        const expired = (await cluster?.metric(leader, 'futurestore_expired_total')) ?? 0;
+        return expired >= futures && page.futures[0]?.state === 'expired';
+      });
+      return Date.now();
+    })();
+    const stopped = new AbortController();
+    const probing = (async () => {
+      while (!stopped.signal.aborted) {
+        const startedMs = performance.now();
+        await client.resolve('probe', `${startedMs}`, { supersede: true });
+        latencies.push(performance.now() - startedMs);
+        await sleep(5);
+      }
+    })();
+    const doneAtMs = await sweptAt;
+    stopped.abort();
+    await probing;
+    expect(doneAtMs - expireAtMs).toBeLessThan(2000);
+    expect(Math.max(...latencies.slice(-400))).toBeLessThan(50);
+  });
+});

@@ -1,0 +1,235 @@
+/** Real clusters: the built command in processes of its own, on loopback, killed by the process id we started. */
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parse, stringify } from 'yaml';
+import { connect, loadProfile, type Client } from '../../../src/client/index.ts';
+
+export const command = join(
+  dirname(fileURLToPath(import.meta.url)),
+  '..',
+  '..',
+  '..',
+  'dist',
+  'cli',
+  'futurestore.js',
+);
+
+export interface CommandResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the command to its end. */
+export const run = (
+  args: readonly string[],
+  options: { readonly input?: string; readonly env?: Record<string, string>; readonly cwd?: string } = {},
+): Promise<CommandResult> =>
+  new Promise((resolve) => {
+    const child = execFile(
+      process.execPath,
+      [command, ...args],
+      { env: { ...process.env, ...options.env }, ...(options.cwd !== undefined && { cwd: options.cwd }) },
+      (error, stdout, stderr) => {
+        const code = typeof error?.code === 'number' ? error.code : error ? 1 : 0;
+        resolve({ code, stdout, stderr });
+      },
+    );
+    if (options.input !== undefined) child.stdin?.end(options.input);
+  });
+
+const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+
+/** A base port with all the ports of a cluster free behind it. */
+export const freeBasePort = async (): Promise<number> => {
+  for (let attempt = 0; attempt < 50; attempt += 1) {
+    const base = 12_000 + Math.floor(Math.random() * 18_000);
+    const ports = [0, 10, 20].flatMap((block) => [0, 1, 2, 3, 4].map((offset) => base + block + offset));
+    const free = await Promise.all(ports.map(isFree));
+    if (free.every(Boolean)) return base;
+  }
+  throw new Error('no range of free ports was found');
+};
+
+export interface ClusterOptions {
+  readonly servers?: number;
+  /** Settings put into every server.yaml. */
+  readonly settings?: Record<string, unknown>;
+}
+
+export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Asks again and again until it holds. */
+export const eventually = async (
+  what: string,
+  holds: () => Promise<boolean>,
+  withinMs = 20_000,
+): Promise<void> => {
+  const endMs = performance.now() + withinMs;
+  for (;;) {
+    if (await holds()) return;
+    if (performance.now() > endMs) throw new Error(`${what}: not within ${withinMs} ms`);
+    await sleep(25);
+  }
+};
+
+export class ProcessCluster {
+  readonly directory: string;
+  readonly port: number;
+  readonly ids: readonly number[];
+  readonly #children = new Map<number, ChildProcess>();
+  readonly #clients: Client[] = [];
+
+  private constructor(directory: string, port: number, servers: number) {
+    this.directory = directory;
+    this.port = port;
+    this.ids = Array.from({ length: servers }, (_, index) => index + 1);
+  }
+
+  /** Made, but not started. */
+  static async create(options: ClusterOptions = {}): Promise<ProcessCluster> {
+    const servers = options.servers ?? 3;
+    const directory = mkdtempSync(join(tmpdir(), 'futurestore-test-'));
+    const port = await freeBasePort();
+    const cluster = new ProcessCluster(directory, port, servers);
+    const made = await run([
+      'init',
+      join(directory, 'cluster'),
+      '--servers',
+      `${servers}`,
+      '--port',
+      `${port}`,
+    ]);
+    if (made.code !== 0) throw new Error(`init failed: ${made.stderr}`);
+    for (const id of cluster.ids) {
+      const file = cluster.configuration(id);
+      writeFileSync(
+        file,
+        stringify({ ...(parse(readFileSync(file, 'utf8')) as object), ...options.settings }),
+      );
+    }
+    return cluster;
+  }
+
+  static async start(options: ClusterOptions = {}): Promise<ProcessCluster> {
+    const cluster = await ProcessCluster.create(options);
+    try {
+      for (const id of cluster.ids) cluster.startServer(id);
+      await cluster.ready();
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
+    return cluster;
+  }
+
+  path(...parts: string[]): string {
+    return join(this.directory, 'cluster', ...parts);
+  }
+
+  configuration(id: number): string {
+    return this.path(`server-${id}`, 'server.yaml');
+  }
+
+  log(id: number): string {
+    const file = this.path(`server-${id}`, 'test.log');
+    return existsSync(file) ? readFileSync(file, 'utf8') : '';
+  }
+
+  startServer(id: number): ChildProcess {
+    const log = openSync(this.path(`server-${id}`, 'test.log'), 'a');
+    const child = spawn(process.execPath, [command, 'server', '--config', this.configuration(id)], {
+      stdio: ['ignore', log, log],
+    });
+    this.#children.set(id, child);
+    child.once('exit', () => {
+      if (this.#children.get(id) === child) this.#children.delete(id);
+    });
+    return child;
+  }
+
+  isRunning(id: number): boolean {
+    return this.#children.has(id);
+  }
+
+  /** Sends a signal and waits for the end; gives the exit code. */
+  async signal(id: number, signal: 'SIGKILL' | 'SIGTERM'): Promise<number | null> {
+    const child = this.#children.get(id);
+    if (!child) return null;
+    const ended = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+    child.kill(signal);
+    return await ended;
+  }
+
+  kill(id: number): Promise<number | null> {
+    return this.signal(id, 'SIGKILL');
+  }
+
+  async adminGet(id: number, path: string): Promise<{ status: number; text: string } | undefined> {
+    try {
+      const response = await fetch(`http://127.0.0.1:${this.port + 20 + id - 1}${path}`);
+      return { status: response.status, text: await response.text() };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A gauge or counter of a server; undefined: it is not to be had. */
+  async metric(id: number, name: string): Promise<number | undefined> {
+    const text = (await this.adminGet(id, '/metrics'))?.text ?? '';
+    const line = text
+      .split('\n')
+      .find((candidate) => candidate.startsWith(`${name} `) || candidate.startsWith(`${name}{`));
+    return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(' ') + 1));
+  }
+
+  async ready(ids: readonly number[] = this.ids): Promise<void> {
+    await eventually(`servers ${ids.join(', ')} are ready (in ${this.directory})`, async () => {
+      const answers = await Promise.all(ids.map((id) => this.adminGet(id, '/readyz')));
+      return answers.every((answer) => answer?.status === 200);
+    });
+  }
+
+  async leader(): Promise<number | undefined> {
+    for (const id of this.ids) {
+      if (this.isRunning(id) && (await this.metric(id, 'futurestore_is_leader')) === 1) return id;
+    }
+    return undefined;
+  }
+
+  async someLeader(): Promise<number> {
+    let found: number | undefined;
+    await eventually('there is a leader', async () => {
+      found = await this.leader();
+      return found !== undefined;
+    });
+    return found as number;
+  }
+
+  /** A client of the cluster's administrator, or of an agent; of all servers, or of one. */
+  async connect(options: { readonly profile?: string; readonly server?: number } = {}): Promise<Client> {
+    const profile = loadProfile(options.profile ?? this.path('admin.yaml'));
+    const endpoints =
+      options.server === undefined
+        ? profile.endpoints
+        : [`wss://127.0.0.1:${this.port + options.server - 1}`];
+    const client = connect({ ...profile, endpoints });
+    this.#clients.push(client);
+    return client;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#clients.map((client) => client.close().catch(() => {})));
+    await Promise.all([...this.#children.keys()].map((id) => this.kill(id)));
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,186 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { listCluster } from './support/cluster.ts';
+import type { ScriptedCluster } from './support/cluster.ts';
+import type { ListMachine } from './support/machine.ts';
+
+type Cluster = ScriptedCluster<ListMachine>;
+
+const actions = [
+  'tick',
+  'tick_all',
+  'deliver',
+  'deliver_some',
+  'deliver_late',
+  'lose',
+  'duplicate',
+  'propose',
+  'read',
+  'read',
+  'complete_write',
+  'slow_disk',
+  'fast_disk',
+  'crash',
+  'restart',
+  'cut',
+  'heal',
+  'transfer',
+  'campaign',
+  'compact',
+  'unreachable',
+  'settle',
+  'run',
+] as const;
+
+interface Action {
+  readonly kind: (typeof actions)[number];
+  readonly member: number;
+  readonly amount: number;
+}
+
+interface Tokens {
+  readonly reads: Map<number, number>;
+  proposals: number;
+}
+
+/** Moves the packets, one way or another. */
+const actOnNetwork = (cluster: Cluster, { kind, member, amount }: Action): boolean => {
+  const packets = cluster.packets.length;
+  switch (kind) {
+    case 'deliver':
+      cluster.deliver();
+      return true;
+    case 'deliver_some':
+      for (let i = 0; i < amount % 8; i += 1) cluster.deliver();
+      return true;
+    case 'deliver_late':
+      if (packets > 0) cluster.deliver(amount % packets);
+      return true;
+    case 'lose':
+      if (packets > 0) cluster.lose(amount % packets);
+      return true;
+    case 'duplicate': {
+      const packet = cluster.packets[amount % Math.max(packets, 1)];
+      if (packet !== undefined && packet.state === undefined) cluster.packets.push(packet);
+      return true;
+    }
+    case 'cut':
+      cluster.cut(member, cluster.ids[amount % cluster.ids.length] ?? member);
+      return true;
+    case 'heal':
+      cluster.heal();
+      return true;
+    case 'settle':
+      cluster.settle();
+      return true;
+    default:
+      return false;
+  }
+};
+
+/** Needs a member that is up. */
+const actOnMember = (cluster: Cluster, tokens: Tokens, { kind, member, amount }: Action): void => {
+  switch (kind) {
+    case 'tick':
+      return cluster.tick(member, 1 + (amount % 12));
+    case 'propose': {
+      const leader = cluster.leader();
+      tokens.proposals += 1;
+      cluster.propose(amount % 3 > 0 && leader !== undefined ? leader : member, `p${tokens.proposals}`);
+      return;
+    }
+    case 'read':
+      tokens.reads.set(cluster.read(member), member);
+      return;
+    case 'complete_write':
+      return cluster.completeWrites(member, 1 + (amount % 2));
+    case 'slow_disk':
+      cluster.disk(member).automatic = false;
+      return;
+    case 'fast_disk':
+      cluster.disk(member).automatic = true;
+      return;
+    case 'crash':
+      cluster.crash(member, amount % 3);
+      for (const [token, reader] of tokens.reads) if (reader === member) tokens.reads.delete(token);
+      return;
+    case 'transfer': {
+      const target = cluster.ids[amount % cluster.ids.length];
+      if (target !== undefined) cluster.step(member, { kind: 'transfer_leader', target });
+      return;
+    }
+    case 'campaign':
+      if (amount % 4 === 0) cluster.step(member, { kind: 'campaign' });
+      return;
+    case 'compact': {
+      const { applied, firstIndex } = cluster.status(member);
+      if (applied >= firstIndex) cluster.compact(member, applied - (amount % (applied - firstIndex + 1)));
+      return;
+    }
+    case 'unreachable': {
+      const peer = cluster.ids[amount % cluster.ids.length];
+      if (peer !== undefined) cluster.step(member, { kind: 'unreachable', peer });
+      return;
+    }
+    default:
+  }
+};
+
+const act = (cluster: Cluster, tokens: Tokens, action: Action): void => {
+  const { kind, member } = action;
+  if (actOnNetwork(cluster, action)) return;
+  if (kind === 'tick_all') for (const id of cluster.aliveIds) cluster.tick(id);
+  else if (kind === 'run') cluster.run(1 + (action.amount % 25));
+  else if (cluster.isUp(member)) actOnMember(cluster, tokens, action);
+  else if (kind === 'restart') cluster.restart(member);
+};
+
+const script = fc.record({
+  voters: fc.integer({ min: 1, max: 5 }),
+  learners: fc.integer({ min: 0, max: 1 }),
+  seed: fc.nat(),
+  steps: fc.array(
+    fc.record({ kind: fc.constantFrom(...actions), choice: fc.nat(100), amount: fc.nat(1000) }),
+    {
+      maxLength: 150,
+      size: 'max',
+    },
+  ),
+});
+
+const runs = Number(process.env['RAFT_RANDOM_RUNS'] ?? 300);
+const seed = Number(process.env['RAFT_RANDOM_SEED'] ?? 20_261_122);
+
+describe('random scripts', () => {
+  test('stay safe under any faults, and converge when these end', { timeout: 600_000 }, () => {
+    fc.assert(
+      fc.property(script, ({ voters, learners, seed: clusterSeed, steps }) => {
+        const tuning = {
+          inflightMessagesMax: 3,
+          appendBytesMax: 6,
+          uncommittedBytesMax: 60,
+          applyBytesMax: 8,
+        };
+        const cluster = listCluster(voters, { learners, seed: clusterSeed, tuning });
+        const tokens: Tokens = { reads: new Map(), proposals: 0 };
+        cluster.run(25);
+        for (const { kind, choice, amount } of steps) {
+          act(cluster, tokens, { kind, amount, member: 1 + (choice % (voters + learners)) });
+        }
+        cluster.convergeOrFail();
+
+        const leader = cluster.leader() ?? 0;
+        const proposal = cluster.propose(leader, 'last');
+        const read = cluster.read(leader);
+        cluster.settle();
+        cluster.run(12);
+        expect(cluster.dropped.get(proposal)).toBeUndefined();
+        for (const id of cluster.ids) expect(cluster.machine(id).items.at(-1)).toBe('last');
+        expect(cluster.reads.get(read)?.kind).toBe('index');
+        // Every read of a member that did not crash since has ended, one way or the other.
+        for (const token of tokens.reads.keys()) expect(cluster.reads.has(token)).toBe(true);
+      }),
+      { numRuns: runs, seed, endOnFailure: false },
+    );
+  });
+});

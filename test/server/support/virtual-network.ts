@@ -1,0 +1,84 @@
+import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from '../../../src/peers/index.ts';
+import type { MemberId, Term } from '../../../src/raft/index.ts';
+import type { VirtualTime } from './virtual-time.ts';
+
+/** Links between servers in one process: reliable and ordered like TCP, cut and mended by the test. */
+export class VirtualNetwork {
+  readonly #time: VirtualTime;
+  readonly #events = new Map<number, PeerEvents>();
+  readonly #cut = new Set<string>();
+  delayMs = 1;
+  snapshotsSent = 0;
+
+  constructor(time: VirtualTime) {
+    this.#time = time;
+  }
+
+  #open(from: number, to: number): boolean {
+    return this.#events.has(from) && this.#events.has(to) && !this.#cut.has(`${from}>${to}`);
+  }
+
+  /** Nothing from `from` reaches `to`. */
+  cut(from: number, to: number): void {
+    this.#cut.add(`${from}>${to}`);
+    this.#events.get(from)?.disconnected(to as MemberId);
+  }
+
+  isolate(member: number, others: readonly number[]): void {
+    for (const other of others) {
+      if (other === member) continue;
+      this.cut(member, other);
+      this.cut(other, member);
+    }
+  }
+
+  heal(): void {
+    const mended = [...this.#cut];
+    this.#cut.clear();
+    for (const link of mended) {
+      const [from, to] = link.split('>').map(Number) as [number, number];
+      if (this.#open(from, to)) this.#events.get(from)?.connected(to as MemberId);
+    }
+  }
+
+  /** The process is gone. */
+  crash(member: number): void {
+    this.#events.delete(member);
+    for (const [other, events] of this.#events) if (other !== member) events.disconnected(member as MemberId);
+  }
+
+  transport(self: number): PeerTransport {
+    return {
+      start: async (events: PeerEvents) => {
+        this.#events.set(self, events);
+        for (const [other, theirs] of this.#events) {
+          if (other === self) continue;
+          if (this.#open(self, other)) events.connected(other as MemberId);
+          if (this.#open(other, self)) theirs.connected(self as MemberId);
+        }
+      },
+      send: (to: MemberId, batch: PeerBatch) => {
+        if (!this.#open(self, to)) return false;
+        const receiver = this.#events.get(to);
+        this.#time.after(this.delayMs, () => {
+          // A batch under way is lost with its link or receiver.
+          if (this.#open(self, to) && this.#events.get(to) === receiver)
+            receiver?.received(self as MemberId, 1, batch);
+        });
+        return true;
+      },
+      sendSnapshot: async (to: MemberId, term: Term, source: SnapshotSource) => {
+        for (;;) {
+          const part = await source.next();
+          if (!part) break;
+          if (!this.#open(self, to)) throw new Error('the link is cut');
+          await this.#events.get(to)?.snapshotPart(self as MemberId, { term, point: source.point, part });
+        }
+        this.snapshotsSent += 1;
+      },
+      close: async () => {
+        this.#events.delete(self);
+      },
+    };
+  }
+}

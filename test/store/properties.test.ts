@@ -1,0 +1,238 @@
+import * as fc from 'fast-check';
+import { expect, test, vi } from 'vitest';
+import type { Change } from '../../src/protocol/index.ts';
+import {
+  Store,
+  decodeLogEntry,
+  encodeLogEntry,
+  type Command,
+  type CommandResult,
+  type LogEntry,
+} from '../../src/store/index.ts';
+import { command, pattern, sessionId, alice, bob } from './support/cluster-of-one.ts';
+import { Leader, history, smallWorld, type Turn } from './support/histories.ts';
+import { Model } from './support/model.ts';
+
+vi.setConfig({ testTimeout: 60_000 });
+
+const everything = pattern('**');
+/** More of them find rarer things: STORE_RUNS=2000. */
+const runs = { numRuns: Number(process.env['STORE_RUNS'] ?? 60) };
+
+/** Sessions to begin with: most of what follows is about writes. */
+const beginning: LogEntry = {
+  timeMs: 1000,
+  commands: [1, 2, 3].map((number) =>
+    command({
+      kind: 'session_open',
+      session: sessionId(number),
+      principal: number % 2 === 0 ? bob : alice,
+      graceMs: 60,
+      resume: false,
+      connection: 1,
+    }),
+  ),
+};
+
+/** Applies a history; `applied` is told of every entry. Gives the log. */
+const play = (
+  store: Store,
+  turns: readonly Turn[],
+  applied: (entry: LogEntry, results: readonly CommandResult[], changes: readonly Change[]) => void = () =>
+    undefined,
+): Uint8Array[] => {
+  const leader = new Leader();
+  const log: Uint8Array[] = [];
+  const apply = (entry: LogEntry): void => {
+    log.push(encodeLogEntry(entry));
+    const outcome = store.apply(decodeLogEntry(encodeLogEntry(entry)), log.length);
+    applied(entry, outcome.results, outcome.changes);
+  };
+  apply(beginning);
+  for (const turn of turns) apply(leader.entry(turn, store));
+  return log;
+};
+
+const short = (result: CommandResult): unknown => {
+  if (result.kind === 'done') return 'done';
+  if (result.kind === 'written') return result.result;
+  const { code, operation } = result.failure;
+  return operation === undefined ? code : `${code}@${operation}`;
+};
+
+const changesOf = (store: Store, revision: number, limit: number, visitMax: number): string[] => {
+  const seen: string[] = [];
+  for (let from = revision; from < store.revision;) {
+    const page = store.changesAfter({
+      revision: from,
+      patterns: [everything],
+      limit,
+      bytesMax: 1e6,
+      visitMax,
+    });
+    expect(page.upTo).toBeGreaterThan(from);
+    for (const change of page.changes) {
+      expect(change.revision).toBeGreaterThan(from);
+      expect(change.revision).toBeLessThanOrEqual(page.upTo);
+      seen.push(`${change.kind === 'deleted' ? '-' : ''}${change.key}@${change.revision}`);
+    }
+    from = page.upTo;
+  }
+  return seen;
+};
+
+const futuresOf = (store: Store): unknown[] =>
+  store
+    .list({ pattern: everything, after: '', limit: 1000, bytesMax: 1e6, values: false, nowMs: 0 })
+    .futures.map(({ key }) => {
+      const { value, rejection, ...rest } = store.get(key) ?? { value: undefined, rejection: undefined };
+      return {
+        ...rest,
+        ...(value && { value: String(value) }),
+        ...(rejection && { rejection: rejection.code }),
+      };
+    });
+
+test('the store does what the model does: results, futures, changes from any revision in any pages', () => {
+  let settled = 0;
+  fc.assert(
+    fc.property(
+      history,
+      fc.integer({ min: 1, max: 4 }),
+      fc.integer({ min: 1, max: 4 }),
+      (turns, limit, visitMax) => {
+        const store = new Store(smallWorld);
+        const model = new Model(smallWorld);
+        play(store, turns, (entry, results) => {
+          expect(results.map(short)).toEqual(model.apply(entry));
+          expect(store.revision).toBe(model.s.revision);
+          expect(store.timeMs).toBe(model.s.timeMs);
+          expect(store.forgottenUpTo).toBe(model.s.forgottenUpTo);
+          expect(store.sessions).toBe(Object.keys(model.s.sessions).length);
+          expect(store.tombstones).toBe(Object.keys(model.s.deleted).length);
+          settled += results.filter(({ kind }) => kind === 'written').length;
+        });
+        const futures = Object.entries(model.s.futures).sort(([a], [b]) => (a < b ? -1 : 1));
+        expect(futuresOf(store)).toEqual(
+          futures.map(([key, { tied: _tied, ...future }]) => ({ key, ...future })),
+        );
+        for (let revision = 0; revision <= store.revision; revision += 3) {
+          expect(changesOf(store, revision, limit, visitMax).sort()).toEqual(
+            model.changesAfter(revision).sort(),
+          );
+        }
+      },
+    ),
+    runs,
+  );
+  // The histories are worth something only if much in them succeeds.
+  expect(settled).toBeGreaterThan(runs.numRuns * 12);
+});
+
+test('apply is a function of the log: two stores that apply the same have the same bytes, whoever leads', () => {
+  fc.assert(
+    fc.property(history, (turns) => {
+      const leader = new Store(smallWorld);
+      const log = play(leader, turns);
+      const follower = new Store(smallWorld);
+      for (const [at, entry] of log.entries()) follower.apply(decodeLogEntry(entry), at + 1);
+      expect(follower.digest()).toBe(leader.digest());
+    }),
+    runs,
+  );
+});
+
+test('a snapshot and the rest of the log are the whole log, wherever it is taken', () => {
+  fc.assert(
+    fc.property(history, fc.nat(), (turns, cut) => {
+      const whole = new Store(smallWorld);
+      const disk = new Map<string, Uint8Array>();
+      const outcomes: unknown[] = [];
+      const at = 1 + (cut % turns.length);
+      let entries = 0;
+      const log = play(whole, turns, (_, results, changes) => {
+        outcomes.push({
+          results,
+          changes: [...changes].sort((a, b) => a.revision - b.revision || (a.key < b.key ? -1 : 1)),
+        });
+        // The disk is written now and then, and at the cut.
+        if (++entries > at || (entries !== at && entries % 3 !== 0)) return;
+        for (const { key, value } of whole.takeStateWrites()) {
+          if (value === undefined) disk.delete(key);
+          else disk.set(key, value);
+        }
+      });
+      const loaded = new Store(smallWorld);
+      for (const [key, value] of disk) loaded.load([{ key, value }]);
+      loaded.finishLoad();
+      for (const [number, entry] of log.entries()) {
+        if (number < at) continue;
+        const { results, changes } = loaded.apply(decodeLogEntry(entry), number + 1);
+        const sorted = [...changes].sort((a, b) => a.revision - b.revision || (a.key < b.key ? -1 : 1));
+        expect({ results, changes: sorted }).toEqual(outcomes[number]);
+      }
+      expect(loaded.digest()).toBe(whole.digest());
+      whole.resetDue();
+      const due = (store: Store) => {
+        const { futures, sessions } = store.due(1e9, 1000);
+        return [...futures.map(({ key }) => key), ...sessions.map(({ session }) => session)].sort();
+      };
+      expect(due(loaded)).toEqual(due(whole));
+    }),
+    runs,
+  );
+});
+
+test('a future is settled at most once in a generation, and generations only grow, also after deletion', () => {
+  fc.assert(
+    fc.property(history, (turns) => {
+      const outcomes = new Map<string, string>();
+      const latest = new Map<string, number>();
+      let revision = 0;
+      play(new Store(smallWorld), turns, (_, _results, changes) => {
+        for (const change of changes) {
+          expect(change.revision).toBeGreaterThanOrEqual(revision);
+          revision = change.revision;
+          if (change.kind === 'deleted') {
+            // What comes after it must be another generation.
+            latest.set(change.key, (latest.get(change.key) ?? 0) + 0.5);
+            continue;
+          }
+          const { key, generation, state, value, rejection } = change.future;
+          expect(generation).toBeGreaterThanOrEqual(latest.get(key) ?? 0);
+          latest.set(key, generation);
+          const name = `${key}#${generation}`;
+          const before = outcomes.get(name);
+          const outcome = `${state} ${value === undefined ? '' : String(value)} ${rejection?.code ?? ''}`;
+          if (state === 'pending') expect(before).toBeUndefined();
+          else if (state === 'expired') expect(before).toMatch(/^(resolved|rejected)/);
+          else if (before !== undefined) expect(outcome).toBe(before);
+          if (state !== 'pending') outcomes.set(name, outcome);
+        }
+      });
+    }),
+    runs,
+  );
+});
+
+test('sending every write twice changes nothing but answers it twice', () => {
+  fc.assert(
+    fc.property(history, (turns) => {
+      const once = new Store(smallWorld);
+      const twice = new Store(smallWorld);
+      const log = play(once, turns);
+      for (const [at, bytes] of log.entries()) {
+        const entry = decodeLogEntry(bytes);
+        const commands = entry.commands.flatMap((one): Command[] =>
+          one.kind === 'write' ? [one, one] : [one],
+        );
+        const { results } = twice.apply({ timeMs: entry.timeMs, commands }, at + 1);
+        for (const [number, one] of commands.entries()) {
+          if (one === commands[number + 1]) expect(results[number]).toEqual(results[number + 1]);
+        }
+      }
+      expect(twice.digest()).toBe(once.digest());
+    }),
+    runs,
+  );
+});
