@@ -6,6 +6,6 @@
  * never to name a key or a value.
  */
 export { createMetrics } from './metrics.ts';
-export type { Metrics, ServerGauges } from './metrics.ts';
+export type { Metrics } from './metrics.ts';
 export { createAdminServer } from './server.ts';
-export type { AdminServer, AdminServerOptions } from './server.ts';
+export type { AdminServer } from './server.ts';

@@ -4,7 +4,7 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
 import { closeCodes } from '../protocol/index.ts';
 
 /** Read at every scrape. */
-export interface ServerGauges {
+interface ServerGauges {
   readonly hasLeader: boolean;
   readonly isLeader: boolean;
   readonly term: number;

@@ -4,7 +4,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
 
-export interface AdminServerOptions {
+interface AdminServerOptions {
   /** Port 0: any free one. Nobody is asked who they are, so the host should be a loopback address. */
   readonly listen: { readonly host: string; readonly port: number };
   /** Whether agents can be served now; reasons why not, each one line. */

@@ -40,7 +40,7 @@ export const endings: Readonly<Record<ErrorCode, Ending>> = {
   NOT_FOUND: end(exitCodes.noValue),
   NO_VALUE: end(exitCodes.noValue),
   ALREADY_SETTLED: end(exitCodes.conflict, 'replace the value with --supersede'),
-  PRECONDITION_FAILED: end(exitCodes.conflict, 'read the key and decide anew'),
+  PRECONDITION_FAILED: end(exitCodes.conflict),
   FUTURE_REJECTED: end(exitCodes.rejected),
   SESSION_EXPIRED: end(exitCodes.other, 'run the command again'),
   STALE_REQUEST: end(exitCodes.other, 'run the command again'),

@@ -12,8 +12,11 @@ import type { Welcome } from '../protocol/index.ts';
 export type LinkId = number;
 
 export type Problem = {
-  /** fatal: told not to come back. refused: by this endpoint, for who we are or what it is; others may differ. */
-  readonly verdict: 'retry' | 'refused' | 'fatal';
+  /**
+   * fatal: told not to come back. refused: by this endpoint, for who we are or what it is; others may differ.
+   * suspected: perhaps refused, perhaps only overloaded.
+   */
+  readonly verdict: 'retry' | 'suspected' | 'refused' | 'fatal';
   readonly error: FuturestoreError;
 };
 
@@ -23,6 +26,8 @@ interface Tries {
   readonly attempt: number;
   /** Endpoints that refused us in their last try. When all have, more tries are futile. */
   readonly refusedBy: readonly string[];
+  /** A server has welcomed us before, so a suspected refusal is none. */
+  readonly known: boolean;
 }
 
 interface Dialing {
@@ -107,7 +112,10 @@ export interface World {
 /** A connection that lasted this long was a good one: the next trouble starts with short waits again. */
 const stableAfterMs = 10_000;
 
-const noTries: Tries = { attempt: 0, refusedBy: [] };
+const noTries: Tries = { attempt: 0, refusedBy: [], known: false };
+
+/** So many failed tries, about a second, before a suspicion that all endpoints gave counts: overload passes. */
+const suspectedAttemptsMin = 5;
 
 export function initialTransition(world: World): Transition {
   return dial(noTries, world);
@@ -173,10 +181,12 @@ function dial(
 
 function pause(dialing: Dialing, problem: Problem, world: World): Pausing {
   const others = dialing.tries.refusedBy.filter((endpoint) => endpoint !== dialing.endpoint);
-  const refusedBy = problem.verdict === 'refused' ? [...others, dialing.endpoint] : others;
-  const attempt = dialing.tries.attempt + 1;
-  const retryAtMs = world.nowMs + world.backoffMs(dialing.tries.attempt);
-  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy } };
+  const { attempt: before, known } = dialing.tries;
+  const refuses = problem.verdict === 'refused' || (problem.verdict === 'suspected' && !known);
+  const refusedBy = refuses ? [...others, dialing.endpoint] : others;
+  const attempt = before + 1;
+  const retryAtMs = world.nowMs + world.backoffMs(before);
+  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy, known } };
 }
 
 const noWelcome = (dialing: Dialing, world: World): Problem => ({
@@ -195,7 +205,8 @@ function dialingFailed(
 ): Transition {
   if (problem.verdict === 'fatal') return closed(problem.error, effects);
   const next = pause(state, problem, world);
-  if (next.tries.refusedBy.length >= world.endpointCount) return closed(problem.error, effects);
+  const sure = problem.verdict !== 'suspected' || next.tries.attempt >= suspectedAttemptsMin;
+  if (sure && next.tries.refusedBy.length >= world.endpointCount) return closed(problem.error, effects);
   return { state: next, effects: [...effects, { kind: 'orphan' }] };
 }
 
@@ -247,7 +258,7 @@ function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Tra
 function established(state: Established, problem: Problem, world: World): Pausing {
   const attempt = world.nowMs - state.sinceMs >= stableAfterMs ? 0 : state.tries.attempt;
   const retryAtMs = world.nowMs + world.backoffMs(attempt);
-  const tries = { attempt: attempt + 1, refusedBy: [] };
+  const tries = { attempt: attempt + 1, refusedBy: [], known: true };
   return { kind: 'waiting', retryAtMs, lastError: problem.error, tries };
 }
 
@@ -277,7 +288,7 @@ function whileConnected(
         kind: 'waiting',
         retryAtMs: world.nowMs + world.spreadMs(event.graceMs),
         lastError: new FuturestoreError('UNAVAILABLE', `${state.endpoint} is going away`),
-        tries: noTries,
+        tries: { ...noTries, known: true },
       };
       return { state: { ...state, kind: 'moving', next }, effects: [] };
     }

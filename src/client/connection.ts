@@ -352,6 +352,11 @@ function problemOfFailure(endpoint: string, failure: SocketFailure): Problem {
       const advice = `the server does not accept this client's certificate; check that "cert" and "key" were issued by the CA that the servers trust for agents, and have not expired`;
       return { verdict: 'refused', error: new FuturestoreError('UNAUTHENTICATED', `${said}: ${advice}`) };
     }
+    case 'dropped': {
+      const advice =
+        'the server hung up right after the TLS handshake; most likely it does not accept this client\'s certificate: check that "cert" and "key" were issued by the CA that the servers trust for agents, and have not expired';
+      return { verdict: 'suspected', error: new FuturestoreError('UNAUTHENTICATED', `${said}: ${advice}`) };
+    }
     case 'server_untrusted': {
       const advice = `the server's certificate is not accepted; check that "ca" is the CA of the servers and that the endpoint's host name is in the certificate`;
       return { verdict: 'refused', error: new FuturestoreError('UNAUTHENTICATED', `${said}: ${advice}`) };

@@ -509,7 +509,8 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       const count = this.#options.endpoints.length;
       const servers = count === 1 ? 'the server could not' : `no server of ${String(count)} could`;
       const why = state.kind === 'waiting' ? `: ${state.lastError.message}` : '';
-      return new FuturestoreError('UNAVAILABLE', `${servers} be reached${after}${why}`);
+      const code = state.kind === 'waiting' ? state.lastError.code : 'UNAVAILABLE';
+      return new FuturestoreError(code, `${servers} be reached${after}${why}`);
     }
     const what = `${describe(content)} was not answered${after}`;
     if (lastFailure?.code === 'UNAVAILABLE') {

@@ -8,6 +8,8 @@ export interface SocketFailure {
     | 'unreachable'
     /** The server does not accept our certificate. */
     | 'identity_refused'
+    /** It hung up between the TLS handshake and its first answer, as Node's servers do for a certificate they refuse. */
+    | 'dropped'
     /** We do not accept the server's certificate. */
     | 'server_untrusted'
     /** What answers does not speak this protocol. */

@@ -79,8 +79,9 @@ class NodeEnvironment implements ClientEnvironment {
   }
 
   openSocket(endpoint: string, handlers: SocketHandlers): ClientSocket {
+    const progress: Progress = { secured: false };
     const socket = new WebSocket(endpoint, [this.codec.subprotocol], {
-      createConnection: () => this.#openTls(endpoint),
+      createConnection: () => this.#openTls(endpoint, progress),
       perMessageDeflate: false,
       followRedirects: false,
       handshakeTimeout: this.#handshakeTimeoutMs,
@@ -89,10 +90,10 @@ class NodeEnvironment implements ClientEnvironment {
       // Masking guards proxies that do not see into TLS anyway; zeros nearly halve its cost.
       generateMask: zeroMask,
     });
-    return new NodeSocket(socket, handlers);
+    return new NodeSocket(socket, handlers, progress);
   }
 
-  #openTls(endpoint: string): TLSSocket {
+  #openTls(endpoint: string, progress: Progress): TLSSocket {
     const url = new URL(endpoint);
     const host = url.hostname.replace(/^\[|\]$/g, '');
     const session = this.#tickets.get(endpoint);
@@ -104,6 +105,9 @@ class NodeEnvironment implements ClientEnvironment {
       secureContext: this.#secureContext,
       rejectUnauthorized: true,
       ...(session === undefined ? {} : { session }),
+    });
+    socket.once('secureConnect', () => {
+      progress.secured = true;
     });
     socket.on('session', (ticket: Buffer) => {
       this.#tickets.set(endpoint, ticket);
@@ -140,6 +144,12 @@ const zeroMask = (mask: Buffer): void => {
   mask.fill(0);
 };
 
+/** How far a socket has come. */
+interface Progress {
+  /** The TLS handshake is done, as this side sees it: with TLS 1.3 the server may still refuse our certificate. */
+  secured: boolean;
+}
+
 class NodeSocket implements ClientSocket {
   readonly #socket: WebSocket;
   readonly #handlers: SocketHandlers;
@@ -152,10 +162,12 @@ class NodeSocket implements ClientSocket {
     this.#handlers.onDrain();
   };
 
-  constructor(socket: WebSocket, handlers: SocketHandlers) {
+  constructor(socket: WebSocket, handlers: SocketHandlers, progress: Progress) {
     this.#socket = socket;
     this.#handlers = handlers;
+    let opened = false;
     socket.on('open', () => {
+      opened = true;
       handlers.onOpen();
     });
     socket.on('message', (data, binary) => {
@@ -171,7 +183,7 @@ class NodeSocket implements ClientSocket {
       socket.terminate();
     });
     socket.on('error', (error) => {
-      this.#failure ??= failureOf(error);
+      this.#failure ??= failureOf(error, progress.secured && !opened);
     });
     socket.on('close', (code, reason) => {
       clearTimeout(this.#closeTimer);
@@ -244,7 +256,7 @@ const serverUntrustedCodes: ReadonlySet<string> = new Set([
   'ERR_TLS_CERT_ALTNAME_INVALID',
 ]);
 
-function failureOf(error: Error): SocketFailure {
+function failureOf(error: Error, unanswered: boolean): SocketFailure {
   const code = 'code' in error ? String(error.code) : '';
   const text = error.message === '' ? code : error.message;
   if (identityRefusedCodes.has(code)) return { kind: 'identity_refused', text: code };
@@ -252,6 +264,7 @@ function failureOf(error: Error): SocketFailure {
   if (code === 'ERR_SSL_WRONG_VERSION_NUMBER' || code === 'HPE_INVALID_CONSTANT') {
     return { kind: 'not_futurestore', text: code };
   }
+  if (unanswered && (code === 'ECONNRESET' || code === 'EPIPE')) return { kind: 'dropped', text };
   return { kind: 'unreachable', text };
 }
 

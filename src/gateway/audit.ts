@@ -1,5 +1,6 @@
 /** The lines that say who was refused what. Never a value, and never so many that they are an attack of their own. */
 import type { Failure } from '../protocol/index.ts';
+import { LogBudget } from './log-budget.ts';
 import type { GatewaySetup } from './settings.ts';
 
 export interface AuditedRefusal {
@@ -10,40 +11,31 @@ export interface AuditedRefusal {
   readonly key?: string;
 }
 
+/** Of one connection. */
 export class Audit {
   readonly #setup: GatewaySetup;
   readonly #connection: number;
   readonly #principal: string;
-  #second = -1;
-  #lines = 0;
-  #suppressed = 0;
+  readonly #budget: LogBudget;
 
   constructor(setup: GatewaySetup, connection: number, principal: string) {
     this.#setup = setup;
     this.#connection = connection;
     this.#principal = principal;
+    this.#budget = new LogBudget(setup.limits.auditLinesPerSecondMax);
   }
 
-  refused(refusal: AuditedRefusal): void {
-    const second = Math.floor(this.#setup.clock.nowMs() / 1000);
-    if (second !== this.#second) {
-      this.tellSuppressed();
-      this.#second = second;
-      this.#lines = 0;
-    }
-    if (this.#lines >= this.#setup.limits.auditLinesPerSecondMax) {
-      this.#suppressed += 1;
-      return;
-    }
-    this.#lines += 1;
+  refused({ verb, key, failure }: AuditedRefusal): void {
+    if (!this.#budget.admits(this.#setup.clock.nowMs())) return;
+    this.tellSuppressed();
     this.#setup.logger.warn(
       {
         audit: 'refused',
         connection: this.#connection,
         principal: this.#principal,
-        verb: refusal.verb,
-        key: refusal.key,
-        code: refusal.failure.code,
+        verb,
+        key,
+        code: failure.code,
       },
       'a request was refused',
     );
@@ -51,16 +43,11 @@ export class Audit {
 
   /** To be called once more when the connection ends. */
   tellSuppressed(): void {
-    if (this.#suppressed === 0) return;
+    const suppressed = this.#budget.takeSuppressed();
+    if (suppressed === 0) return;
     this.#setup.logger.warn(
-      {
-        audit: 'refused',
-        connection: this.#connection,
-        principal: this.#principal,
-        suppressed: this.#suppressed,
-      },
+      { audit: 'refused', connection: this.#connection, principal: this.#principal, suppressed },
       'more requests were refused than are logged one by one',
     );
-    this.#suppressed = 0;
   }
 }

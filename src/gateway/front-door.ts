@@ -16,6 +16,7 @@ import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import { Realms } from './identity.ts';
 import type { Identity } from './identity.ts';
+import { LogBudget } from './log-budget.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
 
 /** One that may say hello now. */
@@ -49,6 +50,7 @@ export class FrontDoor {
   readonly #arrived: (arrival: Arrival) => void;
   /** Every open socket, from its TCP accept on. */
   readonly #sockets = new Set<Socket>();
+  readonly #logBudget: LogBudget;
   #closed = false;
 
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
@@ -57,6 +59,7 @@ export class FrontDoor {
     this.#realms = new Realms(options.realmCertificates);
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
+    this.#logBudget = new LogBudget(setup.limits.turnedAwayLinesPerSecondMax);
     const { limits } = setup;
     this.#server = createServer({
       cert: options.cert,
@@ -237,7 +240,12 @@ export class FrontDoor {
 
   #turnAway(stage: TurnedAwayStage, problem: string, remote: string | undefined): void {
     this.#setup.metrics.turnedAway(stage);
-    this.#setup.logger.info({ stage, problem, remote }, 'a socket was turned away');
+    if (!this.#logBudget.admits(this.#setup.clock.nowMs())) return;
+    const suppressed = this.#logBudget.takeSuppressed();
+    this.#setup.logger.info(
+      { stage, problem, remote, ...(suppressed > 0 && { suppressed }) },
+      'a socket was turned away',
+    );
   }
 }
 

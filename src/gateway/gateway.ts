@@ -33,6 +33,8 @@ export const createGateway = (options: GatewayOptions): AgentGateway => new Agen
 /** Deadlines are met to within it. */
 const tickMs = 1000;
 
+const drainReason = 'the server is shutting down: connect to another one';
+
 /** Drained connections are closed in steps of this, or of a hundredth of the grace. */
 const drainStepMs = 50;
 
@@ -52,6 +54,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** While the server delivers, notices wait for its end and go together. */
   #notices: GatewayNotice[] | undefined;
   #stopTicking: (() => void) | undefined;
+  #draining = false;
   #drained: (() => void) | undefined;
 
   constructor(options: GatewayOptions) {
@@ -88,10 +91,10 @@ class Agents implements AgentGateway, ConnectionOwner {
   }
 
   async drain(graceMs: number): Promise<void> {
+    this.#draining = true;
     this.#door.stopAccepting();
-    const reason = 'the server is shutting down: connect to another one';
-    for (const connection of this.#waiting) connection.close(closeCodes.draining, reason);
-    for (const connection of this.#connections.values()) connection.goaway(graceMs, reason);
+    for (const connection of this.#waiting) connection.close(closeCodes.draining, drainReason);
+    for (const connection of this.#connections.values()) connection.goaway(graceMs, drainReason);
     if (this.#connections.size === 0) return;
     const { clock } = this.#setup;
     const startedAtMs = clock.nowMs();
@@ -101,7 +104,7 @@ class Agents implements AgentGateway, ConnectionOwner {
       const stop = clock.every(stepMs, () => {
         const share = graceMs === 0 ? 1 : Math.min(1, (clock.nowMs() - startedAtMs) / graceMs);
         const mayStay = Math.floor(count * (1 - share));
-        this.#closeDownTo(mayStay, reason);
+        this.#closeDownTo(mayStay);
       });
       this.#drained = () => {
         stop();
@@ -165,6 +168,8 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#connections.set(id, connection);
     this.#waiting.add(connection);
     this.#roundOf(id).add(connection);
+    // It was in the middle of its handshake when the doors were closed.
+    if (this.#draining) connection.close(closeCodes.draining, drainReason);
   }
 
   #roundOf(id: ConnectionId): Set<AgentConnection> {
@@ -183,11 +188,11 @@ class Agents implements AgentGateway, ConnectionOwner {
       if (connection.greeted) connection.heartbeat(nowMs, wallMs);
   }
 
-  #closeDownTo(count: number, reason: string): void {
+  #closeDownTo(count: number): void {
     // Deleting from a Map while going through it is sound: every entry is still visited at most once.
     for (const connection of this.#connections.values()) {
       if (this.#connections.size <= count) return;
-      connection.close(closeCodes.draining, reason);
+      connection.close(closeCodes.draining, drainReason);
     }
   }
 }

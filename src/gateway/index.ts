@@ -13,12 +13,5 @@
 export { createGateway } from './gateway.ts';
 export type { AgentGateway } from './gateway.ts';
 export { parsePolicyFile } from './policy-file.ts';
-export { gatewayLimits, systemClock } from './settings.ts';
-export type {
-  GatewayClock,
-  GatewayLimits,
-  GatewayLogger,
-  GatewayMetrics,
-  GatewayOptions,
-  TurnedAwayStage,
-} from './settings.ts';
+export { gatewayLimits } from './settings.ts';
+export type { GatewayClock, GatewayLimits, GatewayMetrics, GatewayOptions } from './settings.ts';

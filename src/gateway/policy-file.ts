@@ -94,7 +94,8 @@ function describeIssue(issue: v.BaseIssue<unknown>): string {
     .map(({ key }) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`))
     .join('')
     .slice(1);
-  const name = String(steps.at(-1)?.key ?? '');
+  const last = steps.at(-1)?.key;
+  const name = typeof last === 'string' ? last : '';
   if (issue.type !== 'strict_object') return `${place}: ${describeValue(issue)}`;
   if (issue.expected === 'never') {
     const nearest = nearestName(name);

@@ -5,14 +5,14 @@ import type { Policies } from '../scopes/index.ts';
 import type { GatewayPort } from '../server/index.ts';
 
 /** Pino's loggers fit. */
-export interface GatewayLogger {
+interface GatewayLogger {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
 }
 
-export const silentLogger: GatewayLogger = { debug() {}, info() {}, warn() {}, error() {} };
+const silentLogger: GatewayLogger = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** What the gateway counts as it goes. */
 export interface GatewayMetrics {
@@ -37,7 +37,7 @@ export interface GatewayClock {
   every(intervalMs: number, callback: () => void): () => void;
 }
 
-export const systemClock: GatewayClock = {
+const systemClock: GatewayClock = {
   nowMs: () => performance.now(),
   wallMs: () => Date.now(),
   every: (intervalMs, callback) => {
@@ -75,6 +75,8 @@ export const gatewayLimits = {
   subscriptionsMax: limits.subscriptionsPerConnectionMax,
   /** Of each connection; what is above is only counted, so that nobody fills the disk by asking for what is forbidden. */
   auditLinesPerSecondMax: 20,
+  /** Likewise for sockets that nobody has answered for. */
+  turnedAwayLinesPerSecondMax: 50,
 };
 
 export type GatewayLimits = Readonly<Record<keyof typeof gatewayLimits, number>>;

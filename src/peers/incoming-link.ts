@@ -1,17 +1,20 @@
 import type { TLSSocket } from 'node:tls';
-import { FuturestoreError } from '../protocol/index.ts';
 import type { MemberId } from '../raft/index.ts';
 import { FrameAssembler, frameBytesMax, helloBytesMax } from './framing.ts';
 import { silentLogger } from './options.ts';
 import type { PeerMember, PeerTimes, LinkOptions } from './options.ts';
-import { decodeFrame, encodeFrame, peerProtocolVersion } from './peer-codec.ts';
+import {
+  decodeFrame,
+  encodeFrame,
+  isProtocolError,
+  peerProtocolVersion,
+  protocolError,
+} from './peer-codec.ts';
 import type { PeerFrame, PeerHello } from './peer-codec.ts';
 import type { PeerBatch, PeerEvents, SnapshotStreamPart } from './types.ts';
 
 /** How long a refused peer may take to read why. */
 const farewellMs = 1_000;
-
-const protocolError = (message: string): FuturestoreError => new FuturestoreError('PROTOCOL_ERROR', message);
 
 export interface IncomingLinkOwner {
   /** Called once, when the peer is let in: its earlier link of this kind is to be closed. */
@@ -87,6 +90,8 @@ export class IncomingLink {
         }
       }
     } catch (error) {
+      // What the server itself throws is a bug, and no peer's fault.
+      if (!isProtocolError(error)) throw error;
       this.#fail(error);
     }
   };

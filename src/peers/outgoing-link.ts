@@ -4,7 +4,7 @@ import { dial } from './dialing.ts';
 import { FrameAssembler, helloBytesMax } from './framing.ts';
 import { silentLogger } from './options.ts';
 import type { PeerMember, PeerTimes, LinkOptions } from './options.ts';
-import { decodeFrame, encodeBatch, encodeFrame } from './peer-codec.ts';
+import { decodeFrame, encodeBatch, encodeFrame, isProtocolError, protocolError } from './peer-codec.ts';
 import type { PeerBatch, PeerEvents } from './types.ts';
 
 /** What a peer that does not read may make this server hold. Beyond it batches are dropped, as raft allows. */
@@ -92,7 +92,9 @@ export class OutgoingLink {
         frames.push(chunk);
         for (let frame = frames.next(); frame !== undefined; frame = frames.next()) this.#received(frame);
       } catch (error) {
-        socket.destroy(error instanceof Error ? error : new Error(String(error)));
+        // What the server itself throws is a bug, and no peer's fault.
+        if (!isProtocolError(error)) throw error;
+        socket.destroy(error);
       }
     });
     socket.on('error', (error) => this.#report(error.message));
@@ -109,9 +111,10 @@ export class OutgoingLink {
     }
     if (frame.kind === 'hello_refused') {
       this.#options.onRefused?.(this.#peer.id, frame.reason);
-      throw new Error(`the peer refuses this server: ${frame.reason}`);
+      this.#socket?.destroy(new Error(`the peer refuses this server: ${frame.reason}`));
+      return;
     }
-    throw new Error(`the peer sent a frame of kind ${frame.kind} on a link on which it is to listen`);
+    throw protocolError(`the peer sent a frame of kind ${frame.kind} on a link on which it is to listen`);
   }
 
   #accepted(): void {
@@ -151,7 +154,7 @@ export class OutgoingLink {
     this.#socket = undefined;
     this.#up = false;
     if (!this.#closed) this.#connectLater();
-    if (wasUp) {
+    if (wasUp && !this.#closed) {
       this.#report('the link was closed');
       this.#events.disconnected(this.#peer.id);
     }

@@ -14,6 +14,12 @@ import { asWhole, raftFromMessage, raftToMessage } from './raft-messages.ts';
 import { strictReader } from './strict-reader.ts';
 import type { PeerBatch, PeerStatus, SnapshotStreamPart } from './types.ts';
 
+export const protocolError = (message: string, cause?: unknown): FuturestoreError =>
+  new FuturestoreError('PROTOCOL_ERROR', message, cause === undefined ? undefined : { cause });
+
+export const isProtocolError = (error: unknown): error is FuturestoreError =>
+  error instanceof FuturestoreError && error.code === 'PROTOCOL_ERROR';
+
 /** Of the protocol between servers; another one is refused at the hello. */
 export const peerProtocolVersion = 1;
 
@@ -228,12 +234,6 @@ export const decodeFrame = (bytes: Uint8Array): PeerFrame => {
     return frameFromMessage(messages.peer.PeerFrame.decode(strictReader(bytes)));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new FuturestoreError(
-      'PROTOCOL_ERROR',
-      `A frame of ${bytes.length} bytes from a peer is not valid: ${reason}.`,
-      {
-        cause: error,
-      },
-    );
+    throw protocolError(`A frame of ${bytes.length} bytes from a peer is not valid: ${reason}.`, error);
   }
 };

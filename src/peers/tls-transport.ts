@@ -5,8 +5,8 @@ import type { Server, TLSSocket } from 'node:tls';
 import { FuturestoreError } from '../protocol/index.ts';
 import type { MemberId, Term } from '../raft/index.ts';
 import { IncomingLink } from './incoming-link.ts';
-import { commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
-import type { PeerLogger, PeerMember, PeerTimes, TlsTransportOptions } from './options.ts';
+import { checkedOptions, commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
+import type { PeerLogger, PeerMember, PeerTimes, LinkOptions, TlsTransportOptions } from './options.ts';
 import { OutgoingLink } from './outgoing-link.ts';
 import { SnapshotSender } from './snapshot-sender.ts';
 import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from './types.ts';
@@ -20,7 +20,7 @@ export interface TlsTransport extends PeerTransport {
 }
 
 class TlsPeerTransport implements TlsTransport {
-  readonly #options: TlsTransportOptions;
+  readonly #options: LinkOptions;
   readonly #times: PeerTimes;
   readonly #logger: PeerLogger;
   readonly #byName = new Map<string, PeerMember>();
@@ -34,7 +34,7 @@ class TlsPeerTransport implements TlsTransport {
   #events: PeerEvents | undefined;
   #closed = false;
 
-  constructor(options: TlsTransportOptions) {
+  constructor(options: LinkOptions) {
     this.#options = options;
     this.#times = { ...defaultTimes, ...options.times };
     this.#logger = options.logger ?? silentLogger;
@@ -182,4 +182,4 @@ class TlsPeerTransport implements TlsTransport {
  * CONFIGURATION_INVALID for two members with one name; `start` for an address it cannot listen on.
  */
 export const createTlsTransport = (options: TlsTransportOptions): TlsTransport =>
-  new TlsPeerTransport(options);
+  new TlsPeerTransport(checkedOptions(options));

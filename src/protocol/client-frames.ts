@@ -10,6 +10,7 @@ import type {
   SubscriptionStart,
 } from './frames.ts';
 import {
+  given,
   incoming,
   incomingOptional,
   malformed,
@@ -154,7 +155,7 @@ export function receiveRequest(id: number, message: RequestMessage): Request | R
 }
 
 function bodyFromMessage(message: RequestMessage): RequestBody {
-  if (message.write != null) {
+  if (given(message.write)) {
     const { sequence, answeredBelow, operations } = message.write;
     return {
       kind: 'write',
@@ -163,28 +164,28 @@ function bodyFromMessage(message: RequestMessage): RequestBody {
       operations: operationsFromMessages(operations ?? []),
     };
   }
-  if (message.await != null) {
+  if (given(message.await)) {
     const alternatives = (message.await.alternatives ?? []).map(({ keys }) => keys ?? []);
     const leastGeneration = incomingOptional(message.await.leastGeneration, 'await.least_generation');
     return leastGeneration === undefined
       ? { kind: 'await', alternatives }
       : { kind: 'await', alternatives, leastGeneration };
   }
-  if (message.get != null)
+  if (given(message.get))
     return { kind: 'get', key: message.get.key ?? '', stale: message.get.stale ?? false };
-  if (message.list != null) return listFromMessage(message.list);
-  if (message.subscribe != null) {
+  if (given(message.list)) return listFromMessage(message.list);
+  if (given(message.subscribe)) {
     return {
       kind: 'subscribe',
       patterns: message.subscribe.patterns ?? [],
       start: startFromMessage(message.subscribe),
     };
   }
-  if (message.cancel != null)
+  if (given(message.cancel))
     return { kind: 'cancel', request: incoming(message.cancel.requestId, 'cancel.request_id') };
-  if (message.openSession != null) return openSessionFromMessage(message.openSession);
-  if (message.closeSession != null) return { kind: 'close_session' };
-  if (message.status != null) return { kind: 'status' };
+  if (given(message.openSession)) return openSessionFromMessage(message.openSession);
+  if (given(message.closeSession)) return { kind: 'close_session' };
+  if (given(message.status)) return { kind: 'status' };
   throw malformed(
     'body',
     'is missing: the request must be one of open_session, write, get, list, await, subscribe, …',
@@ -234,7 +235,7 @@ function openSessionFromMessage(message: messages.agent.OpenSession.$Properties)
 }
 
 function startFromMessage(message: messages.agent.Subscribe.$Properties): SubscriptionStart {
-  if (message.position != null) {
+  if (given(message.position)) {
     return { kind: 'after', position: positionFromMessage(message.position, 'subscribe.position') };
   }
   if (message.onlyNew === true) return { kind: 'only_new' };

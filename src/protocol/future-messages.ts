@@ -27,6 +27,11 @@ type StateMessage = messages.agent.FutureState;
 
 const noBytes = new Uint8Array(0);
 
+/** Whether a field of a message is there: absent ones are null or undefined. */
+export function given<T>(value: T | null | undefined): value is T {
+  return value !== null && value !== undefined;
+}
+
 /** For what goes out: protobufjs would write 1.5 as 1, NaN as 0 and -1 as 2^64-1. */
 export function outgoing(value: number): number {
   assert(
@@ -71,6 +76,8 @@ export function stateToMessage(state: FutureState): StateMessage {
       return states.REJECTED;
     case 'expired':
       return states.EXPIRED;
+    default:
+      return state satisfies never;
   }
 }
 
@@ -137,7 +144,7 @@ export function operationToMessage(operation: Operation): OperationMessage {
 export function operationFromMessage(message: OperationMessage): Operation {
   const key = message.key ?? '';
   const preconditions = preconditionsFromMessage(message);
-  if (message.resolve != null) {
+  if (given(message.resolve)) {
     const { value, contentType, sensitive, supersede, ttlMs } = message.resolve;
     const ttl = incomingOptional(ttlMs, 'resolve.ttl_ms');
     return {
@@ -145,13 +152,13 @@ export function operationFromMessage(message: OperationMessage): Operation {
       key,
       preconditions,
       value: copyBytes(value ?? noBytes),
-      contentType: contentType == null || contentType === '' ? defaultContentType : contentType,
+      contentType: !given(contentType) || contentType === '' ? defaultContentType : contentType,
       sensitive: sensitive ?? false,
       supersede: supersede ?? false,
       ...(ttl === undefined ? undefined : { ttlMs: ttl }),
     };
   }
-  if (message.declare != null) {
+  if (given(message.declare)) {
     const { renew, tied, deadlineMs } = message.declare;
     const deadline = incomingOptional(deadlineMs, 'declare.deadline_ms');
     return {
@@ -163,7 +170,7 @@ export function operationFromMessage(message: OperationMessage): Operation {
       ...(deadline === undefined ? undefined : { deadlineMs: deadline }),
     };
   }
-  if (message.reject != null) {
+  if (given(message.reject)) {
     const { code, message: text, supersede, ttlMs } = message.reject;
     const ttl = incomingOptional(ttlMs, 'reject.ttl_ms');
     return {
@@ -171,17 +178,17 @@ export function operationFromMessage(message: OperationMessage): Operation {
       key,
       preconditions,
       rejection: {
-        code: code == null || code === '' ? rejectionCodes.unspecified : code,
+        code: !given(code) || code === '' ? rejectionCodes.unspecified : code,
         message: text ?? '',
       },
       supersede: supersede ?? false,
       ...(ttl === undefined ? undefined : { ttlMs: ttl }),
     };
   }
-  if (message.touch != null) {
+  if (given(message.touch)) {
     return { kind: 'touch', key, preconditions, ttlMs: incoming(message.touch.ttlMs, 'touch.ttl_ms') };
   }
-  if (message.delete != null) return { kind: 'delete', key, preconditions };
+  if (given(message.delete)) return { kind: 'delete', key, preconditions };
   throw malformed(
     'body',
     'is missing: the operation must be one of declare, resolve, reject, delete and touch',
@@ -238,8 +245,8 @@ export function futureFromMessage(message: FutureMessage): Future {
     sensitive: message.sensitive ?? false,
     producer: message.producer ?? '',
     changedAtMs: incoming(message.changedAtMs, 'changed_at_ms'),
-    ...(value == null ? undefined : { value: copyBytes(value) }),
-    ...(rejection == null
+    ...(!given(value) ? undefined : { value: copyBytes(value) }),
+    ...(!given(rejection)
       ? undefined
       : { rejection: { code: rejection.code ?? '', message: rejection.message ?? '' } }),
     ...(expiresAtMs === undefined ? undefined : { expiresAtMs }),
@@ -257,11 +264,11 @@ export function changeToMessage(change: Change): ChangeMessage {
 /** Throws PROTOCOL_ERROR where it is neither a future nor a deletion. */
 export function changeFromMessage(message: ChangeMessage): Change {
   const revision = incoming(message.revision, 'revision');
-  if (message.future != null) {
+  if (given(message.future)) {
     const future = futureFromMessage(message.future);
     return { kind: 'future', revision, key: future.key, future };
   }
-  if (message.deleted != null) return { kind: 'deleted', revision, key: message.deleted };
+  if (given(message.deleted)) return { kind: 'deleted', revision, key: message.deleted };
   throw malformed('change', 'is neither a future nor a deletion');
 }
 

@@ -22,6 +22,7 @@ import {
   failureToMessage,
   futureFromMessage,
   futureToMessage,
+  given,
   incoming,
   incomingOptional,
   malformed,
@@ -162,7 +163,7 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
   const revision = incomingOptional(message.revision, 'revision');
   const { welcome, goaway } = message;
   const something =
-    welcome != null || answers.length > 0 || pushes.length > 0 || goaway != null || revision !== undefined;
+    given(welcome) || answers.length > 0 || pushes.length > 0 || given(goaway) || revision !== undefined;
   if (!something) throw malformed('the frame', 'has nothing in it');
   if (answers.length > 1 && new Set(answers.map(({ id }) => id)).size < answers.length) {
     throw malformed('the frame', 'answers one request twice');
@@ -170,8 +171,8 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
   return {
     answers,
     pushes,
-    ...(welcome == null ? undefined : { welcome: welcomeFromMessage(welcome) }),
-    ...(goaway == null
+    ...(!given(welcome) ? undefined : { welcome: welcomeFromMessage(welcome) }),
+    ...(!given(goaway)
       ? undefined
       : { goaway: { graceMs: incoming(goaway.graceMs, 'goaway.grace_ms'), reason: goaway.reason ?? '' } }),
     ...(revision === undefined ? undefined : { revision }),
@@ -185,9 +186,9 @@ function incomingId(value: number | null | undefined, field: string): number {
 }
 
 function welcomeFromMessage(message: WelcomeMessage): Welcome {
-  if (message.clusterId == null || message.clusterId === '')
+  if (!given(message.clusterId) || message.clusterId === '')
     throw malformed('welcome.cluster_id', 'is missing');
-  if (message.limits == null) throw malformed('welcome.limits', 'is missing');
+  if (!given(message.limits)) throw malformed('welcome.limits', 'is missing');
   return {
     clusterId: message.clusterId,
     epoch: incoming(message.epoch, 'welcome.epoch'),
@@ -215,41 +216,41 @@ function answerFromMessage(message: AnswerMessage): Answer {
 }
 
 function answerBodyFromMessage(message: AnswerMessage): AnswerBody {
-  if (message.write != null) return { kind: 'written', result: writeResultFromMessage(message.write) };
-  if (message.await != null) {
+  if (given(message.write)) return { kind: 'written', result: writeResultFromMessage(message.write) };
+  if (given(message.await)) {
     const futures = (message.await.futures ?? []).map(receivedFuture);
     if (futures.length === 0) throw malformed('answer.await.futures', 'is empty');
     const alternative = incoming(message.await.alternative, 'answer.await.alternative');
     return { kind: 'awaited', alternative, futures };
   }
-  if (message.get != null) {
+  if (given(message.get)) {
     const { future } = message.get;
     const revision = incoming(message.get.revision, 'answer.get.revision');
-    return { kind: 'got', revision, future: future == null ? undefined : receivedFuture(future) };
+    return { kind: 'got', revision, future: !given(future) ? undefined : receivedFuture(future) };
   }
-  if (message.list != null) {
+  if (given(message.list)) {
     const { futures, next } = message.list;
     return {
       kind: 'listed',
       revision: incoming(message.list.revision, 'answer.list.revision'),
       futures: (futures ?? []).map(receivedFuture),
-      next: next == null || next === '' ? undefined : receivedKey('answer.list.next', next),
+      next: !given(next) || next === '' ? undefined : receivedKey('answer.list.next', next),
     };
   }
-  if (message.error != null) return { kind: 'failed', failure: failureFromMessage(message.error) };
-  if (message.subscribed != null) {
+  if (given(message.error)) return { kind: 'failed', failure: failureFromMessage(message.error) };
+  if (given(message.subscribed)) {
     const { position, reset } = message.subscribed;
-    if (position == null) throw malformed('answer.subscribed.position', 'is missing');
+    if (!given(position)) throw malformed('answer.subscribed.position', 'is missing');
     return {
       kind: 'subscribed',
       position: positionFromMessage(position, 'answer.subscribed.position'),
       reset: reset ?? false,
     };
   }
-  if (message.status != null) return { kind: 'status', status: statusFromMessage(message.status) };
-  if (message.sessionOpened != null) return { kind: 'session_opened' };
-  if (message.sessionClosed != null) return { kind: 'session_closed' };
-  if (message.cancelled != null) return { kind: 'cancelled' };
+  if (given(message.status)) return { kind: 'status', status: statusFromMessage(message.status) };
+  if (given(message.sessionOpened)) return { kind: 'session_opened' };
+  if (given(message.sessionClosed)) return { kind: 'session_closed' };
+  if (given(message.cancelled)) return { kind: 'cancelled' };
   throw malformed('answer', 'has no body that this version knows');
 }
 
@@ -292,7 +293,7 @@ function pushFromMessage(message: PushMessage): Push {
     revision: incoming(message.revision, 'push.revision'),
     caughtUp: message.caughtUp ?? false,
   };
-  return message.ended == null ? push : { ...push, ended: failureFromMessage(message.ended) };
+  return !given(message.ended) ? push : { ...push, ended: failureFromMessage(message.ended) };
 }
 
 function receivedChange(message: messages.agent.Change.$Properties): Change {

@@ -133,6 +133,8 @@ function segmentText(segment: Segment): string {
       return '**';
     case 'variable':
       return `\${${segment.name}}`;
+    default:
+      return segment satisfies never;
   }
 }
 

@@ -105,6 +105,8 @@ export class SegmentTrie<T> {
       }
       case 'variable':
         return false;
+      default:
+        return segment satisfies never;
     }
   }
 

@@ -142,6 +142,27 @@ test('when every endpoint refuses us in its last try, it is over; one that does 
   );
 });
 
+test('suspected refusals count only when all gave them for a while, and never after a welcome', () => {
+  const suspected = { verdict: 'suspected', error } as const;
+  const run = (world: World, first: ConnectionState, tries: number): string[] => {
+    let state = first;
+    const kinds: string[] = [];
+    for (let index = 0; index < tries; index += 1) {
+      if (state.kind === 'waiting') state = transition(state, { kind: 'alarm' }, world).state;
+      if (state.kind === 'connecting') {
+        state = transition(state, { kind: 'lost', link: state.link, problem: suspected }, world).state;
+      }
+      kinds.push(state.kind);
+    }
+    return kinds;
+  };
+  const world = worldOf();
+  expect(run(world, connecting(world), 5)).toEqual(['waiting', 'waiting', 'waiting', 'waiting', 'closed']);
+  const later = worldOf();
+  const lost = transition(connected(later), { kind: 'lost', link: 1, problem: retry }, later).state;
+  expect(new Set(run(later, lost, 20))).toEqual(new Set(['waiting']));
+});
+
 test('at most two links are open, requests go over one of them, and nothing waits without an alarm', () => {
   for (let seed = 0; seed < 300; seed += 1) {
     const random = randomOf(seed);

@@ -166,6 +166,18 @@ describe('what ends it for good', () => {
     },
   );
 
+  test('a server that hangs up right after TLS is suspected to refuse the certificate', async () => {
+    const world = new World();
+    world.server('wss://a').failure = { kind: 'dropped', text: 'socket hang up' };
+    const impatient = watch(world.client().get('a', { timeoutMs: 100 }));
+    const patient = watch(world.client().await('a'));
+    await world.advance(100);
+    expect(impatient).toMatchObject({ state: 'rejected', error: { code: 'UNAUTHENTICATED' } });
+    expect(patient.state).toBe('pending');
+    await world.advance(60_000);
+    expect(patient).toMatchObject({ state: 'rejected', error: { code: 'UNAUTHENTICATED' } });
+  });
+
   test('a certificate that every server refuses; one server alone may be wrong', async () => {
     const world = new World();
     const a = world.server('wss://a');

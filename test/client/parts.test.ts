@@ -117,6 +117,7 @@ describe('a change buffer', () => {
       const view = new Map<string, number>();
       let revision = 0;
       let last = 0;
+      let caughtUps = 0;
       let beforeCaughtUp: Map<string, number> | undefined;
       for (const step of run) {
         if (step.kind === 'write') {
@@ -142,6 +143,7 @@ describe('a change buffer', () => {
             last = event.revision;
             view.set(event.key, event.revision);
           } else if (event?.kind === 'caught_up') {
+            caughtUps += 1;
             for (const [key, at] of beforeCaughtUp ?? [])
               expect(view.get(key) ?? 0).toBeGreaterThanOrEqual(at);
           }
@@ -153,6 +155,10 @@ describe('a change buffer', () => {
         expect(resumed).toEqual(new Map(history.map(({ key, revision: at }) => [key, at])));
       }
       expect(buffer.size).toBeLessThanOrEqual(5);
+      for (let event = buffer.shift(); event !== undefined; event = buffer.shift()) {
+        if (event.kind === 'caught_up') caughtUps += 1;
+      }
+      expect(caughtUps).toBe(beforeCaughtUp === undefined ? 0 : 1);
     },
   );
 });

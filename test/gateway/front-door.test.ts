@@ -216,6 +216,39 @@ describe('the front door', () => {
     await stillServes(rig);
   });
 
+  test('closes at once who was still in the middle of a handshake when a drain began', async () => {
+    const rig = await start();
+    const stays = await rig.greeted();
+    const late = connectTls(await tlsOptions(rig));
+    late.on('error', () => undefined);
+    await once(late, 'secureConnect');
+    const headers = Object.entries(upgrade('futurestore.v1.json')).map(
+      ([name, value]) => `${name}: ${value}\r\n`,
+    );
+    late.write('GET / HTTP/1.1\r\nhost: x\r\n');
+    // The beginning of the request has arrived when another one's whole exchange is over.
+    await stillServes(rig);
+    const drained = rig.gateway.drain(1_000);
+    late.write(`${headers.join('')}\r\n`);
+    let received = Buffer.alloc(0);
+    late.on('data', (chunk: Buffer) => (received = Buffer.concat([received, chunk])));
+    await once(late, 'close');
+    expect(received.toString('latin1')).toContain('101 Switching Protocols');
+    expect(received.includes(Buffer.from([4090 >> 8, 4090 & 255]))).toBe(true);
+    stays.ws.close();
+    await drained;
+  });
+
+  test('logs only so many of those it turns away', async () => {
+    const rig = await start({ turnedAwayLinesPerSecondMax: 2 });
+    for (let times = 0; times < 5; times++) await ask(rig, '/', {});
+    expect(rig.counts.all).toHaveLength(5);
+    expect(rig.log.lines).toHaveLength(2);
+    rig.clock.advance(1_000);
+    await ask(rig, '/', {});
+    expect(rig.log.lines.at(-1)?.fields).toMatchObject({ stage: 'http', suppressed: 3 });
+  });
+
   test('pitfall 52: takes on only so many sockets that have not said hello', async () => {
     const rig = await start({ unauthenticatedMax: 2 });
     const held = [connectTcp(rig.tcpPort, '127.0.0.1'), connectTcp(rig.tcpPort, '127.0.0.1')];

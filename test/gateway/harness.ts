@@ -40,7 +40,7 @@ class Waiters {
   }
 }
 
-export class FakePort implements GatewayPort {
+class FakePort implements GatewayPort {
   readonly identity = {
     clusterId: 'c0ffee',
     epoch: 3,
@@ -96,7 +96,7 @@ export class FakePort implements GatewayPort {
   }
 }
 
-export class ManualClock implements GatewayClock {
+class ManualClock implements GatewayClock {
   readonly #timers = new Set<{ readonly intervalMs: number; readonly callback: () => void; dueMs: number }>();
   #nowMs = 1_000;
   readonly #wallStartMs = Date.now();
@@ -131,13 +131,13 @@ export class ManualClock implements GatewayClock {
   }
 }
 
-export interface LogLine {
+interface LogLine {
   readonly level: string;
   readonly fields: Readonly<Record<string, unknown>>;
   readonly message: string;
 }
 
-export class LogBook {
+class LogBook {
   readonly lines: LogLine[] = [];
   readonly #waiters = new Waiters();
 
@@ -158,7 +158,7 @@ export class LogBook {
   }
 }
 
-export class Counts {
+class Counts {
   readonly all: string[] = [];
   refused(code: string): void {
     this.all.push(`refused ${code}`);
@@ -236,7 +236,7 @@ export interface Rig {
   close(): Promise<void>;
 }
 
-export interface AgentHow {
+interface AgentHow {
   readonly credentials?: Credentials;
   readonly codec?: FrameCodec;
 }

@@ -29,8 +29,8 @@ policies:
     - allow: [cluster.status]
 bindings:
   - { realm: agents, policies: [agent] }
-  - { principal: agents:web2, policies: [web-clients] }
-  - { principal: agents:admin, policies: [admin] }
+  - { realm: agents, principal: web2, policies: [web-clients] }
+  - { realm: agents, principal: admin, policies: [admin] }
 `;
 
 describe.skipIf(!puppetVersion)(`a real Puppet (${puppetVersion})`, () => {

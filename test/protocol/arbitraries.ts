@@ -1,5 +1,5 @@
 /** Arbitrary valid frames: what a codec must give back as it took it. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import {
   defaultContentType,
   encodeChange,
@@ -23,7 +23,7 @@ import type {
   SubscriptionStart,
 } from '../../src/protocol/index.ts';
 
-const keyCharacters = [...'ABYZabyz0189._~@:=-'];
+const keyCharacters = 'ABYZabyz0189._~@:=-'.split('');
 
 const segment = fc
   .oneof(

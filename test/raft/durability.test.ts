@@ -89,6 +89,18 @@ describe('durability', () => {
     expect(cluster.sentOf('append_response', 2)).toHaveLength(before + 2);
   });
 
+  test('pitfall 27: a candidate counts its own vote when that vote is on disk, not an earlier one', () => {
+    const cluster = listCluster(1);
+    cluster.disk(1).automatic = false;
+    cluster.step(1, { kind: 'campaign' });
+    for (let i = 0; i < 20 && cluster.status(1).term === 1; i += 1) cluster.tick(1);
+    expect(cluster.disk(1).outstanding).toHaveLength(2);
+    cluster.completeWrites(1, 1);
+    expect(cluster.status(1)).toMatchObject({ role: 'candidate', term: 2 });
+    cluster.completeWrites(1, 1);
+    expect(cluster.status(1)).toMatchObject({ role: 'leader', term: 2 });
+  });
+
   test('pitfall 31: a heartbeat tells no commit index beyond what is known to match', () => {
     const cluster = listCluster(3);
     cluster.elect(3);

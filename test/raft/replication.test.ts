@@ -148,6 +148,29 @@ describe('replication', () => {
     expect(cluster.status(3)).toMatchObject({ firstIndex: 4, applied: 3 });
   });
 
+  test('while a snapshot is being written nothing is taken into the log that it replaces', () => {
+    const cluster = listCluster(3);
+    cluster.elect(1);
+    cluster.disk(3).automatic = false;
+    cluster.disk(3).stage(asLogIndex(9), cluster.machine(3).snapshot());
+    cluster.filter = () => 'drop';
+    const snapshot = { index: asLogIndex(9), term: asTerm(1), configuration: cluster.configuration };
+    cluster.inject(1, 3, 1, { kind: 'install_snapshot', snapshot });
+    const before = cluster.sentOf('append_response', 3).length;
+    cluster.inject(1, 3, 1, append(1, 1, [entry(2, 1)], 2));
+    expect(cluster.status(3)).toMatchObject({ lastIndex: 1, commit: 1, applied: 1 });
+    expect(cluster.sentOf('append_response', 3)).toHaveLength(before);
+    cluster.completeWrites(3);
+    expect(cluster.status(3)).toMatchObject({
+      firstIndex: 10,
+      lastIndex: 9,
+      commit: 9,
+      applied: 9,
+      durable: 9,
+    });
+    expect(cluster.sentOf('append_response', 3).at(-1)).toMatchObject(accepted(9));
+  });
+
   test('a snapshot of what the log has already only moves the commit index', () => {
     const cluster = listCluster(3);
     cluster.elect(1);
@@ -159,6 +182,23 @@ describe('replication', () => {
     cluster.settle();
     expect(cluster.status(2)).toMatchObject({ commit: 2, lastIndex: 3, firstIndex: 1 });
     expect(cluster.machine(2).items).toEqual(['a']);
+  });
+
+  test('an entry of an earlier term is committed only together with one of the present term', () => {
+    const cluster = listCluster(3);
+    cluster.elect(1);
+    cluster.filter = ({ kind }) => (kind === 'append_response' ? 'drop' : 'pass');
+    cluster.propose(1, 'a');
+    cluster.settle();
+    for (const id of [1, 3]) cluster.crash(id);
+    cluster.restart(3);
+    cluster.filter = ({ kind }) => (kind === 'append_request' ? 'hold' : 'pass');
+    cluster.elect(2);
+    cluster.inject(3, 2, 2, accepted(2));
+    expect(progressOf(cluster, 2, 3).match).toBe(2);
+    expect(cluster.status(2)).toMatchObject({ commit: 1, lastIndex: 3 });
+    cluster.convergeOrFail();
+    expect(cluster.machine(1).items).toEqual(['a']);
   });
 
   test('pitfall 21: a delayed rejection does not move next back to match or below', () => {
@@ -273,6 +313,19 @@ describe('replication', () => {
     cluster.run(3);
     expect(cluster.sentOf('install_snapshot', 1)).toHaveLength(1);
     expect(progressOf(cluster, 1, 3)).toMatchObject({ state: 'replicate', match: 2 });
+
+    // The acknowledgement overtakes the end of the stream.
+    cluster.isolate(3);
+    cluster.propose(1, 'b');
+    cluster.settle();
+    cluster.compact(1);
+    cluster.heal();
+    cluster.filter = ({ kind }) => (kind === 'install_snapshot' ? 'hold' : 'pass');
+    cluster.run(3);
+    expect(progressOf(cluster, 1, 3).state).toBe('snapshot');
+    cluster.inject(3, 1, 1, accepted(3));
+    expect(progressOf(cluster, 1, 3)).toMatchObject({ state: 'replicate', match: 3 });
+    cluster.convergeOrFail();
   });
 
   test('pitfall 25: a completion does not count for entries that were cut off and written again', () => {

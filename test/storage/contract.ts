@@ -365,6 +365,7 @@ const snapshotContract = (disk: () => Disk): void => {
     const wrong: Record<string, readonly SnapshotPart[]> = {
       'a flipped bit': [{ ...first, records: flipped }],
       'a flipped bit that the part agrees with': [{ ...first, records: flipped, checksum: crc32(flipped) }],
+      'the checksum of another part': [{ ...first, checksum: second.checksum }],
       'a part left out': [second],
       'a part twice': [first, first],
       'a part again under the next number': [first, { ...first, number: 1 }],

@@ -19,7 +19,7 @@ import {
   snapshotParts,
 } from './support.ts';
 
-describe('crashes', () => {
+describe('crashes', { timeout: 30_000 }, () => {
   test('pitfalls 32 and 44: after a crash a prefix of the writes is there, with all the synced ones', async () => {
     await fc.assert(
       fc.asyncProperty(turns, fc.nat(), fc.integer(), fc.boolean(), async (all, crashAt, seed, chance) => {

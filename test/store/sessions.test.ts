@@ -131,6 +131,17 @@ describe('opening', () => {
   });
 });
 
+test('evicted is who was detached first, not whose grace ends first', () => {
+  cluster = new ClusterOfOne({ sessionsMax: 2 });
+  cluster.open(2, bob, { resume: true, graceMs: 50_000 });
+  cluster.detach(2);
+  cluster.later(1);
+  cluster.detach(1);
+  cluster.open(3, alice);
+  expect(code(cluster.open(2, bob, { resume: true }))).toBe('SESSION_EXPIRED');
+  expect(code(cluster.open(1, alice, { resume: true }))).toBe('done');
+});
+
 describe('closing', () => {
   test('ends a session without pending ties at once', () => {
     cluster.write([op.declare('k', { tied: true }), op.resolve('k', 'v')]);
@@ -145,6 +156,8 @@ describe('closing', () => {
     cluster.later(9_999);
     cluster.sweep();
     expect(cluster.state('k')).toBe('pending 1');
+    // Closing it once more gives it no more time.
+    cluster.one({ kind: 'session_close', session: sessionId(1), principal: alice });
     cluster.later(1);
     cluster.sweep();
     expect(cluster.store.get('k')).toMatchObject({ state: 'rejected', rejection: { code: 'PRODUCER_LOST' } });

@@ -152,6 +152,15 @@ describe('state writes', () => {
     expect(writes.filter(({ key }) => key === 'f/b')).toHaveLength(1);
   });
 
+  test('a session that ended and was opened anew is written once, as it is now', () => {
+    cluster.flush();
+    cluster.one({ kind: 'session_close', session: sessionId(2), principal: 'puppet:bob' });
+    cluster.open(2, 'puppet:bob', { connection: 99 });
+    const writes = cluster.store.takeStateWrites().filter(({ key }) => key === `s/${sessionId(2)}`);
+    expect(writes).toHaveLength(1);
+    expect(writes[0]?.value).toBeDefined();
+  });
+
   test('the records, loaded, are the state: ties, answers, deletions, servers and time', () => {
     cluster.one({ kind: 'server_started', member: 1, run: 1, diskId: bytes('0123456789abcdef') });
     cluster.write([
