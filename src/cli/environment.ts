@@ -7,13 +7,13 @@ export interface OutputStream {
   readonly isTTY?: boolean;
 }
 
-export interface RequestOptions {
+interface RequestOptions {
   /** Absent: no limit. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
 }
 
-export interface CommandListPage {
+interface CommandListPage {
   readonly futures: readonly Future[];
   readonly next: string | undefined;
 }

@@ -12,6 +12,4 @@
  * The process itself begins in futurestore.ts.
  */
 export type { CommandClient, CommandEnvironment } from './environment.ts';
-export { exitCodes } from './exit-codes.ts';
-export type { ExitCode } from './exit-codes.ts';
 export { run } from './program.ts';

@@ -79,7 +79,7 @@ const units: readonly (readonly [string, number])[] = [
 ];
 
 /** A span of time to one unit, rounded down: '3h', '12s', '0s'. Clocks differ a little: less than nothing is nothing. */
-export const roughly = (ms: number): string => {
+const roughly = (ms: number): string => {
   for (const [unit, size] of units) if (ms >= size) return `${Math.floor(ms / size)}${unit}`;
   return '0s';
 };

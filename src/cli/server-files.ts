@@ -31,7 +31,7 @@ const readText = (file: string, what: string): string => {
 export const readServerConfiguration = (file: string): ServerConfiguration =>
   parseServerConfiguration(readText(file, 'the configuration'), file);
 
-export interface KeyPair {
+interface KeyPair {
   readonly cert: string;
   readonly key: string;
 }

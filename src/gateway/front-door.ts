@@ -69,7 +69,8 @@ export class FrontDoor {
       allowPartialTrustChain: true,
       minVersion: 'TLSv1.3',
       requestCert: true,
-      rejectUnauthorized: true,
+      // Node would drop the socket without a word; the upgrade is refused with one instead (see #upgrade).
+      rejectUnauthorized: false,
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: limits.tlsHandshakeMs,
       headersTimeout: limits.httpRequestMs,
@@ -184,11 +185,8 @@ export class FrontDoor {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', ignoreBrokenSocket);
     if (!(socket instanceof TLSSocket) || !socket.authorized) {
-      this.#refuseUpgrade(
-        socket,
-        '403 Forbidden',
-        'UNAUTHENTICATED: a client certificate of a realm is required',
-      );
+      const text = `UNAUTHENTICATED: ${certificateProblem(socket)}`;
+      this.#refuseUpgrade(socket, '401 Unauthorized', text);
       return;
     }
     const problem = this.#upgradeProblem(request);
@@ -260,6 +258,16 @@ const codecAmong = (offered: Iterable<string>): FrameCodec | undefined => {
     if (codec !== undefined) return codec;
   }
   return undefined;
+};
+
+/** Why a socket has no identity, in words for who configured its certificate. */
+const certificateProblem = (socket: Duplex): string => {
+  const leaf = socket instanceof TLSSocket ? leafOf(socket) : undefined;
+  if (!(socket instanceof TLSSocket) || leaf === undefined)
+    return 'a client certificate of a realm is required';
+  // The types say Error; at run time it is OpenSSL's code.
+  const why = String(socket.authorizationError);
+  return `the client certificate (${leaf.subject.replaceAll('\n', ', ')}) was signed by no CA of a realm, or is not valid: ${why}`;
 };
 
 const leafOf = (socket: TLSSocket): X509Certificate | undefined => socket.getPeerX509Certificate();

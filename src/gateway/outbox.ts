@@ -5,7 +5,15 @@
  * server's flow control of pushes.
  */
 import type { WebSocket } from 'ws';
-import type { Answer, AnswerBody, Failure, FrameCodec, ServerFrame, SharedPush } from '../protocol/index.ts';
+import type {
+  Answer,
+  AnswerBody,
+  Failure,
+  FrameCodec,
+  ServerFrame,
+  SharedChange,
+  SharedPush,
+} from '../protocol/index.ts';
 import type { GatewayEvent } from '../server/index.ts';
 import { answerBytes } from './frame-sizes.ts';
 import type { GatewayLimits } from './settings.ts';
@@ -39,6 +47,29 @@ const frameBytesTarget = 256 * 1024;
 /** Around each change within a push. */
 const changeOverheadBytes = 8;
 const pushOverheadBytes = 64;
+
+/**
+ * A push that is too large for one frame, in parts that are not. Only a part that ends a revision says so: who resumes
+ * from the middle of one gets all of it again.
+ */
+const partsOf = (push: PushEvent): PushEvent[] => {
+  const parts: PushEvent[] = [];
+  let changes: SharedChange[] = [];
+  let bytes = 0;
+  const close = (revision: number, caughtUp: boolean): void => {
+    parts.push({ ...push, changes, bytes, revision, caughtUp });
+    changes = [];
+    bytes = 0;
+  };
+  for (const shared of push.changes) {
+    const next = shared.encoded.length + changeOverheadBytes;
+    if (changes.length > 0 && bytes + next > frameBytesTarget) close(shared.change.revision - 1, false);
+    changes.push(shared);
+    bytes += shared.encoded.length;
+  }
+  close(push.revision, push.caughtUp);
+  return parts;
+};
 
 export class Outbox {
   readonly #ws: WebSocket;
@@ -79,7 +110,8 @@ export class Outbox {
   }
 
   add(outgoing: Outgoing): void {
-    this.#queue.push(outgoing);
+    if (outgoing.kind === 'push' && outgoing.bytes > frameBytesTarget) this.#queue.push(...partsOf(outgoing));
+    else this.#queue.push(outgoing);
   }
 
   /** Sends what the socket has room for. */

@@ -8,7 +8,7 @@ export type JsonValue = null | boolean | number | string | readonly JsonValue[] 
 export type JsonObject = ReadonlyMap<string, JsonValue>;
 
 /** What is wrong with the text, and where. */
-export class JsonTextError extends Error {
+class JsonTextError extends Error {
   constructor(problem: string, offset: number) {
     super(`${problem} at offset ${offset}`);
     this.name = 'JsonTextError';

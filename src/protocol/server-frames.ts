@@ -38,7 +38,7 @@ import { isRequestId, shown } from './request-checks.ts';
 
 export type ServerFrameMessage = messages.agent.ServerFrame.$Properties;
 export type AnswerMessage = messages.agent.Answer.$Properties;
-export type PushMessage = messages.agent.Push.$Properties;
+type PushMessage = messages.agent.Push.$Properties;
 export type GoawayMessage = messages.agent.Goaway.$Properties;
 type WelcomeMessage = messages.agent.Welcome.$Properties;
 type LimitsMessage = messages.agent.Limits.$Properties;

@@ -411,8 +411,9 @@ export class Server {
     if (persist.snapshot) {
       this.#undecidedSnapshot = false;
       this.#snapshots.decided(true);
-      // What the old state still had to write goes with it.
+      // What the old state still had to write goes with it, and no place in the old log is a beginning any more.
       this.#store.takeStateWrites();
+      this.#compaction.restarted();
     }
     this.#writer.addPersist(persist);
   }
@@ -430,7 +431,6 @@ export class Server {
   #activated(point: NonNullable<Written['activated']>): void {
     this.#store = this.#snapshots.activated(point);
     this.#applied = { index: point.index, term: point.term };
-    this.#compaction.restarted();
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();

@@ -58,7 +58,9 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
     heartbeatTicks: 1,
   });
   const started: { server?: Server } = {};
-  const transport = options.transport((member, run, diskId) => started.server?.refusePeer(member, run, diskId));
+  const transport = options.transport((member, run, diskId) =>
+    started.server?.refusePeer(member, run, diskId),
+  );
   const server = new Server(options, { storage, transport, raft, store, storeOptions });
   started.server = server;
   await server.start();

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
 import { connect as connectTcp } from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -137,17 +138,20 @@ describe('the front door', () => {
     await stillServes(rig);
   });
 
-  test('ends the handshake with a certificate of an unknown CA, or none, and says so in the log', async () => {
+  test('refuses a certificate of an unknown CA, or none, and says so to both sides', async () => {
     const rig = await start();
     const { cert, key } = await issue(rig.world.stranger, { subject: 'CN=web1' });
-    await expect(rig.agent({ credentials: { cert, key } })).rejects.toThrow();
-    await rig.log.until((lines) => lines.some((line) => line.fields['stage'] === 'tls'));
-    const ws = new WebSocket(`wss://127.0.0.1:${rig.tcpPort}`, [protobufCodec.subprotocol], {
-      ca: rig.world.serverAuthority.pem,
-    });
-    await expect(once(ws, 'open')).rejects.toThrow();
-    await rig.log.until((lines) => lines.filter((line) => line.fields['stage'] === 'tls').length === 2);
-    expect(rig.counts.all.filter((count) => count === 'turned away tls')).toHaveLength(2);
+    const refusal = async (credentials: { cert?: string; key?: string }): Promise<string> => {
+      const options = { ca: rig.world.serverAuthority.pem, ...credentials };
+      const ws = new WebSocket(`wss://127.0.0.1:${rig.tcpPort}`, [protobufCodec.subprotocol], options);
+      const [, response] = (await once(ws, 'unexpected-response')) as [unknown, IncomingMessage];
+      expect(response.statusCode).toBe(401);
+      const chunks = (await response.toArray()) as Buffer[];
+      return Buffer.concat(chunks).toString();
+    };
+    expect(await refusal({ cert, key })).toMatch(/UNAUTHENTICATED.*CN=web1.*signed by no CA of a realm/);
+    expect(await refusal({})).toMatch(/UNAUTHENTICATED: a client certificate of a realm is required/);
+    await rig.log.until((lines) => lines.filter((line) => line.fields['stage'] === 'http').length === 2);
     await stillServes(rig);
   });
 

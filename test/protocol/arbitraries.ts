@@ -38,12 +38,12 @@ const segment = fc
   )
   .filter((text) => text !== '.' && text !== '..');
 
-export const key: fc.Arbitrary<string> = fc
+const key: fc.Arbitrary<string> = fc
   .array(segment, { minLength: 1, maxLength: 16 })
   .map((segments) => segments.join('/'))
   .filter((text) => text.length <= limits.keyBytesMax);
 
-export const pattern: fc.Arbitrary<string> = fc
+const pattern: fc.Arbitrary<string> = fc
   .tuple(fc.array(fc.oneof(segment, fc.constant('*')), { minLength: 1, maxLength: 8 }), fc.boolean())
   .map(([segments, rest]) => (rest ? [...segments, '**'] : segments).join('/'))
   .filter((text) => text.length <= limits.keyBytesMax);

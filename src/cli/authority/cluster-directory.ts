@@ -185,7 +185,7 @@ const writeAdmin = async (
 };
 
 /** The principal that policy.yaml gives everything to. */
-export const administratorName = 'admin';
+const administratorName = 'admin';
 
 export interface CertificateRequest {
   readonly directory: string;

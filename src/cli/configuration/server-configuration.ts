@@ -8,7 +8,7 @@ import type { ServerSettings } from './settings.ts';
 import { serverSettings } from './settings.ts';
 import { describeSettings, placeOf, unknownSettings } from './schema-walk.ts';
 
-export interface MemberConfiguration {
+interface MemberConfiguration {
   readonly id: number;
   readonly name: string;
   /** Where the other servers reach it. */

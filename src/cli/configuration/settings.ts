@@ -19,7 +19,7 @@ import {
 const group = (issue: { readonly input: unknown }): string =>
   `must be a group of settings, got ${issue.input === null || issue.input === undefined ? 'nothing' : typeof issue.input}`;
 
-export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
+const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 
 const member = v.object(
   {

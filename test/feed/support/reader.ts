@@ -13,7 +13,7 @@ export const encodeForTest = (change: Change): Uint8Array =>
     'latin1',
   );
 
-export const parse = (text: string): Pattern => {
+const parse = (text: string): Pattern => {
   const parsed = parsePattern(text);
   if (!parsed.ok) throw new Error(`${text} ${parsed.problem}`);
   return parsed.pattern;

@@ -15,7 +15,7 @@ import { MemoryDisk, openMemoryStorage } from '../../../src/storage/index.ts';
 import { VirtualNetwork } from './virtual-network.ts';
 import { VirtualTime } from './virtual-time.ts';
 
-export const clusterId = 'c'.repeat(32);
+const clusterId = 'c'.repeat(32);
 
 type WithoutNumbers<Request> = Request extends unknown ? Omit<Request, 'connection' | 'request'> : never;
 export type AgentRequest = WithoutNumbers<GatewayRequest>;

@@ -8,7 +8,7 @@ interface Scheduled {
 }
 
 /** Lets everything that waits for a promise go on, until nothing does. */
-export const settlePromises = async (): Promise<void> => {
+const settlePromises = async (): Promise<void> => {
   for (let round = 0; round < 3; round += 1) await new Promise<void>((resolve) => setImmediate(resolve));
 };
 

@@ -141,7 +141,7 @@ const servers = fc.oneof(
   fc.record({ kind: fc.constant('server_lost' as const), member, run }),
 );
 
-export type Step =
+type Step =
   | WriteStep
   | { readonly kind: 'command'; readonly command: Command }
   /** The same command once more: the last but n. */
