@@ -51,6 +51,8 @@ class TlsPeerTransport implements TlsTransport {
     this.#server = createServer({
       ...tlsOptions(options),
       requestCert: true,
+      // Node would drop the socket without a word; #secured refuses it and says whose it was.
+      rejectUnauthorized: false,
       handshakeTimeout: this.#times.helloMax,
     });
     this.#server.on('connection', (socket) => this.#connected(socket));
@@ -140,11 +142,12 @@ class TlsPeerTransport implements TlsTransport {
     socket.on('error', (error) => {
       this.#logger.info({ from: socket.remoteAddress, reason: error.message }, 'the link of a peer broke');
     });
-    const name = socket.authorized ? commonNameOf(socket.getPeerCertificate()) : undefined;
-    const peer = name === undefined ? undefined : this.#byName.get(name);
+    const name = commonNameOf(socket.getPeerCertificate());
+    const peer = socket.authorized && name !== undefined ? this.#byName.get(name) : undefined;
     if (peer === undefined || this.#events === undefined || this.#closed) {
+      const reason = socket.authorized ? 'no member has this name' : String(socket.authorizationError);
       this.#logger.warn(
-        { from: socket.remoteAddress, name },
+        { from: socket.remoteAddress, name, reason },
         'refused a connection: its certificate is of no peer',
       );
       socket.destroy();

@@ -192,6 +192,6 @@ export class LevelEngine implements Engine {
 
   async close(): Promise<void> {
     await this.#database.close();
-    this.#mark.close();
+    await this.#mark.close();
   }
 }

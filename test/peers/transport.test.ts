@@ -194,7 +194,7 @@ describe('who may speak', () => {
     socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
     expect(await framesUntilClosed(socket)).toEqual([]);
     await peer.signal.until(() =>
-      peer.warnings.some(({ message }) => message === 'refused a connection to the peer port'),
+      peer.warnings.some(({ message }) => message === 'refused a connection: its certificate is of no peer'),
     );
     expect(peer.heard).toEqual([]);
   });

@@ -106,7 +106,7 @@ describe('what was acknowledged is there afterwards, once', () => {
   });
 
   test('when a follower was away while the log was compacted: it comes back by a snapshot', async () => {
-    cluster = await ProcessCluster.start({ settings: { log_retain: '256KiB' } });
+    cluster = await ProcessCluster.start({ settings: { log_retain: '1MiB' } });
     const leader = await cluster.someLeader();
     const away = cluster.ids.find((id) => id !== leader) as number;
     await cluster.kill(away);
