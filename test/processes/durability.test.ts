@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Client } from '../../src/client/index.ts';
-import { eventually, ProcessCluster, sleep } from './support/cluster.ts';
+import { eventually, ProcessCluster, sleep } from '../support/process-cluster.ts';
 
 let cluster: ProcessCluster | undefined;
 afterEach(async () => {

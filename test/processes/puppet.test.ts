@@ -2,7 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { command, eventually, ProcessCluster, run, sleep } from './support/cluster.ts';
+import { command, eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
 
 const puppetVersion = spawnSync('puppet', ['--version'], { encoding: 'utf8' }).stdout?.trim();
 if (!puppetVersion) {

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
-import { command, eventually, ProcessCluster, run, sleep } from './support/cluster.ts';
+import { command, eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
 
 let cluster: ProcessCluster;
 beforeAll(async () => {

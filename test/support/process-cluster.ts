@@ -3,20 +3,12 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join, resolve as resolvePath } from 'node:path';
 import { parse, stringify } from 'yaml';
-import { connect, loadProfile, type Client } from '../../../src/client/index.ts';
+import { connect, loadProfile, type Client } from '../../src/client/index.ts';
 
-export const command = join(
-  dirname(fileURLToPath(import.meta.url)),
-  '..',
-  '..',
-  '..',
-  'dist',
-  'cli',
-  'futurestore.js',
-);
+/** The built command; tests and benchmarks run in the package's folder. */
+export const command = resolvePath('dist', 'cli', 'futurestore.js');
 
 export interface CommandResult {
   readonly code: number;
