@@ -1,6 +1,6 @@
 /** What every workload gets, and how its figures are told. */
 import { connect, loadProfile, type Client } from '../src/client/index.ts';
-import { ProcessCluster } from '../test/support/process-cluster.ts';
+import type { ProcessCluster } from '../test/support/process-cluster.ts';
 
 export interface Figure {
   readonly workload: string;

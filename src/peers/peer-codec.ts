@@ -5,13 +5,12 @@
  */
 import assert from 'node:assert/strict';
 import { Writer } from 'protobufjs/minimal.js';
-import { FuturestoreError, messages } from '../protocol/index.ts';
+import { FuturestoreError, messages, StrictReader } from '../protocol/index.ts';
 import { asMemberId, asTerm } from '../raft/index.ts';
 import type { MemberId, Message, SnapshotPoint } from '../raft/index.ts';
 import { snapshotPointFromMessage, snapshotPointToMessage } from '../storage/index.ts';
 import { frameBytesMax, lengthBytes } from './framing.ts';
 import { asWhole, raftFromMessage, raftToMessage } from './raft-messages.ts';
-import { strictReader } from './strict-reader.ts';
 import type { PeerBatch, PeerStatus, SnapshotStreamPart } from './types.ts';
 
 export const protocolError = (message: string, cause?: unknown): FuturestoreError =>
@@ -22,6 +21,9 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
 
 /** Of the protocol between servers; another one is refused at the hello. */
 export const peerProtocolVersion = 1;
+
+/** Messages, texts and byte strings in a frame of ours; an empty one takes 2 bytes on the wire and a hundred in memory. */
+const partsPerFrameMax = 500_000;
 
 export interface PeerHello {
   readonly clusterId: string;
@@ -231,7 +233,11 @@ const frameFromMessage = (message: Received): PeerFrame => {
 /** `bytes`: without the length. Throws PROTOCOL_ERROR and nothing else. */
 export const decodeFrame = (bytes: Uint8Array): PeerFrame => {
   try {
-    return frameFromMessage(messages.peer.PeerFrame.decode(strictReader(bytes)));
+    const reader = new StrictReader(bytes, partsPerFrameMax);
+    const message = messages.peer.PeerFrame.decode(reader.reader);
+    const { unknownField } = reader;
+    if (unknownField !== undefined) throw protocolError(`it has an unknown field, ${unknownField}`);
+    return frameFromMessage(message);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw protocolError(`A frame of ${bytes.length} bytes from a peer is not valid: ${reason}.`, error);

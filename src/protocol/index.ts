@@ -15,5 +15,6 @@ export { messages } from './messages.ts';
 export { encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
+export { StrictReader } from './strict-reader.ts';
 export { helloProblem, operationProblem, requestProblem } from './request-checks.ts';
 export { parseSize } from '../scopes/index.ts';
