@@ -134,7 +134,7 @@ const isOperand = (token: Token | undefined): boolean => {
 
 const tokensOf = (text: string): Token[] => {
   const tokens: Token[] = [];
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const [kind, pattern] = plain.find(([, each]) => matchAt(each, text, at) !== undefined) ?? [];
     const string = matchAt(quoted, text, at);
     const regex = isOperand(tokens.at(-1)) ? undefined : matchAt(regexLiteral, text, at);
@@ -189,7 +189,7 @@ const endOfTypes = (tokens: readonly Token[], at: number): number => {
 const elementsOf = (tokens: readonly Token[]): Token[][] => {
   const elements: Token[][] = [];
   let element: Token[] = [];
-  for (let i = 1; i < endOfBrackets(tokens, 0) - 1; ) {
+  for (let i = 1; i < endOfBrackets(tokens, 0) - 1;) {
     const end = isMark(tokens[i], '([{') ? endOfBrackets(tokens, i) : i + 1;
     if (isMark(tokens[i], ',')) {
       elements.push(element);
@@ -253,9 +253,7 @@ interface FoundTests {
 /** What the file calls `test` and `describe`. */
 const callersOf = (text: string): ReadonlyMap<string, 'test' | 'describe'> => {
   const callers = new Map<string, 'test' | 'describe'>();
-  for (const [, names = ''] of text.matchAll(
-    /import \{([^}]*)\} from '(?:vitest|@fast-check\/vitest)'/g,
-  )) {
+  for (const [, names = ''] of text.matchAll(/import \{([^}]*)\} from '(?:vitest|@fast-check\/vitest)'/g)) {
     for (const name of names.split(',')) {
       const [imported = '', local = imported] = name.trim().split(/ as /);
       if (['test', 'it'].includes(imported)) callers.set(local, 'test');
@@ -335,9 +333,7 @@ const readTests = (): Files => {
         dirname(other) === dirname(file) &&
         text.includes(`from './${basename(file)}'`),
     );
-  return new Map(
-    [...sources].filter(([file]) => runs(file)).map(([file, text]) => [file, findTests(text)]),
-  );
+  return new Map([...sources].filter(([file]) => runs(file)).map(([file, text]) => [file, findTests(text)]));
 };
 
 const problemOf = ({ file, title }: Reference, files: Files): string | undefined => {
@@ -494,7 +490,8 @@ describe('what reads it', () => {
       scenarios: [],
       strange: [],
     });
-    expect(document('| 3 | a story (a place) | `test/a.test.ts`: a law<br>`test/a.test.ts`: b |').scenarios)
-      .toEqual([{ number: 3, story: 'a story (a place)', tests: [at('a law'), at('b')] }]);
+    expect(
+      document('| 3 | a story (a place) | `test/a.test.ts`: a law<br>`test/a.test.ts`: b |').scenarios,
+    ).toEqual([{ number: 3, story: 'a story (a place)', tests: [at('a law'), at('b')] }]);
   });
 });

@@ -70,6 +70,8 @@ export class FutureTable {
   readonly #records = new ShardedMap<KeyRecord>();
   /** Of the keys that are there, without the deleted. */
   readonly ordered = new OrderedKeys();
+  /** Of the deleted that are remembered. */
+  readonly deleted = new OrderedKeys();
   /** Of all keys, the deleted included. */
   readonly revisions = new RevisionIndex<KeyRecord>();
   readonly #tombstones = new RevisionIndex<Tombstone>();
@@ -146,6 +148,7 @@ export class FutureTable {
       const { record } = tombstone;
       generation = Math.max(generation, record.lastGeneration);
       this.#tombstones.remove(tombstone);
+      this.deleted.delete(record.key);
       record.tombstone = undefined;
       this.revisions.remove(record);
       this.#records.delete(record.key);
@@ -192,11 +195,13 @@ export class FutureTable {
     );
     if (record.tombstone !== undefined) {
       this.#tombstones.remove(record.tombstone);
+      this.deleted.delete(record.key);
       record.tombstone = undefined;
     }
     if (future === undefined) {
       if (record.future !== undefined) this.ordered.delete(record.key);
       record.tombstone = { record, atMs: nowMs, revision, chunk: undefined, offset: 0 };
+      this.deleted.add(record.key);
       if (place) this.#tombstones.append(record.tombstone);
     } else if (record.future === undefined) {
       this.ordered.add(record.key);

@@ -68,6 +68,44 @@ const matchesAny = (patterns: readonly Pattern[], key: string): boolean => {
 const changeOf = ({ key, revision, future }: KeyRecord): Change =>
   future === undefined ? { kind: 'deleted', revision, key } : { kind: 'future', revision, key, future };
 
+/** So few keys are sorted by revision sooner than a long tail of changes is walked. */
+const scopeKeysMax = 512;
+
+/**
+ * What changed after the revision among the keys that begin as the patterns do, in the order of revisions; undefined:
+ * there are too many such keys.
+ */
+const changedInScope = (table: FutureTable, query: ChangesQuery): readonly KeyRecord[] | undefined => {
+  const changed = new Set<KeyRecord>();
+  let left = scopeKeysMax;
+  for (const pattern of query.patterns) {
+    const prefix = pattern.literalPrefix;
+    for (const keys of [table.ordered, table.deleted]) {
+      keys.scan(prefix, (key) => {
+        if (left === 0 || !key.startsWith(prefix)) return false;
+        left--;
+        const record = matches(pattern, key) ? table.find(key) : undefined;
+        if (record !== undefined && record.revision > query.revision) changed.add(record);
+        return !pattern.exact;
+      });
+      if (left === 0) return undefined;
+    }
+  }
+  return [...changed].sort((a, b) => a.revision - b.revision);
+};
+
+/** Visits what changed after the query's revision, in the order of revisions: by the shorter of the two ways. */
+const walkChanges = (
+  table: FutureTable,
+  query: ChangesQuery,
+  revision: number,
+  visit: (record: KeyRecord) => boolean,
+): void => {
+  const inScope = revision - query.revision > scopeKeysMax ? changedInScope(table, query) : undefined;
+  if (inScope === undefined) table.revisions.walk(query.revision, visit);
+  else inScope.every(visit);
+};
+
 export const changesAfter = (table: FutureTable, query: ChangesQuery, revision: number): ChangesPage => {
   const changes: Change[] = [];
   let visits = 0;
@@ -88,7 +126,7 @@ export const changesAfter = (table: FutureTable, query: ChangesQuery, revision: 
     groupFrom = changes.length;
     return true;
   };
-  table.revisions.walk(query.revision, (record) => {
+  walkChanges(table, query, revision, (record) => {
     if (record.revision !== groupRevision) {
       if (groupRevision !== 0) {
         cut =

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
+import { matches } from '../../src/scopes/index.ts';
 import type { ListQuery } from '../../src/store/index.ts';
 import { ClusterOfOne, bytes, op, pattern, startMs } from './support/cluster-of-one.ts';
 
@@ -232,5 +233,49 @@ describe('forgetting deletions', () => {
     const copy = cluster.copy();
     expect(copy.forgottenUpTo).toBe(cluster.store.forgottenUpTo);
     expect([copy.epoch, copy.clusterId]).toEqual([1, 'test']);
+  });
+});
+
+describe('changesAfter, for a few keys among many', () => {
+  const scopes = ['small/**', 'small/1', '*/2'];
+  beforeEach(() => {
+    cluster.write(['small/1', 'small/2', 'small/3', 'other/2'].map((key) => op.resolve(key, 'old')));
+    for (let number = 0; number < 1000; number += 1) cluster.write([op.resolve(`many/${number}`, 'v')]);
+    cluster.write([op.delete('small/2')]);
+    for (let number = 0; number < 1000; number += 1) cluster.write([op.delete(`many/${number}`)]);
+    cluster.write([op.resolve('small/3', 'new', { supersede: true })]);
+    cluster.write([op.delete('small/1')]);
+    cluster.write([op.resolve('small/1', 'again')]);
+  });
+
+  test('gives the same as walking all changes', () => {
+    for (const on of scopes) {
+      const expected = after(0, { limit: 1e6 }).changes.filter(({ key }) => matches(pattern(on), key));
+      const page = after(0, { on });
+      expect(page.changes, on).toEqual(expected);
+      expect(page.upTo).toBe(cluster.store.revision);
+    }
+    expect(after(0, { on: 'small/**' }).changes.map(({ kind, key }) => `${kind} ${key}`)).toEqual([
+      'deleted small/2',
+      'future small/3',
+      'future small/1',
+    ]);
+  });
+
+  test('looks at these keys only', () => {
+    expect(after(0, { on: 'small/**', visitMax: 3 })).toMatchObject({ upTo: cluster.store.revision });
+    expect(after(0, { on: '**', visitMax: 3 }).upTo).toBeLessThan(cluster.store.revision);
+  });
+
+  test('comes in pages that join without a gap', () => {
+    const keys: string[] = [];
+    let upTo = 0;
+    while (upTo < cluster.store.revision) {
+      const page = after(upTo, { on: 'small/**', limit: 1 });
+      keys.push(...page.changes.map(({ key }) => key));
+      expect(page.upTo).toBeGreaterThan(upTo);
+      ({ upTo } = page);
+    }
+    expect(keys).toEqual(['small/2', 'small/3', 'small/1']);
   });
 });

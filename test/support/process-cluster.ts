@@ -42,7 +42,7 @@ const isFree = (port: number): Promise<boolean> =>
   });
 
 /** A base port with all the ports of a cluster free behind it. */
-const freeBasePort = async (): Promise<number> => {
+export const freeBasePort = async (): Promise<number> => {
   for (let attempt = 0; attempt < 50; attempt += 1) {
     const base = 12_000 + Math.floor(Math.random() * 18_000);
     const ports = [0, 10, 20].flatMap((block) => [0, 1, 2, 3, 4].map((offset) => base + block + offset));
