@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { AnswerBody } from '../../src/protocol/index.ts';
+import { MemoryDisk } from '../../src/storage/index.ts';
 import { resolveOperation, ServerCluster, type Agent } from './support/server-cluster.ts';
 
 const text = (body: AnswerBody): string | undefined => {
@@ -215,6 +216,42 @@ describe('a cluster of servers', () => {
       for (const key of acknowledged) expect(text(await cluster.answer(reader, get(reader, key)))).toBe(key);
     }
     await cluster.converged();
+  });
+});
+
+describe('a member that comes back without what it had written', () => {
+  test('pitfall 31: is refused by the others after its disk was wiped: it neither votes nor acknowledges', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const leader = cluster.leader as number;
+    const [wiped, other] = cluster.followers as [number, number];
+    const agent = cluster.agent(leader);
+    agent.open();
+    await cluster.answer(agent, agent.write([resolveOperation('k', 'v')]));
+    await cluster.converged();
+    cluster.crash(wiped);
+    cluster.disks.set(wiped, new MemoryDisk());
+    await cluster.start(wiped);
+    await cluster.time.run(5000);
+    expect(cluster.network.refusals[0]).toMatch(
+      new RegExp(`member ${wiped} has come back with another data directory`),
+    );
+    // With the leader gone, the wiped member's vote would make a majority that never saw the write.
+    cluster.crash(leader);
+    await cluster.time.run(20_000);
+    expect(cluster.server(other).status().role).not.toBe('leader');
+    expect(cluster.server(wiped).status().role).not.toBe('leader');
+    expect(cluster.fatal).toEqual([]);
+  });
+
+  test('is refused by the others when its disk is an older copy', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const [id] = cluster.followers as [number];
+    await cluster.converged();
+    const server = cluster.server(cluster.leader as number);
+    const { run, diskId } = cluster.identity(id);
+    expect(server.refusePeer(id, run, diskId)).toBeUndefined();
+    expect(server.refusePeer(id, run + 1, diskId)).toBeUndefined();
+    expect(server.refusePeer(id, run - 1, diskId)).toMatch(/an older copy of its data/);
   });
 });
 

@@ -106,6 +106,7 @@ class TestGateway implements Gateway {
 interface Running {
   readonly server: Server;
   readonly gateway: TestGateway;
+  readonly identity: { readonly run: number; readonly diskId: Uint8Array };
 }
 
 export interface ServerClusterOptions {
@@ -151,6 +152,8 @@ export class ServerCluster {
       name: `server-${member}`,
       agentsUrl: `wss://s${member}`,
     }));
+    const storage = await openMemoryStorage({ identity: { clusterId, member: id }, disk });
+    const { run, diskId } = storage.recovered;
     const server = await startServer({
       clusterId,
       self: members[id - 1] as (typeof members)[number],
@@ -168,10 +171,17 @@ export class ServerCluster {
         this.network.crash(id);
         this.#running.delete(id);
       },
-      storage: await openMemoryStorage({ identity: { clusterId, member: id }, disk }),
-      transport: () => this.network.transport(id),
+      storage,
+      transport: (acceptPeer) => this.network.transport(id, { run, diskId, acceptPeer }),
     });
-    this.#running.set(id, { server, gateway: new TestGateway(server) });
+    this.#running.set(id, { server, gateway: new TestGateway(server), identity: { run, diskId } });
+  }
+
+  /** The run and disk that a server announces to its peers. */
+  identity(id: number): { readonly run: number; readonly diskId: Uint8Array } {
+    const running = this.#running.get(id);
+    if (!running) throw new Error(`server ${id} is not running`);
+    return running.identity;
   }
 
   /** The process dies; what its disk had not synced is lost. */

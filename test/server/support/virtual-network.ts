@@ -1,12 +1,23 @@
 import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from '../../../src/peers/index.ts';
 import type { MemberId, Term } from '../../../src/raft/index.ts';
+import type { AcceptPeer } from '../../../src/server/index.ts';
 import type { VirtualTime } from './virtual-time.ts';
+
+/** Who is behind a link, and whom it lets in. */
+interface Endpoint {
+  readonly run: number;
+  readonly diskId: Uint8Array;
+  readonly acceptPeer: AcceptPeer;
+}
 
 /** Links between servers in one process: reliable and ordered like TCP, cut and mended by the test. */
 export class VirtualNetwork {
   readonly #time: VirtualTime;
   readonly #events = new Map<number, PeerEvents>();
+  readonly #endpoints = new Map<number, Endpoint>();
   readonly #cut = new Set<string>();
+  /** Why a server was not let in by another, in order. */
+  readonly refusals: string[] = [];
   delayMs = 1;
   snapshotsSent = 0;
 
@@ -15,7 +26,12 @@ export class VirtualNetwork {
   }
 
   #open(from: number, to: number): boolean {
-    return this.#events.has(from) && this.#events.has(to) && !this.#cut.has(`${from}>${to}`);
+    if (!this.#events.has(from) || !this.#events.has(to) || this.#cut.has(`${from}>${to}`)) return false;
+    const [sender, receiver] = [this.#endpoints.get(from), this.#endpoints.get(to)];
+    if (sender === undefined || receiver === undefined) return false;
+    const refusal = receiver.acceptPeer(from, sender.run, sender.diskId);
+    if (refusal !== undefined) this.refusals.push(refusal);
+    return refusal === undefined;
   }
 
   /** Nothing from `from` reaches `to`. */
@@ -47,7 +63,8 @@ export class VirtualNetwork {
     for (const [other, events] of this.#events) if (other !== member) events.disconnected(member as MemberId);
   }
 
-  transport(self: number): PeerTransport {
+  transport(self: number, endpoint: Endpoint): PeerTransport {
+    this.#endpoints.set(self, endpoint);
     return {
       start: async (events: PeerEvents) => {
         this.#events.set(self, events);
