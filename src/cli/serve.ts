@@ -92,12 +92,12 @@ const startStorageAndServer = async (
     metrics,
     onFatal,
     storage,
-    transport: (acceptPeer) =>
+    transport: (acceptPeer, run) =>
       createTlsTransport({
         memberId: asMemberId(self.id),
         memberName: self.name,
         clusterId,
-        run: storage.recovered.run,
+        run,
         diskId: storage.recovered.diskId,
         members: members.map(({ id, name, peers }) => ({
           id: asMemberId(id),

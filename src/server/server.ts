@@ -22,6 +22,7 @@ import { Housekeeping } from './housekeeping.ts';
 import { Gateways } from './gateways.ts';
 import type { Gateway, GatewayPort, ServerIdentity } from './port.ts';
 import { Reads } from './reads.ts';
+import { startsOf } from './runs.ts';
 import { Snapshots } from './snapshots.ts';
 import { ownStatus, PeerStatuses, type MemberDescription } from './status.ts';
 
@@ -48,6 +49,8 @@ export interface ServerParts {
   readonly storage: Storage;
   readonly transport: PeerTransport;
   readonly raft: Raft;
+  /** See `makeRun`. */
+  readonly run: number;
   readonly store: Store;
   readonly storeOptions: StoreOptions;
 }
@@ -81,6 +84,7 @@ export class Server {
   readonly #storage: Storage;
   readonly #transport: PeerTransport;
   readonly #raft: Raft;
+  readonly #run: number;
   #store: Store;
   readonly #feed: Feed;
   readonly #clock: ClusterClock;
@@ -112,6 +116,7 @@ export class Server {
     this.#storage = parts.storage;
     this.#transport = parts.transport;
     this.#raft = parts.raft;
+    this.#run = parts.run;
     this.#store = parts.store;
     this.#applied = { ...parts.storage.recovered.applied };
     const { environment, metrics, logger } = options;
@@ -129,7 +134,7 @@ export class Server {
     });
     this.#commands = new Commands({
       member: options.self.id,
-      run: parts.storage.recovered.run,
+      run: parts.run,
       entryTimeMs: () => this.#clusterMs(),
       forward: (commands) => this.#forward(commands),
     });
@@ -170,7 +175,8 @@ export class Server {
 
   /** Begins to take part. The transport must have been made, but not started. */
   async start(): Promise<void> {
-    const { run, diskId } = this.#storage.recovered;
+    const { diskId } = this.#storage.recovered;
+    const run = this.#run;
     const member = this.#options.self.id;
     this.#commands.submit({ kind: 'server_started', member, run, diskId });
     await this.#transport.start(this.#peerEvents());
@@ -218,8 +224,9 @@ export class Server {
     if (!Buffer.from(known.diskId).equals(diskId)) {
       return `member ${member} has come back with another data directory than the cluster knows: ${advice}`;
     }
-    if (run < known.run) {
-      return `member ${member} has come back with an older copy of its data (run ${run}, the cluster knows run ${known.run}): ${advice}`;
+    const [starts, knownStarts] = [startsOf(run), startsOf(known.run)];
+    if (starts < knownStarts || (starts === knownStarts && run !== known.run)) {
+      return `member ${member} has come back with an older copy of its data (start ${starts}, the cluster has seen start ${knownStarts}): ${advice}`;
     }
     return undefined;
   }
@@ -457,7 +464,7 @@ export class Server {
 
   #applyCommands(entry: Entry, clusterMs: number): void {
     const { self } = this.#options;
-    const { run } = this.#storage.recovered;
+    const run = this.#run;
     const decoded = decodeLogEntry(entry.payload);
     const { results, changes } = this.#store.apply(decoded, entry.index);
     if (changes.length > 0) {

@@ -11,12 +11,13 @@ import {
 import type { PeerTransport } from '../peers/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
+import { makeRun } from './runs.ts';
 import { Server, type ServerOptions } from './server.ts';
 
 export interface StartServerOptions extends ServerOptions {
   readonly storage: Storage;
-  /** Gets the means to refuse a peer whose disk is not the one that the cluster knows. */
-  readonly transport: (acceptPeer: AcceptPeer) => PeerTransport;
+  /** Gets the means to refuse a peer whose disk is not the one that the cluster knows, and the run to announce. */
+  readonly transport: (acceptPeer: AcceptPeer, run: number) => PeerTransport;
   readonly store?: Omit<StoreOptions, 'clusterId'>;
   /** Bounds of raft; defaults are raft's own. */
   readonly raft?: {
@@ -58,10 +59,11 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
     heartbeatTicks: 1,
   });
   const started: { server?: Server } = {};
-  const transport = options.transport((member, run, diskId) =>
-    started.server?.refusePeer(member, run, diskId),
-  );
-  const server = new Server(options, { storage, transport, raft, store, storeOptions });
+  const run = makeRun(recovered.run, environment);
+  const acceptPeer: AcceptPeer = (member, peerRun, diskId) =>
+    started.server?.refusePeer(member, peerRun, diskId);
+  const transport = options.transport(acceptPeer, run);
+  const server = new Server(options, { storage, transport, raft, run, store, storeOptions });
   started.server = server;
   await server.start();
   return server;

@@ -153,7 +153,8 @@ export class ServerCluster {
       agentsUrl: `wss://s${member}`,
     }));
     const storage = await openMemoryStorage({ identity: { clusterId, member: id }, disk });
-    const { run, diskId } = storage.recovered;
+    const { diskId } = storage.recovered;
+    let announced = 0;
     const server = await startServer({
       clusterId,
       self: members[id - 1] as (typeof members)[number],
@@ -172,9 +173,12 @@ export class ServerCluster {
         this.#running.delete(id);
       },
       storage,
-      transport: (acceptPeer) => this.network.transport(id, { run, diskId, acceptPeer }),
+      transport: (acceptPeer, run) => {
+        announced = run;
+        return this.network.transport(id, { run, diskId, acceptPeer });
+      },
     });
-    this.#running.set(id, { server, gateway: new TestGateway(server), identity: { run, diskId } });
+    this.#running.set(id, { server, gateway: new TestGateway(server), identity: { run: announced, diskId } });
   }
 
   /** The run and disk that a server announces to its peers. */
