@@ -1,6 +1,6 @@
 /** The lines that say who was refused what. Never a value, and never so many that they are an attack of their own. */
 import type { Failure } from '../protocol/index.ts';
-import { LogBudget } from './log-budget.ts';
+import { LogBudget } from '../protocol/index.ts';
 import type { GatewaySetup } from './settings.ts';
 
 export interface AuditedRefusal {

@@ -407,6 +407,11 @@ export class AgentConnection implements OutboxOwner {
         'this connection has a session already: close it first (close_session), or connect again';
       return this.#refuse(base.request, { code: 'INVALID_ARGUMENT', message }, body.kind);
     }
+    if (this.#sessionToDetach !== undefined && this.#sessionToDetach !== body.session) {
+      const message =
+        'whether the session that was asked for before has been opened is not known: open the same one again, or connect again';
+      return this.#refuse(base.request, { code: 'INVALID_ARGUMENT', message }, body.kind);
+    }
     const { session, graceMs, resume } = body;
     this.#session = session;
     this.#sessionToDetach = session;
@@ -455,10 +460,11 @@ export class AgentConnection implements OutboxOwner {
 
   /** Without effect where nothing is in flight under this id, or its answer is on its way: cancelling is idempotent. */
   #cancelInFlight(target: number): void {
+    // It is on its way into the log, and nobody would know of the session: its own answer follows.
+    if (this.#inFlight.kindOf(target) === flights.opening) return;
     const flight = this.#inFlight.answered(target);
     if (flight === undefined) return;
     this.#owner.notify({ kind: 'cancel', connection: this.id, request: target });
-    if (flight === flights.opening) this.#session = undefined;
     this.#inFlight.over(target);
     const message = 'the request was cancelled by its client; a write may have happened, or may still happen';
     this.#outbox.add({

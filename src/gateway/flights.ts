@@ -36,6 +36,11 @@ export class Flights {
     return this.#requests.has(request);
   }
 
+  /** What it is; undefined: it is not in flight. */
+  kindOf(request: number): number | undefined {
+    return this.#requests.get(request);
+  }
+
   begin(request: number, flight: number): void {
     this.#requests.set(request, flight);
     if (flight === flights.subscribing) this.#subscribing += 1;

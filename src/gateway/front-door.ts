@@ -11,12 +11,11 @@ import { TLSSocket } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
 import type { WebSocket } from 'ws';
-import { closeCodes, codecFor, codecs } from '../protocol/index.ts';
+import { closeCodes, codecFor, codecs, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import { Realms } from './identity.ts';
 import type { Identity } from './identity.ts';
-import { LogBudget } from './log-budget.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
 
 /** One that may say hello now. */
@@ -50,6 +49,8 @@ export class FrontDoor {
   readonly #arrived: (arrival: Arrival) => void;
   /** Every open socket, from its TCP accept on. */
   readonly #sockets = new Set<Socket>();
+  /** Those of them that have no identity yet. */
+  readonly #waiting: WaitingRoom<Socket>;
   readonly #logBudget: LogBudget;
   #closed = false;
 
@@ -93,7 +94,9 @@ export class FrontDoor {
       handleProtocols: (offered: Set<string>) => codecAmong(offered)?.subprotocol ?? false,
     };
     this.#webSockets = new WebSocketServer(webSocketOptions);
-    this.#admit(0);
+    // Node drops what is above it before it makes anything of it.
+    this.#server.maxConnections = limits.connectionsMax;
+    this.#waiting = new WaitingRoom(limits.unauthenticatedMax);
     this.#attach();
   }
 
@@ -107,14 +110,6 @@ export class FrontDoor {
     });
     this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
     return { port: (this.#server.address() as AddressInfo).port };
-  }
-
-  /**
-   * So many connections have said hello; only so many more sockets are taken on that have not. Node drops the others
-   * before it makes anything of them.
-   */
-  greeted(count: number): void {
-    this.#admit(count);
   }
 
   stopAccepting(): void {
@@ -135,22 +130,24 @@ export class FrontDoor {
     await closed;
   }
 
-  #admit(greeted: number): void {
-    const { connectionsMax, unauthenticatedMax } = this.#setup.limits;
-    this.#server.maxConnections = Math.min(connectionsMax, greeted + unauthenticatedMax);
-  }
-
   #attach(): void {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
+      const evicted = this.#waiting.enter(socket);
+      if (evicted !== undefined) {
+        this.#turnAway(
+          'capacity',
+          'it waited longest of too many that had not shown an identity',
+          evicted.remoteAddress,
+        );
+      }
+      socket.once('close', () => {
+        this.#waiting.leave(socket);
+        this.#sockets.delete(socket);
+      });
     });
     this.#server.on('drop', (data) => {
-      this.#turnAway(
-        'capacity',
-        'as many sockets are open, or wait to say hello, as may',
-        data?.remoteAddress,
-      );
+      this.#turnAway('capacity', 'as many connections are open as may', data?.remoteAddress);
     });
     this.#server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
       this.#turnAway('tls', error.code ?? error.message, socket.remoteAddress);
@@ -204,6 +201,7 @@ export class FrontDoor {
         ws.on('error', ignoreBrokenSocket);
         ws.close(closeCodes.unauthenticated, closeReason(reason));
       } else {
+        this.#waiting.leave(socket);
         this.#arrived({ ws, socket, codec, identity: verdict.identity });
       }
     });
@@ -267,7 +265,7 @@ const certificateProblem = (socket: Duplex): string => {
     return 'a client certificate of a realm is required';
   // The types say Error; at run time it is OpenSSL's code.
   const why = String(socket.authorizationError);
-  return `the client certificate (${leaf.subject.replaceAll('\n', ', ')}) was signed by no CA of a realm, or is not valid: ${why}`;
+  return `the client certificate (${printable(leaf.subject)}) was signed by no CA of a realm, or is not valid: ${why}`;
 };
 
 const leafOf = (socket: TLSSocket): X509Certificate | undefined => socket.getPeerX509Certificate();

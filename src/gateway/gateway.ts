@@ -46,6 +46,8 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** Without hello, in the order of their arrival. */
   readonly #waiting = new Set<AgentConnection>();
   readonly #congested = new Set<AgentConnection>();
+  /** How many connections each has. */
+  readonly #byPrincipal = new Map<string, number>();
   /** Connections by the second of the heartbeat's round in which they have theirs. */
   readonly #rounds: readonly Set<AgentConnection>[];
   #ticks = 0;
@@ -128,7 +130,6 @@ class Agents implements AgentGateway, ConnectionOwner {
   saidHello(connection: AgentConnection): void {
     this.#waiting.delete(connection);
     this.#greeted += 1;
-    this.#door.greeted(this.#greeted);
   }
 
   congested(connection: AgentConnection): void {
@@ -141,13 +142,13 @@ class Agents implements AgentGateway, ConnectionOwner {
 
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
+    const left = (this.#byPrincipal.get(connection.principal) ?? 0) - 1;
+    if (left > 0) this.#byPrincipal.set(connection.principal, left);
+    else this.#byPrincipal.delete(connection.principal);
     this.#waiting.delete(connection);
     this.#congested.delete(connection);
     this.#roundOf(connection.id).delete(connection);
-    if (connection.greeted) {
-      this.#greeted -= 1;
-      this.#door.greeted(this.#greeted);
-    }
+    if (connection.greeted) this.#greeted -= 1;
     if (this.#connections.size === 0) this.#drained?.();
   }
 
@@ -168,8 +169,15 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#connections.set(id, connection);
     this.#waiting.add(connection);
     this.#roundOf(id).add(connection);
+    const { connectionsPerPrincipalMax } = this.#setup.limits;
+    const ofPrincipal = (this.#byPrincipal.get(connection.principal) ?? 0) + 1;
+    this.#byPrincipal.set(connection.principal, ofPrincipal);
     // It was in the middle of its handshake when the doors were closed.
     if (this.#draining) connection.close(closeCodes.draining, drainReason);
+    else if (ofPrincipal > connectionsPerPrincipalMax) {
+      const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
+      connection.close(closeCodes.tooManyConnections, reason);
+    }
   }
 
   #roundOf(id: ConnectionId): Set<AgentConnection> {

@@ -49,8 +49,10 @@ const systemClock: GatewayClock = {
 export const gatewayLimits = {
   /** A process has 20,000 descriptors by default on common systems. */
   connectionsMax: 20_000,
-  /** Sockets that have not said hello: each costs a handshake (3 ms) and 50 KB, and may be anybody's. */
+  /** Sockets without an identity: each costs a handshake (3 ms) and 50 KB, and may be anybody's. */
   unauthenticatedMax: 1_000,
+  /** One certificate, copied to a whole fleet or in the wrong hands, must leave room for the others. */
+  connectionsPerPrincipalMax: 1_000,
   tlsHandshakeMs: 5_000,
   httpRequestMs: 5_000,
   helloMs: 5_000,

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { constants } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
-import { FuturestoreError } from '../protocol/index.ts';
+import { FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { MemberId, Term } from '../raft/index.ts';
 import { IncomingLink } from './incoming-link.ts';
 import { checkedOptions, commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
@@ -13,6 +14,9 @@ import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from './typ
 
 /** Sockets of whom nothing is known yet: enough for all peers to come at once, little enough to hold. */
 const unauthenticatedMax = 64;
+const refusalLinesPerSecondMax = 10;
+/** A certificate's name may be kilobytes. */
+const loggedNameMax = 64;
 
 export interface TlsTransport extends PeerTransport {
   /** The port listened on. Only after `start`. */
@@ -30,7 +34,10 @@ class TlsPeerTransport implements TlsTransport {
   readonly #server: Server;
   /** Every socket that was accepted, whatever has become of it. */
   readonly #sockets = new Set<Socket>();
-  #letIn = 0;
+  /** Those of them that have not shown yet that they are a peer's. */
+  readonly #waiting = new WaitingRoom<Socket>(unauthenticatedMax);
+  /** Anybody may knock: what is refused must not fill the disk. */
+  readonly #logBudget = new LogBudget(refusalLinesPerSecondMax);
   #events: PeerEvents | undefined;
   #closed = false;
 
@@ -53,15 +60,14 @@ class TlsPeerTransport implements TlsTransport {
       requestCert: true,
       // Node would drop the socket without a word; #secured refuses it and says whose it was.
       rejectUnauthorized: false,
+      // A resumed session counts as authorized even where it never had a certificate.
+      secureOptions: constants.SSL_OP_NO_TICKET,
       handshakeTimeout: this.#times.helloMax,
     });
     this.#server.on('connection', (socket) => this.#connected(socket));
     this.#server.on('secureConnection', (socket) => this.#secured(socket));
     this.#server.on('tlsClientError', (error, socket) => {
-      this.#logger.warn(
-        { from: socket.remoteAddress, reason: error.message },
-        'refused a connection to the peer port',
-      );
+      this.#refused({ from: socket.remoteAddress, reason: error.message });
       // Node reports a handshake that takes too long, but leaves the socket open.
       socket.destroy();
     });
@@ -130,12 +136,16 @@ class TlsPeerTransport implements TlsTransport {
   }
 
   #connected(socket: Socket): void {
-    if (this.#closed || this.#sockets.size - this.#letIn >= unauthenticatedMax) {
+    if (this.#closed) {
       socket.destroy();
       return;
     }
     this.#sockets.add(socket);
-    socket.on('close', () => this.#sockets.delete(socket));
+    this.#waiting.enter(socket);
+    socket.on('close', () => {
+      this.#waiting.leave(socket);
+      this.#sockets.delete(socket);
+    });
   }
 
   #secured(socket: TLSSocket): void {
@@ -146,26 +156,29 @@ class TlsPeerTransport implements TlsTransport {
     const peer = socket.authorized && name !== undefined ? this.#byName.get(name) : undefined;
     if (peer === undefined || this.#events === undefined || this.#closed) {
       const reason = socket.authorized ? 'no member has this name' : String(socket.authorizationError);
-      this.#logger.warn(
-        { from: socket.remoteAddress, name, reason },
-        'refused a connection: its certificate is of no peer',
-      );
+      this.#refused({ from: socket.remoteAddress, name: name?.slice(0, loggedNameMax), reason });
       socket.destroy();
       return;
     }
+    this.#waiting.leave(socket);
     const link = new IncomingLink(this.#options, this.#times, peer, socket, this.#events, {
       accepted: (accepted) => this.#accepted(accepted),
       closed: (closed) => {
         this.#incoming.delete(closed);
-        if (closed.letIn) this.#letIn -= 1;
       },
     });
     this.#incoming.add(link);
   }
 
+  #refused(fields: object): void {
+    if (!this.#logBudget.admits(performance.now())) return;
+    const suppressed = this.#logBudget.takeSuppressed();
+    const counted = suppressed === 0 ? fields : { ...fields, suppressed };
+    this.#logger.warn(counted, 'refused a connection to the peer port: it is of no peer');
+  }
+
   /** A peer has one link of each kind: its newest, since it makes one only when it has none. */
   #accepted(accepted: IncomingLink): void {
-    this.#letIn += 1;
     for (const link of this.#incoming) {
       if (
         link !== accepted &&

@@ -205,6 +205,7 @@ export const closeCodes = {
   authenticationExpired: 4001,
   noPong: 4008,
   slowConsumer: 4029,
+  tooManyConnections: 4031,
   protocolError: 4500,
   unauthenticated: 4501,
   revoked: 4503,

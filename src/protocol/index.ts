@@ -4,17 +4,20 @@
  * Owns the generated messages, the two codecs with every check that needs no knowledge of the state, the limits, and
  * the registry of errors. May call scopes for the grammar of keys and patterns. Promises that what a decoder gives
  * is within the limits and aliases none of its input; that a decoder throws nothing but FuturestoreError; and that an
- * encoder refuses what it could not encode exactly.
+ * encoder refuses what it could not encode exactly. Beside that, what the doors for agents and for peers both need
+ * against strangers: a waiting room and a budget of log lines.
  */
 export * from './durations.ts';
 export * from './errors.ts';
 export * from './frames.ts';
 export * from './future-messages.ts';
 export * from './futures.ts';
+export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
 export { encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
 export { StrictReader } from './strict-reader.ts';
+export { WaitingRoom } from './waiting-room.ts';
 export { helloProblem, operationProblem, requestProblem } from './request-checks.ts';
 export { parseSize } from '../scopes/index.ts';

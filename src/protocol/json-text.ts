@@ -105,23 +105,20 @@ class JsonParser {
 
   #string(): string {
     const start = this.#at;
-    let escaped = false;
     for (let at = start + 1; at < this.#text.length; at += 1) {
       const code = this.#text.charCodeAt(at);
       if (code === 0x22) {
         this.#at = at + 1;
-        return escaped ? this.#unescape(start) : this.#text.slice(start + 1, at);
+        return this.#copy(start);
       }
       if (code < 0x20) break;
-      if (code === 0x5c) {
-        escaped = true;
-        at += 1;
-      }
+      if (code === 0x5c) at += 1;
     }
     throw this.#error('a string without an end, or with a control character');
   }
 
-  #unescape(start: number): string {
+  /** Not a slice, even where nothing is escaped: a slice would keep the whole frame's text alive. */
+  #copy(start: number): string {
     try {
       return String(JSON.parse(this.#text.slice(start, this.#at)));
     } catch {

@@ -25,6 +25,10 @@ import { Requests, type InFlight } from './requests.ts';
 /** So that a connection of any gateway has one number in the log, unique in one run of a server. */
 const gatewaysMax = 64;
 
+/** What reads may take of one turn. */
+const readsMsMax = 5;
+const readsPerSlice = 64;
+
 /** A timer takes no more; what is due later is looked at again then. */
 const timerMsMax = 0x7fff_ffff;
 
@@ -49,6 +53,12 @@ export class Gateways {
   readonly #requests = new Requests();
   readonly #attached: { readonly gateway: Gateway; events: GatewayEvent[] }[] = [];
   #deadlineTimer: { readonly timer: Timer; readonly atMs: number } | undefined;
+  /**
+   * To be answered at the end of this turn or a later one, from the state as it is then. No answer is made in between:
+   * its request could be cancelled and its number used again before the answer is delivered, to the wrong one.
+   */
+  readonly #due = new Map<number, InFlight[]>();
+  #late: InFlight[] = [];
 
   constructor(options: GatewaysOptions) {
     this.#options = options;
@@ -107,7 +117,11 @@ export class Gateways {
 
   /** The end of a turn: what may be read, told and delivered now is. */
   endTurn(appliedIndex: LogIndex, clusterMs: number): void {
-    for (const inFlight of this.#options.reads.release(appliedIndex)) this.#read(inFlight, clusterMs);
+    for (const inFlight of this.#late)
+      this.#answer(inFlight, { kind: 'failed', failure: timedOut(inFlight.request) });
+    this.#late = [];
+    for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
+    this.#readDue(clusterMs);
     for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
     for (const attached of this.#attached) {
       if (attached.events.length === 0) continue;
@@ -116,6 +130,37 @@ export class Gateways {
       attached.gateway.deliver(events);
     }
     this.#armDeadline();
+  }
+
+  /** Reads wait for a turn of their own: too many came at once. */
+  get pending(): boolean {
+    return this.#due.size > 0;
+  }
+
+  #readLater(inFlight: InFlight): void {
+    const number = connectionNumber(inFlight.gateway, inFlight.request.connection);
+    const queue = this.#due.get(number);
+    if (queue === undefined) this.#due.set(number, [inFlight]);
+    else queue.push(inFlight);
+  }
+
+  /** A slice of each connection's in turn, the others' first: thousands of lists may come in one frame. */
+  #readDue(clusterMs: number): void {
+    const { environment } = this.#options;
+    const untilMs = environment.monotonicMs() + readsMsMax;
+    for (const [number, queue] of this.#due) {
+      this.#due.delete(number);
+      let done = 0;
+      while (done < queue.length && done < readsPerSlice) {
+        const inFlight = queue[done];
+        done += 1;
+        if (inFlight !== undefined && !inFlight.done) this.#read(inFlight, clusterMs);
+        if (environment.monotonicMs() >= untilMs) break;
+      }
+      // Behind all others; a Map visits what is set while it is gone through.
+      if (done < queue.length) this.#due.set(number, queue.slice(done));
+      if (environment.monotonicMs() >= untilMs) return;
+    }
   }
 
   stop(): void {
@@ -136,7 +181,7 @@ export class Gateways {
 
   #begin(inFlight: InFlight): void {
     const { request, gateway } = inFlight;
-    const { commands, reads, clusterMs, clusterStatus } = this.#options;
+    const { commands, reads } = this.#options;
     switch (request.kind) {
       case 'session_open': {
         const { session, principal, graceMs, resume } = request;
@@ -158,7 +203,7 @@ export class Gateways {
       }
       case 'get':
       case 'list':
-        if (request.stale) this.#read(inFlight, clusterMs());
+        if (request.stale) this.#readLater(inFlight);
         else reads.add(inFlight);
         return;
       case 'await':
@@ -166,7 +211,7 @@ export class Gateways {
         reads.add(inFlight);
         return;
       case 'status':
-        this.#answer(inFlight, { kind: 'status', status: clusterStatus() });
+        this.#readLater(inFlight);
         return;
       default:
         request satisfies never;
@@ -212,10 +257,12 @@ export class Gateways {
         feed.subscribe({ gateway, connection, request: number, patterns, start });
         return;
       }
+      case 'status':
+        this.#answer(inFlight, { kind: 'status', status: this.#options.clusterStatus() });
+        return;
       case 'session_open':
       case 'session_close':
       case 'write':
-      case 'status':
         throw new Error(`a ${request.kind} is no read`);
       default:
         request satisfies never;
@@ -263,7 +310,7 @@ export class Gateways {
       const { request, gateway } = inFlight;
       if (inFlight.command !== undefined) this.#options.commands.take(inFlight.command);
       if (request.kind === 'await') this.#options.feed.cancel(gateway, request.connection, request.request);
-      this.#answer(inFlight, { kind: 'failed', failure: timedOut(request) });
+      this.#late.push(inFlight);
     }
     this.#options.schedule();
   }

@@ -378,6 +378,7 @@ export class Server {
     this.#sendToPeers();
     this.#writer.flush();
     this.#gateways.endTurn(this.#applied.index, clusterMs);
+    if (this.#gateways.pending) this.#schedule();
     if (this.#feed.pending || this.#commands.waiting || (leading && this.#soft.role !== 'leader')) {
       if (this.#feed.pending || this.#soft.leader !== undefined) this.#schedule();
     }

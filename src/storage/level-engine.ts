@@ -1,4 +1,5 @@
 import { access, constants, mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { Level } from 'level';
 import { FuturestoreError } from '../protocol/index.ts';
 import { damaged } from './damage.ts';
@@ -91,9 +92,21 @@ const inUse = (directory: string, cause: unknown): FuturestoreError =>
     { cause },
   );
 
+/** As mkdir's own `recursive`, which never ends below a folder that can hold none (/proc). */
+const makeDirectory = async (directory: string, parentsToo = true): Promise<void> => {
+  try {
+    await mkdir(directory, { mode: 0o700 });
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return;
+    if (codeOf(error) !== 'ENOENT' || !parentsToo || dirname(directory) === directory) throw error;
+    await makeDirectory(dirname(directory));
+    await makeDirectory(directory, false);
+  }
+};
+
 const prepareDirectory = async (directory: string): Promise<void> => {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(directory);
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     throw new FuturestoreError(

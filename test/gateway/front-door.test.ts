@@ -253,21 +253,31 @@ describe('the front door', () => {
     expect(rig.log.lines.at(-1)?.fields).toMatchObject({ stage: 'http', suppressed: 3 });
   });
 
-  test('pitfall 52: takes on only so many sockets that have not said hello', async () => {
+  test('pitfall 52: keeps only so many sockets without an identity, and these keep nobody out', async () => {
     const rig = await start({ unauthenticatedMax: 2 });
     const held = [connectTcp(rig.tcpPort, '127.0.0.1'), connectTcp(rig.tcpPort, '127.0.0.1')];
     await Promise.all(held.map((socket) => once(socket, 'connect')));
-    await expect(rig.agent()).rejects.toThrow();
+    const [longest] = held.map((socket) => once(socket.resume(), 'close'));
+    // It takes the place of the one that has waited longest; those with an identity take none.
+    await rig.greeted();
+    await longest;
     expect(rig.counts.all).toContain('turned away capacity');
-    const ended = held.map((socket) => once(socket.resume(), 'close'));
-    for (const socket of held) socket.destroy();
-    await Promise.all(ended);
-    const agent = await untilServed(rig);
-    // Those that have said hello take no such place.
+    expect(held[1]?.destroyed).toBe(false);
     await rig.greeted();
     await rig.greeted();
     expect(rig.gateway.connections).toBe(3);
-    agent.ws.terminate();
+    for (const socket of held) socket.destroy();
+  });
+
+  test('one principal has only so many connections, and others have theirs', async () => {
+    const rig = await start({ connectionsPerPrincipalMax: 2 });
+    const first = await rig.greeted();
+    await rig.greeted();
+    const third = await rig.agent();
+    expect(await third.closed).toMatchObject({ code: 4031 });
+    first.ws.close();
+    await first.closed;
+    await untilServed(rig);
   });
 
   test('pitfall 52: takes on only so many connections at all', async () => {

@@ -194,7 +194,9 @@ describe('who may speak', () => {
     socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
     expect(await framesUntilClosed(socket)).toEqual([]);
     await peer.signal.until(() =>
-      peer.warnings.some(({ message }) => message === 'refused a connection: its certificate is of no peer'),
+      peer.warnings.some(
+        ({ message }) => message === 'refused a connection to the peer port: it is of no peer',
+      ),
     );
     expect(peer.heard).toEqual([]);
   });
@@ -318,7 +320,7 @@ describe('who may speak', () => {
     await closed(plain);
   });
 
-  test('pitfall 52: sockets of whom nothing is known are few, and make room when they go', async () => {
+  test('pitfall 52: sockets of whom nothing is known are few, and keep no peer out', async () => {
     const ports = new Ports();
     const peer = await startPeer(1, ports, { times: { helloMax: 60_000 } });
     const sockets = Array.from({ length: 80 }, () =>
@@ -336,11 +338,9 @@ describe('who may speak', () => {
       }
     });
     const second = await startPeer(2, ports);
-    await second.signal.until(() => second.warnings.length > 0);
-    expect(closedOnes).toBe(16);
-    expect(second.connects).toBe(0);
-    for (const socket of sockets) socket.destroy();
     await second.signal.until(() => second.up.has(one));
+    expect(closedOnes).toBeLessThan(sockets.length);
+    for (const socket of sockets) socket.destroy();
   });
 
   test('a peer that falls silent is given up', async () => {

@@ -219,6 +219,40 @@ describe('a cluster of servers', () => {
   });
 });
 
+describe('requests', () => {
+  test('a number that is used again after a cancel never gets the answer of the request before', async () => {
+    const cluster = await ServerCluster.start({ servers: 1 });
+    const agent = cluster.agent(1);
+    const numbers = { connection: agent.connection, request: 9 };
+    agent.port.submit([
+      { ...numbers, kind: 'get', key: 'k', stale: true },
+      { ...numbers, request: 10, kind: 'status' },
+    ]);
+    agent.port.notify([
+      { ...numbers, kind: 'cancel' },
+      { ...numbers, request: 10, kind: 'cancel' },
+    ]);
+    agent.port.submit([{ ...numbers, kind: 'subscribe', patterns: ['k/**'], start: { kind: 'only_new' } }]);
+    agent.port.submit([{ ...numbers, request: 10, kind: 'await', alternatives: [['k']] }]);
+    expect(await cluster.answer(agent, 9)).toMatchObject({ kind: 'subscribed' });
+    await cluster.time.run(1000);
+    expect(agent.answer(10)).toBeUndefined();
+    expect(cluster.fatal).toEqual([]);
+  });
+
+  test('lists that come by the thousand are answered over many turns, and others in between', async () => {
+    const cluster = await ServerCluster.start({ servers: 1 });
+    const [greedy, other] = [cluster.agent(1), cluster.agent(1)];
+    const list = { kind: 'list', pattern: '**', after: '', limit: 100, values: false, stale: true } as const;
+    cluster.time.readingTakesMs = 0.2;
+    const lists = Array.from({ length: 1000 }, () => greedy.send(list));
+    const read = other.send({ kind: 'get', key: 'k', stale: true });
+    await cluster.answer(other, read);
+    expect(lists.filter((id) => greedy.answer(id) !== undefined).length).toBeLessThan(200);
+    for (const id of lists) await cluster.answer(greedy, id);
+  });
+});
+
 describe('a member that comes back without what it had written', () => {
   test('pitfall 31: is refused by the others after its disk was wiped: it neither votes nor acknowledges', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });

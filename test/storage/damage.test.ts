@@ -163,6 +163,12 @@ describe('damaged files', { timeout: 30_000 }, () => {
     await storage.close();
   });
 
+  test('a directory below a folder that can hold none is refused at once', async () => {
+    await expect(openStorage({ directory: '/proc/none/data', identity })).rejects.toMatchObject({
+      code: 'CONFIGURATION_INVALID',
+    });
+  });
+
   test('a directory that cannot be made is a mistake in the configuration', async () => {
     const root = temporaryDirectory();
     writeFileSync(join(root, 'file'), '');

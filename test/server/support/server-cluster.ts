@@ -37,6 +37,10 @@ export class Agent {
     this.session = session;
   }
 
+  get port(): GatewayPort {
+    return this.#gateway.port;
+  }
+
   /** Gives the request's number. */
   send(request: AgentRequest): number {
     this.#lastRequest += 1;

@@ -23,6 +23,9 @@ export class VirtualTime {
     this.#seed = seed;
   }
 
+  /** Each look at a monotonic clock takes so long: for what is bounded by time. */
+  readingTakesMs = 0;
+
   get nowMs(): number {
     return this.#nowMs;
   }
@@ -55,7 +58,7 @@ export class VirtualTime {
   environment(clock: { wallOffsetMs: number }): Environment {
     return {
       wallMs: () => 1_700_000_000_000 + this.#nowMs + clock.wallOffsetMs,
-      monotonicMs: () => this.#nowMs,
+      monotonicMs: () => (this.#nowMs += this.readingTakesMs),
       random: () => this.random(),
       defer: (callback) => {
         this.after(0, callback);
