@@ -67,6 +67,14 @@ interface AwaitOptions extends ClientOptions {
   readonly any?: true;
 }
 
+/** What `get --json` would tell of it, as far as the error knows. By shape: its class would load the client. */
+const writeRejection = (environment: CommandEnvironment, error: unknown): void => {
+  if (!(error instanceof Error) || !('rejection' in error) || !('key' in error) || !('generation' in error))
+    return;
+  const { key, generation, rejection } = error;
+  writeJson(environment, { key, state: 'rejected', generation, rejection });
+};
+
 const awaitKeys = async (
   environment: CommandEnvironment,
   keys: string[],
@@ -75,7 +83,10 @@ const awaitKeys = async (
   const limit = await optionalDuration('timeoutMs', '--timeout', options.timeout);
   await withClient(environment, options, async (client) => {
     const anyOf = options.any === true ? keys.map((key) => [key]) : [[...new Set(keys)]];
-    const { futures } = await client.await({ anyOf }, limit);
+    const { futures } = await client.await({ anyOf }, limit).catch((error: unknown) => {
+      if (options.json === true) writeRejection(environment, error);
+      throw error;
+    });
     const [first] = futures;
     if (keys.length === 1 && first !== undefined) {
       if (options.json === true) writeJson(environment, futureAsJson(first, true));

@@ -53,6 +53,8 @@ const detachedKey = (session: Session): string =>
 
 export class SessionTable {
   readonly #sessions = new ShardedMap<Session>();
+  /** By principal. */
+  readonly #counts = new Map<string, number>();
   readonly #attached = new Map<number, Set<Session>>();
   /** By the instant of their detachment, then by id: who is evicted first must not depend on who came first in memory. */
   readonly #detached = new OrderedKeys();
@@ -79,6 +81,11 @@ export class SessionTable {
     return [...(this.#attached.get(member) ?? [])];
   }
 
+  /** How many sessions the principal has. */
+  countOf(principal: string): number {
+    return this.#counts.get(principal) ?? 0;
+  }
+
   get longestDetached(): Session | undefined {
     const id = this.#detached.first?.split('/')[1];
     return id === undefined ? undefined : this.#sessions.get(id);
@@ -89,6 +96,7 @@ export class SessionTable {
     assert(!this.#sessions.has(id), 'a session is created twice');
     const session = new Session(id, principal, graceMs);
     this.#sessions.set(id, session);
+    this.#counts.set(principal, this.countOf(principal) + 1);
     this.touch(session);
     return session;
   }
@@ -120,6 +128,9 @@ export class SessionTable {
     assert((session.tied?.size ?? 0) === 0, 'a session is removed with pending futures tied to it');
     this.#leave(session);
     this.#sessions.delete(session.id);
+    const left = this.countOf(session.principal) - 1;
+    if (left > 0) this.#counts.set(session.principal, left);
+    else this.#counts.delete(session.principal);
     this.touch(session);
   }
 

@@ -40,6 +40,7 @@ import { write } from './writes.ts';
 
 type Body<Kind extends CommandBody['kind']> = Extract<CommandBody, { kind: Kind }>;
 
+const sessionsPerPrincipalMaxDefault = 4096;
 const sessionsMaxDefault = 200_000;
 const tombstonesMaxDefault = 100_000;
 const tombstoneAgeMsDefault = 3600 * 1000;
@@ -62,6 +63,7 @@ const failed = (code: ErrorCode, message: string): CommandResult => ({
 export class Store {
   readonly clusterId: string;
   readonly #sessionsMax: number;
+  readonly #sessionsPerPrincipalMax: number;
   readonly #tombstonesMax: number;
   readonly #tombstoneAgeMs: number;
   readonly #wheel = new TimerWheel<KeyRecord | Session>();
@@ -78,6 +80,7 @@ export class Store {
   constructor(options: StoreOptions) {
     this.clusterId = options.clusterId;
     this.#sessionsMax = options.sessionsMax ?? sessionsMaxDefault;
+    this.#sessionsPerPrincipalMax = options.sessionsPerPrincipalMax ?? sessionsPerPrincipalMaxDefault;
     this.#tombstonesMax = options.tombstonesMax ?? tombstonesMaxDefault;
     this.#tombstoneAgeMs = options.tombstoneAgeMs ?? tombstoneAgeMsDefault;
   }
@@ -317,6 +320,12 @@ export class Store {
     const { principal, graceMs, connection } = command;
     let session = this.#sessions.find(command.session);
     if (session === undefined && !command.resume) {
+      if (this.#sessions.countOf(principal) >= this.#sessionsPerPrincipalMax) {
+        return failed(
+          'LIMIT_EXCEEDED',
+          `${principal} has ${this.#sessionsPerPrincipalMax} sessions: close some, or wait until their grace has passed`,
+        );
+      }
       if (this.#sessions.size >= this.#sessionsMax) {
         const longest = this.#sessions.longestDetached;
         if (longest === undefined) {

@@ -91,6 +91,8 @@ export interface StoreOptions {
   readonly clusterId: string;
   /** Sessions at most; beyond it the longest detached one is evicted, else LIMIT_EXCEEDED. Default 200,000. */
   readonly sessionsMax?: number;
+  /** Sessions of one principal at most; beyond it LIMIT_EXCEEDED, so that nobody's are evicted by another's. Default 4,096. */
+  readonly sessionsPerPrincipalMax?: number;
   /** Deletions remembered at most. Default 100,000. */
   readonly tombstonesMax?: number;
   /** Deletions are forgotten after this long (by cluster time). Default 1 h. */

@@ -1,4 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { FutureRejectedError } from '../../src/client/index.ts';
 import { join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import type { SubscriptionEvent } from '../../src/cli/environment.ts';
@@ -130,6 +131,14 @@ describe('await', () => {
       client: awaiting(future('a'), future('b')),
     });
     expect(JSON.parse(two.stdout)).toMatchObject([{ key: 'a' }, { key: 'b' }]);
+  });
+
+  test('--json tells of a rejection on standard output as well', async () => {
+    const rejection = { code: 'NO_DISK', message: 'the disk is full' };
+    const client = { await: () => Promise.reject(new FutureRejectedError('a', rejection, 2)) };
+    const outcome = await runCommand(['await', 'a', '--json'], { client });
+    expect(outcome.code).toBe(3);
+    expect(JSON.parse(outcome.stdout)).toEqual({ key: 'a', state: 'rejected', generation: 2, rejection });
   });
 });
 

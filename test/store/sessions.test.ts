@@ -131,6 +131,19 @@ describe('opening', () => {
   });
 });
 
+test('one principal has only so many sessions, and its flood evicts nobody else', () => {
+  cluster = new ClusterOfOne({ sessionsMax: 10, sessionsPerPrincipalMax: 2 });
+  expect(code(cluster.open(2, bob))).toBe('done');
+  cluster.detach(2);
+  expect(code(cluster.open(3, alice))).toBe('done');
+  expect(code(cluster.open(4, alice))).toBe('LIMIT_EXCEEDED');
+  expect(code(cluster.open(2, bob, { resume: true }))).toBe('done');
+  // What it has may be taken up and closed all the same, and makes room.
+  expect(code(cluster.open(3, alice, { resume: true }))).toBe('done');
+  cluster.one({ kind: 'session_close', session: sessionId(3), principal: alice });
+  expect(code(cluster.open(4, alice))).toBe('done');
+});
+
 test('evicted is who was detached first, not whose grace ends first', () => {
   cluster = new ClusterOfOne({ sessionsMax: 2 });
   cluster.open(2, bob, { resume: true, graceMs: 50_000 });
