@@ -12,7 +12,7 @@ import {
   type SoftState,
 } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
-import { decodeLogEntry, type Store, type StoreOptions } from '../store/index.ts';
+import { decodeCommand, decodeLogEntry, type Store, type StoreOptions } from '../store/index.ts';
 import { ClusterClock } from './cluster-clock.ts';
 import { Commands } from './commands.ts';
 import { CompactionPolicy } from './compaction.ts';
@@ -341,9 +341,26 @@ export class Server {
     for (const message of batch.raft) this.#raft.step({ kind: 'message', message });
     // Who sent commands to a leader of another term sends them again to the one of this term.
     if (batch.forward.length > 0 && this.#soft.role === 'leader' && batch.forwardTerm === this.#soft.term) {
-      this.#commands.addForeign(batch.forward);
+      this.#commands.addForeign(batch.forward.filter((command) => this.#isCommandOf(from, command)));
     }
     this.#schedule();
+  }
+
+  /** What can't be read must not get into the log: every server would fail on it, again after each start. */
+  #isCommandOf(from: MemberId, encoded: Uint8Array): boolean {
+    try {
+      if (decodeCommand(encoded).origin.member === from) return true;
+      this.#options.logger.error(
+        { peer: from },
+        'a peer forwarded a command in the name of another: it is dropped',
+      );
+    } catch (error) {
+      this.#options.logger.error(
+        { peer: from, err: error },
+        'a peer forwarded what is no command: it is dropped',
+      );
+    }
+    return false;
   }
 
   // ---- the turn ----

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { AnswerBody } from '../../src/protocol/index.ts';
 import { MemoryDisk } from '../../src/storage/index.ts';
+import { encodeCommand } from '../../src/store/index.ts';
 import { resolveOperation, ServerCluster, type Agent } from './support/server-cluster.ts';
 
 const text = (body: AnswerBody): string | undefined => {
@@ -251,6 +252,26 @@ describe('requests', () => {
     expect(lists.filter((id) => greedy.answer(id) !== undefined).length).toBeLessThan(200);
     for (const id of lists) await cluster.answer(greedy, id);
   });
+});
+
+test('what a peer forwards that is no command of its own never gets into the log', async () => {
+  const cluster = await ServerCluster.start({ servers: 3 });
+  const leader = cluster.leader as number;
+  const [peer, other] = cluster.followers as [number, number];
+  const { term } = cluster.server(leader).status();
+  const origin = { member: other, run: 1, request: 1 };
+  const foreign = encodeCommand({ kind: 'server_lost', member: leader, run: 1, origin });
+  const before = cluster.server(leader).status().appliedIndex;
+  const forward = [Buffer.from('no command at all'), foreign];
+  cluster.network.inject(peer, leader, { raft: [], forward, forwardTerm: term });
+  await cluster.time.run(1000);
+  expect(cluster.server(leader).status().appliedIndex).toBe(before);
+  const agent = cluster.agent(peer);
+  agent.open();
+  expect(await cluster.answer(agent, agent.write([resolveOperation('k', 'v')]))).toMatchObject({
+    kind: 'written',
+  });
+  expect(cluster.fatal).toEqual([]);
 });
 
 describe('a member that comes back without what it had written', () => {

@@ -57,6 +57,11 @@ export class VirtualNetwork {
     }
   }
 
+  /** As if it had come from `from`. */
+  inject(from: number, to: number, batch: PeerBatch): void {
+    this.#events.get(to)?.received(from as MemberId, this.#endpoints.get(from)?.run ?? 0, batch);
+  }
+
   /** The process is gone. */
   crash(member: number): void {
     this.#events.delete(member);
