@@ -6,7 +6,13 @@
  * a second one in the log does nothing: writes by their session's sequence numbers, the others by what they name.
  */
 import type { Dropped, Proposal, Raft, Token } from '../raft/index.ts';
-import { encodeCommand, encodeLogEntryFromCommands, type CommandBody } from '../store/index.ts';
+import {
+  decodeCommand,
+  encodeCommand,
+  encodeLogEntryFromCommands,
+  type CommandBody,
+} from '../store/index.ts';
+import type { Logger } from './environment.ts';
 import type { InFlight } from './requests.ts';
 
 export interface PendingCommand {
@@ -27,8 +33,18 @@ export interface CommandsOptions {
   readonly run: number;
   readonly entryTimeMs: () => number;
   /** false: not sent, try again later. */
+  readonly logger: Logger;
   readonly forward: (commands: readonly Uint8Array[]) => boolean;
 }
+
+const problemWith = (from: number, command: Uint8Array): string | undefined => {
+  try {
+    const { member } = decodeCommand(command).origin;
+    return member === from ? undefined : `a command in the name of member ${member}`;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+};
 
 export class Commands {
   readonly #options: CommandsOptions;
@@ -62,8 +78,13 @@ export class Commands {
     return pending;
   }
 
-  addForeign(commands: readonly Uint8Array[]): void {
-    for (const command of commands) this.#foreign.push(command);
+  /** What can't be read must not get into the log: every server would fail on it, again after each start. */
+  addForeign(from: number, commands: readonly Uint8Array[]): void {
+    for (const command of commands) {
+      const problem = problemWith(from, command);
+      if (problem === undefined) this.#foreign.push(command);
+      else this.#options.logger.error({ peer: from, problem }, 'what a peer forwarded is dropped');
+    }
   }
 
   /** Its result has been applied, or nobody waits for it: it is not sent again. */
@@ -81,11 +102,16 @@ export class Commands {
 
   dropForeign(): void {
     this.#foreign = [];
+    this.#returned.foreign = [];
   }
 
   /** Time has passed: what raft or a link did not take may be offered again. */
   retry(): void {
     this.#held = false;
+    // While nobody leads nothing is sent, and clients go on giving up and asking again.
+    if (this.#unsent.length > 2 * this.#pending.size) {
+      this.#unsent = this.#unsent.filter(({ number }) => this.#pending.has(number));
+    }
   }
 
   /** Gives raft all that waits, as entries of bounded size. Call `settle` when raft has been drained. */
@@ -168,7 +194,9 @@ export class Commands {
     const { own, foreign } = this.#returned;
     if (own.length === 0 && foreign.length === 0) return 0;
     this.#returned = { own: [], foreign: [] };
-    this.#unsent = own.concat(this.#unsent);
+    // Since they were dropped all may have been queued again: none must come twice, or before those it came after.
+    const next = this.#unsent[0]?.number ?? Infinity;
+    this.#unsent = own.filter(({ number }) => number < next).concat(this.#unsent);
     this.#foreign = foreign.concat(this.#foreign);
     this.#held = true;
     return own.length + foreign.length;

@@ -5,6 +5,8 @@ import type { Entry, LogIndex, Term } from '../raft/index.ts';
 const entryOverheadBytes = 128;
 /** A place to cut is remembered for every so many bytes. */
 const stepBytes = 256 * 1024;
+/** Cut off at once: some ten thousand small entries, a few milliseconds. */
+const cutBytes = 4 * 1024 * 1024;
 
 /**
  * Remembers places in the applied log, so that a cut can leave the wanted number of bytes. The log is cut when it has
@@ -32,7 +34,8 @@ export class CompactionPolicy {
 
   /** Where to cut now; undefined: not now. The caller does cut there. */
   cut(): { readonly index: LogIndex; readonly term: Term } | undefined {
-    if (this.#bytes - this.#cutBytes <= 2 * this.#retainBytes) return undefined;
+    if (this.#bytes - this.#cutBytes <= this.#retainBytes + Math.min(cutBytes, this.#retainBytes))
+      return undefined;
     const keepFrom = this.#bytes - this.#retainBytes;
     let count = 0;
     while (count < this.#places.length && (this.#places[count]?.bytes ?? Infinity) <= keepFrom) count += 1;

@@ -1,11 +1,18 @@
 /**
- * One batch per turn of the loop, one batch on disk at a time: while one is being written the next one fills, merged
- * from everything that raft and the state ask for meanwhile.
+ * One batch on disk at a time: while one is being written the next one fills, merged from everything that raft and the
+ * state ask for meanwhile.
+ *
+ * What nobody waits for (the state of applied entries, the commit index) rides with the next batch that has to be
+ * synced, so that under load each turn's entries cost one write, and none waits behind a write of state. The tick
+ * writes it when there is no such batch; a crash before that only makes the restart replay a little more of the log.
  */
 import assert from 'node:assert/strict';
 import type { Entry, HardState, LogIndex, Message, Persist, SnapshotPoint } from '../raft/index.ts';
 import type { StateWrite, Storage, WriteBatch } from '../storage/index.ts';
 import type { Environment, ServerMetrics } from './environment.ts';
+
+/** More of it is not kept waiting for a batch to ride with. */
+const stateBytesMax = 1024 * 1024;
 
 /** What a finished write makes possible. */
 export interface Written {
@@ -37,6 +44,12 @@ class NextBatch {
   sequence: number | undefined;
   afterDurable: Message[] = [];
   empty = true;
+  stateBytes = 0;
+
+  /** Somebody waits for it, or it has grown large. */
+  get urgent(): boolean {
+    return this.sync || this.afterDurable.length > 0 || this.stateBytes > stateBytesMax;
+  }
 
   addPersist(persist: Persist): void {
     this.empty = false;
@@ -50,6 +63,7 @@ class NextBatch {
       this.truncateFrom = undefined;
       this.entries = [];
       this.stateWrites = [];
+      this.stateBytes = 0;
       this.applied = { index: snapshot.index, term: snapshot.term };
       this.compactTo = undefined;
     }
@@ -69,6 +83,7 @@ export class DiskWriter {
   readonly #options: DiskWriterOptions;
   #next = new NextBatch();
   #writing = false;
+  #startedMs = 0;
   #idleWaiters: (() => void)[] = [];
 
   constructor(options: DiskWriterOptions) {
@@ -86,7 +101,10 @@ export class DiskWriter {
       `state of index ${applied.index} must not be written over the snapshot of index ${this.#next.activate?.index}`,
     );
     this.#next.empty = false;
-    for (const write of writes) this.#next.stateWrites.push(write);
+    for (const write of writes) {
+      this.#next.stateWrites.push(write);
+      this.#next.stateBytes += write.value?.length ?? 0;
+    }
     this.#next.applied = applied;
   }
 
@@ -95,13 +113,19 @@ export class DiskWriter {
     this.#next.compactTo = point;
   }
 
-  /** Starts the next write if none is under way and there is something to write. */
+  /** Starts the next write if none is under way and somebody waits for it. */
   flush(): void {
+    if (this.#next.urgent) this.flushAll();
+  }
+
+  /** Starts the next write if none is under way and there is anything to write. */
+  flushAll(): void {
     if (this.#writing || this.#next.empty) return;
     const next = this.#next;
     this.#next = new NextBatch();
     this.#writing = true;
     const startedMs = this.#options.environment.monotonicMs();
+    this.#startedMs = startedMs;
     const batch: WriteBatch = {
       ...(next.hardState && { hardState: next.hardState }),
       ...(next.truncateFrom !== undefined && { truncateFrom: next.truncateFrom }),
@@ -133,15 +157,21 @@ export class DiskWriter {
     );
   }
 
+  /** How long the present write has been under way; 0: none is. */
+  busyMs(nowMs: number): number {
+    return this.#writing ? nowMs - this.#startedMs : 0;
+  }
+
   /** Resolves when no write is under way and none is waiting. */
   async whenIdle(): Promise<void> {
-    this.flush();
-    if (!this.#writing) return;
-    await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    this.flushAll();
+    while (this.#writing) {
+      await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+      this.flushAll();
+    }
   }
 
   #settleIdle(): void {
-    if (this.#writing && !this.#next.empty) return;
     const waiters = this.#idleWaiters;
     this.#idleWaiters = [];
     for (const resolve of waiters) resolve();

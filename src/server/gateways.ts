@@ -33,6 +33,7 @@ const readsPerSlice = 64;
 const timerMsMax = 0x7fff_ffff;
 
 export interface GatewaysOptions {
+  readonly self: number;
   readonly environment: Environment;
   readonly metrics: ServerMetrics;
   readonly commands: Commands;
@@ -103,7 +104,10 @@ export class Gateways {
 
   /** The cluster took this server for gone, or it can't know: the sessions whose connections are here are here. */
   attachSessionsAgain(): void {
+    const store = this.#options.store();
     for (const { gateway, connection, session } of this.#requests.sessions()) {
+      // Its agent has gone elsewhere since; the connection here is a dead one that nobody has noticed yet.
+      if (store.isAttachedElsewhere(session.id, this.#options.self)) continue;
       this.#options.commands.submit({
         kind: 'session_open',
         session: session.id,

@@ -11,4 +11,21 @@ const chances = 2 ** 20;
 export const makeRun = (starts: number, environment: Environment): number =>
   starts * chances + Math.floor(environment.random() * chances);
 
-export const startsOf = (run: number): number => Math.floor(run / chances);
+const startsOf = (run: number): number => Math.floor(run / chances);
+
+interface Presence {
+  readonly run: number;
+  readonly diskId: Uint8Array;
+}
+
+/** Why a member that comes as `now` is not the one that the cluster knows; undefined: it may be. */
+export const refusalOf = (member: number, known: Presence | undefined, now: Presence): string | undefined => {
+  if (known === undefined) return undefined;
+  const advice = 'it must not vote until it has been replaced';
+  if (!Buffer.from(known.diskId).equals(now.diskId)) {
+    return `member ${member} has come back with another data directory than the cluster knows: ${advice}`;
+  }
+  const [starts, knownStarts] = [startsOf(now.run), startsOf(known.run)];
+  if (starts > knownStarts || now.run === known.run) return undefined;
+  return `member ${member} has come back with an older copy of its data (start ${starts}, the cluster has seen start ${knownStarts}): ${advice}`;
+};

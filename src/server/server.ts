@@ -6,13 +6,12 @@ import {
   asMemberId,
   type Entry,
   type MemberId,
-  type Message,
   type Raft,
   type Ready,
   type SoftState,
 } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
-import { decodeCommand, decodeLogEntry, type Store, type StoreOptions } from '../store/index.ts';
+import { decodeLogEntry, type Store, type StoreOptions } from '../store/index.ts';
 import { ClusterClock } from './cluster-clock.ts';
 import { Commands } from './commands.ts';
 import { CompactionPolicy } from './compaction.ts';
@@ -21,8 +20,9 @@ import type { Environment, Logger, ServerMetrics, Timer } from './environment.ts
 import { Housekeeping } from './housekeeping.ts';
 import { Gateways } from './gateways.ts';
 import type { Gateway, GatewayPort, ServerIdentity } from './port.ts';
+import { Outgoing } from './outgoing.ts';
 import { Reads } from './reads.ts';
-import { startsOf } from './runs.ts';
+import { refusalOf } from './runs.ts';
 import { Snapshots } from './snapshots.ts';
 import { ownStatus, PeerStatuses, type MemberDescription } from './status.ts';
 
@@ -99,7 +99,7 @@ export class Server {
   readonly #others: readonly MemberId[];
 
   #soft: SoftState;
-  #outgoing = new Map<MemberId, Message[]>();
+  readonly #outgoing: Outgoing;
   #scheduled = false;
   #inTurn = false;
   #state: 'running' | 'stopping' | 'stopped' = 'running';
@@ -109,6 +109,8 @@ export class Server {
   #applied: { index: Entry['index']; term: Entry['term'] };
   /** A snapshot is staged and raft has not said yet whether it wants it. */
   #undecidedSnapshot = false;
+  /** The cluster took this server for gone, or may have. */
+  #sessionsToAttach = false;
   #whenNotLeading: (() => void)[] = [];
 
   constructor(options: ServerOptions, parts: ServerParts) {
@@ -132,11 +134,19 @@ export class Server {
       onWritten: (written) => this.#guard(() => this.#written(written)),
       onFailed: (error) => this.#fatal(error),
     });
+    this.#outgoing = new Outgoing({
+      transport: parts.transport,
+      peers: this.#others,
+      soft: () => this.#soft,
+      clusterMs: () => this.#clusterMs(),
+      onUnreachable: (peer) => this.#input({ kind: 'unreachable', peer }),
+    });
     this.#commands = new Commands({
       member: options.self.id,
       run: parts.run,
       entryTimeMs: () => this.#clusterMs(),
-      forward: (commands) => this.#forward(commands),
+      forward: (commands) => this.#outgoing.forward(commands),
+      logger,
     });
     this.#housekeeping = new Housekeeping({
       commands: this.#commands,
@@ -145,7 +155,12 @@ export class Server {
       lostAfterMs: Math.max(5000, 5 * options.electionTimeoutMs),
     });
     this.#compaction = new CompactionPolicy(options.logRetainBytes);
+    // What earlier runs left counts too: else the log of a server that is restarted now and then grows for ever.
+    for (const entry of parts.storage.recovered.entries) {
+      if (entry.index <= this.#applied.index) this.#compaction.applied(entry);
+    }
     this.#gateways = new Gateways({
+      self: options.self.id,
       environment,
       metrics,
       commands: this.#commands,
@@ -218,17 +233,7 @@ export class Server {
    * what it acknowledged. undefined: it may.
    */
   refusePeer(member: number, run: number, diskId: Uint8Array): string | undefined {
-    const known = this.#store.server(member);
-    if (known === undefined) return undefined;
-    const advice = 'it must not vote until it has been replaced';
-    if (!Buffer.from(known.diskId).equals(diskId)) {
-      return `member ${member} has come back with another data directory than the cluster knows: ${advice}`;
-    }
-    const [starts, knownStarts] = [startsOf(run), startsOf(known.run)];
-    if (starts < knownStarts || (starts === knownStarts && run !== known.run)) {
-      return `member ${member} has come back with an older copy of its data (start ${starts}, the cluster has seen start ${knownStarts}): ${advice}`;
-    }
-    return undefined;
+    return refusalOf(member, this.#store.server(member), { run, diskId });
   }
 
   /** The digest of the state: equal on servers that have applied the same log. */
@@ -252,15 +257,16 @@ export class Server {
     await this.#storage.close();
   }
 
+  #mostUpToDate(): MemberId | undefined {
+    let best: { readonly id: MemberId; readonly match: number } | undefined;
+    for (const peer of this.#raft.status().progress)
+      if (peer.recentlyActive && (best === undefined || peer.match > best.match)) best = peer;
+    return best?.id;
+  }
+
   async #handOver(): Promise<void> {
     if (this.#soft.role !== 'leader') return;
-    const best = this.#raft
-      .status()
-      .progress.filter((peer) => peer.recentlyActive)
-      .reduce<MemberId | undefined>((found, peer, _index, all) => {
-        const match = all.find((other) => other.id === found)?.match ?? -1;
-        return peer.match > match ? peer.id : found;
-      }, undefined);
+    const best = this.#mostUpToDate();
     if (best === undefined) return;
     await new Promise<void>((resolve) => {
       this.#whenNotLeading.push(resolve);
@@ -300,9 +306,16 @@ export class Server {
   #tick(): void {
     const nowMs = this.#options.environment.monotonicMs();
     this.#raft.step({ kind: 'tick' });
+    this.#writer.flushAll();
     this.#reads.retry();
     this.#commands.retry();
-    if (this.#soft.role === 'leader') this.#housekeeping.tellOfLost(this.#store, nowMs);
+    if (this.#soft.role === 'leader') {
+      this.#housekeeping.tellOfLost(this.#store, nowMs);
+      // A leader whose disk hangs applies and answers nothing, while the others could.
+      const target = this.#mostUpToDate();
+      if (target !== undefined && this.#writer.busyMs(nowMs) > this.#options.electionTimeoutMs)
+        this.#raft.step({ kind: 'transfer_leader', target });
+    }
     if (this.#commands.pending === 0) this.#resultAtMs = nowMs;
     else if (nowMs - this.#resultAtMs > stuckAfterMs) {
       this.#resultAtMs = nowMs;
@@ -310,8 +323,7 @@ export class Server {
     }
     if (nowMs - this.#statusSentMs >= statusIntervalMs) {
       this.#statusSentMs = nowMs;
-      const batch: PeerBatch = { raft: [], forward: [], forwardTerm: 0, status: this.#ownStatus() };
-      for (const peer of this.#others) this.#transport.send(peer, batch);
+      this.#outgoing.tellStatus(this.#ownStatus());
     }
     this.#schedule();
   }
@@ -341,26 +353,9 @@ export class Server {
     for (const message of batch.raft) this.#raft.step({ kind: 'message', message });
     // Who sent commands to a leader of another term sends them again to the one of this term.
     if (batch.forward.length > 0 && this.#soft.role === 'leader' && batch.forwardTerm === this.#soft.term) {
-      this.#commands.addForeign(batch.forward.filter((command) => this.#isCommandOf(from, command)));
+      this.#commands.addForeign(from, batch.forward);
     }
     this.#schedule();
-  }
-
-  /** What can't be read must not get into the log: every server would fail on it, again after each start. */
-  #isCommandOf(from: MemberId, encoded: Uint8Array): boolean {
-    try {
-      if (decodeCommand(encoded).origin.member === from) return true;
-      this.#options.logger.error(
-        { peer: from },
-        'a peer forwarded a command in the name of another: it is dropped',
-      );
-    } catch (error) {
-      this.#options.logger.error(
-        { peer: from, err: error },
-        'a peer forwarded what is no command: it is dropped',
-      );
-    }
-    return false;
   }
 
   // ---- the turn ----
@@ -389,10 +384,20 @@ export class Server {
       this.#commands.forward();
     }
     this.#reads.ask(this.#raft);
-    if (this.#drain(clusterMs)) this.#drained();
+    const drained = this.#drain(clusterMs);
+    // Raft reports what it dropped first of all, also where it has more to say than fits into the turn.
+    const failed = this.#commands.settle();
+    if (failed > 0) this.#options.metrics.proposalsFailed(failed);
+    if (drained) this.#drained();
     else this.#schedule();
+    // With all applied that is known to be committed: what came after the loss may have moved sessions.
+    if (drained && this.#sessionsToAttach) {
+      this.#sessionsToAttach = false;
+      this.#gateways.attachSessionsAgain();
+      this.#schedule();
+    }
     this.#compact();
-    this.#sendToPeers();
+    this.#outgoing.flush();
     this.#writer.flush();
     this.#gateways.endTurn(this.#applied.index, clusterMs);
     if (this.#gateways.pending) this.#schedule();
@@ -403,8 +408,6 @@ export class Server {
 
   /** Raft has said all that it has to say to what it was given. */
   #drained(): void {
-    const failed = this.#commands.settle();
-    if (failed > 0) this.#options.metrics.proposalsFailed(failed);
     if (this.#undecidedSnapshot) {
       this.#undecidedSnapshot = false;
       this.#snapshots.decided(false);
@@ -417,7 +420,7 @@ export class Server {
     for (;;) {
       const ready = this.#raft.ready();
       if (ready === undefined) return true;
-      for (const message of ready.send) this.#post(message);
+      for (const message of ready.send) this.#outgoing.post(message);
       if (ready.persist) this.#persist(ready.persist);
       if (ready.apply) this.#apply(ready.apply.entries, clusterMs);
       for (const { token, index } of ready.reads) this.#reads.confirmed(token, index);
@@ -444,7 +447,7 @@ export class Server {
   }
 
   #written({ sequence, afterDurable, activated, compactedTo }: Written): void {
-    for (const message of afterDurable) this.#post(message);
+    for (const message of afterDurable) this.#outgoing.post(message);
     if (activated) this.#activated(activated);
     if (sequence !== undefined) this.#raft.step({ kind: 'persisted', sequence });
     if (compactedTo && compactedTo.index >= this.#raft.status().firstIndex) {
@@ -459,7 +462,7 @@ export class Server {
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();
-    this.#gateways.attachSessionsAgain();
+    this.#sessionsToAttach = true;
   }
 
   #apply(entries: readonly Entry[], clusterMs: number): void {
@@ -494,7 +497,7 @@ export class Server {
     }
     for (const [position, command] of decoded.commands.entries()) {
       if (command.kind === 'server_lost' && command.member === self.id && command.run === run) {
-        this.#gateways.attachSessionsAgain();
+        this.#sessionsToAttach = true;
       }
       if (command.origin.member !== self.id || command.origin.run !== run) continue;
       const pending = this.#commands.take(command.origin.request);
@@ -540,30 +543,6 @@ export class Server {
     const place = this.#compaction.cut();
     if (place === undefined) return;
     this.#writer.addCompaction({ ...place, configuration: this.#raft.status().configuration });
-  }
-
-  // ---- output ----
-
-  #post(message: Message): void {
-    const messages = this.#outgoing.get(message.to);
-    if (messages) messages.push(message);
-    else this.#outgoing.set(message.to, [message]);
-  }
-
-  #sendToPeers(): void {
-    if (this.#outgoing.size === 0) return;
-    const outgoing = this.#outgoing;
-    this.#outgoing = new Map();
-    const leaderTime = this.#soft.role === 'leader' ? { leaderTimeMs: this.#clusterMs() } : {};
-    for (const [peer, raft] of outgoing) {
-      const sent = this.#transport.send(peer, { raft, forward: [], forwardTerm: 0, ...leaderTime });
-      if (!sent) this.#input({ kind: 'unreachable', peer });
-    }
-  }
-
-  #forward(forward: readonly Uint8Array[]): boolean {
-    const { leader, term } = this.#soft;
-    return leader !== undefined && this.#transport.send(leader, { raft: [], forward, forwardTerm: term });
   }
 
   // ---- the rest ----

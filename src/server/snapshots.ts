@@ -21,8 +21,8 @@ export class Snapshots {
   readonly #sending = new Set<MemberId>();
   #incoming:
     { readonly from: MemberId; readonly staging: SnapshotStaging; readonly store: Store } | undefined;
-  /** Raft wants the staged snapshot, and the disk is making it the state. */
-  #activating = false;
+  /** Raft has been given the staged snapshot and has not decided yet, or the disk is making it the state. */
+  #inUse = false;
   /** Parts are taken one at a time, whichever link they come on. */
   #taking: Promise<void> = Promise.resolve();
 
@@ -79,7 +79,7 @@ export class Snapshots {
     point: SnapshotPoint,
     part: SnapshotStreamPart['part'],
   ): Promise<void> {
-    if (this.#activating) throw new Error('another snapshot is being activated; send this one later');
+    if (this.#inUse) throw new Error('another snapshot is being activated; send this one later');
     if (part.number === 0) {
       await this.#discard();
       const staging = await this.#options.storage.stageSnapshot(point);
@@ -101,16 +101,15 @@ export class Snapshots {
       this.#options.metrics.snapshotReceived(false);
       throw error;
     }
+    this.#inUse = true;
     this.#options.onStaged(from, term, incoming.staging.point);
   }
 
   /** Raft has seen the staged snapshot: `wanted` tells whether it is being activated. */
   decided(wanted: boolean): void {
     if (!this.#incoming?.staging.complete) return;
-    if (wanted) {
-      this.#activating = true;
-      return;
-    }
+    if (wanted) return;
+    this.#inUse = false;
     const discarded = this.#discard();
     this.#taking = this.#taking.then(() => discarded);
   }
@@ -122,7 +121,7 @@ export class Snapshots {
       throw new Error(`the snapshot of index ${point.index} was activated without having been received`);
     }
     this.#incoming = undefined;
-    this.#activating = false;
+    this.#inUse = false;
     this.#options.metrics.snapshotReceived(true);
     this.#options.logger.info({ index: point.index }, 'the snapshot is the state now');
     return incoming.store;

@@ -28,6 +28,9 @@ export interface StartServerOptions extends ServerOptions {
   };
 }
 
+/** Small commands of so many bytes are applied within a turn (10 ms). */
+const applyBytesMax = 128 * 1024;
+
 /** Why this peer must not take part; undefined: it may. */
 export type AcceptPeer = (member: number, run: number, diskId: Uint8Array) => string | undefined;
 
@@ -48,6 +51,7 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
   checkMembers(options, snapshot);
   const none: HardState = { term: asTerm(0), vote: undefined, commit: asLogIndex(0) };
   const raft = new Raft({
+    applyBytesMax,
     ...options.raft,
     id: asMemberId(options.self.id),
     hardState: recovered.hardState ?? none,

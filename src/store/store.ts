@@ -216,6 +216,12 @@ export class Store {
     return ordered.countPrefix(pattern.literalPrefix, max);
   }
 
+  /** Whether the session is attached to another member than this one: its agent has moved. */
+  isAttachedElsewhere(session: string, member: number): boolean {
+    const at = this.#sessions.find(session)?.member ?? 0;
+    return at !== 0 && at !== member;
+  }
+
   server(member: number): { readonly run: number; readonly diskId: Uint8Array } | undefined {
     return this.#servers.get(member);
   }

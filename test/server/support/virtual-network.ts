@@ -70,8 +70,13 @@ export class VirtualNetwork {
 
   transport(self: number, endpoint: Endpoint): PeerTransport {
     this.#endpoints.set(self, endpoint);
+    let own: PeerEvents | undefined;
+    /** A process that has crashed says nothing more, also when another one has taken its place. */
+    const alive = (): boolean => own !== undefined && this.#events.get(self) === own;
+    const arrivals = new Map<MemberId, number>();
     return {
       start: async (events: PeerEvents) => {
+        own = events;
         this.#events.set(self, events);
         for (const [other, theirs] of this.#events) {
           if (other === self) continue;
@@ -80,9 +85,12 @@ export class VirtualNetwork {
         }
       },
       send: (to: MemberId, batch: PeerBatch) => {
-        if (!this.#open(self, to)) return false;
+        if (!alive() || !this.#open(self, to)) return false;
         const receiver = this.#events.get(to);
-        this.#time.after(this.delayMs, () => {
+        // Also when the delay has just become shorter: a later batch never overtakes an earlier one.
+        const atMs = Math.max(this.#time.nowMs + this.delayMs, arrivals.get(to) ?? 0);
+        arrivals.set(to, atMs);
+        this.#time.after(atMs - this.#time.nowMs, () => {
           // A batch under way is lost with its link or receiver.
           if (this.#open(self, to) && this.#events.get(to) === receiver)
             receiver?.received(self as MemberId, 1, batch);
@@ -93,7 +101,7 @@ export class VirtualNetwork {
         for (;;) {
           const part = await source.next();
           if (!part) break;
-          if (!this.#open(self, to)) throw new Error('the link is cut');
+          if (!alive() || !this.#open(self, to)) throw new Error('the link is cut');
           await this.#events.get(to)?.snapshotPart(self as MemberId, { term, point: source.point, part });
         }
         this.snapshotsSent += 1;

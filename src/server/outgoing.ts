@@ -1,0 +1,52 @@
+/** What goes to the peers: one frame each at the end of a turn, and commands for the leader. */
+import type { PeerStatus, PeerTransport } from '../peers/index.ts';
+import type { MemberId, Message, SoftState } from '../raft/index.ts';
+
+export interface OutgoingOptions {
+  readonly transport: PeerTransport;
+  readonly peers: readonly MemberId[];
+  readonly soft: () => SoftState;
+  readonly clusterMs: () => number;
+  /** Messages to it could not be sent. */
+  readonly onUnreachable: (peer: MemberId) => void;
+}
+
+export class Outgoing {
+  readonly #options: OutgoingOptions;
+  #messages = new Map<MemberId, Message[]>();
+
+  constructor(options: OutgoingOptions) {
+    this.#options = options;
+  }
+
+  post(message: Message): void {
+    const messages = this.#messages.get(message.to);
+    if (messages) messages.push(message);
+    else this.#messages.set(message.to, [message]);
+  }
+
+  flush(): void {
+    if (this.#messages.size === 0) return;
+    const { transport, soft, clusterMs, onUnreachable } = this.#options;
+    const all = this.#messages;
+    this.#messages = new Map();
+    const leaderTime = soft().role === 'leader' ? { leaderTimeMs: clusterMs() } : {};
+    for (const [peer, raft] of all) {
+      if (!transport.send(peer, { raft, forward: [], forwardTerm: 0, ...leaderTime })) onUnreachable(peer);
+    }
+  }
+
+  /** false: there is no leader, or no link to it. */
+  forward(forward: readonly Uint8Array[]): boolean {
+    const { leader, term } = this.#options.soft();
+    return (
+      leader !== undefined && this.#options.transport.send(leader, { raft: [], forward, forwardTerm: term })
+    );
+  }
+
+  tellStatus(status: PeerStatus): void {
+    for (const peer of this.#options.peers) {
+      this.#options.transport.send(peer, { raft: [], forward: [], forwardTerm: 0, status });
+    }
+  }
+}

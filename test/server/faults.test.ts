@@ -1,0 +1,74 @@
+import { describe, expect, test } from 'vitest';
+import { resolveOperation, ServerCluster } from './support/server-cluster.ts';
+
+describe('a cluster', () => {
+  test('keeps its log short although its servers are restarted before they have written much', async () => {
+    const cluster = await ServerCluster.start({ servers: 3, logRetainBytes: 20_000 });
+    const entries: number[] = [];
+    for (let round = 0; round < 8; round += 1) {
+      for (const id of cluster.ids) cluster.crash(id);
+      for (const id of cluster.ids) await cluster.start(id);
+      const agent = cluster.agent(await cluster.newLeader());
+      agent.open();
+      for (let number = 0; number < 60; number += 1) {
+        const operation = resolveOperation('k', 'x'.repeat(300), { supersede: true });
+        await cluster.answer(agent, agent.write([operation]));
+      }
+      entries.push(cluster.disks.get(1)?.keys('log').length ?? Infinity);
+    }
+    expect(Math.max(...entries)).toBeLessThan(300);
+  });
+
+  test('pitfall 34: is led by another one when the disk of its leader hangs', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const leader = cluster.leader as number;
+    const disk = cluster.disks.get(leader);
+    if (disk) disk.manual = true;
+    const [id] = cluster.followers as [number];
+    const agent = cluster.agent(id);
+    agent.open();
+    const written = agent.write([resolveOperation('k', 'v')]);
+    expect(await cluster.answer(agent, written, 10_000)).toMatchObject({ kind: 'written' });
+    await cluster.time.run(3000);
+    expect(cluster.leader).not.toBe(leader);
+  });
+
+  test('shows nothing as expired too soon while its leader goes back to the time of day', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const agent = cluster.agent(cluster.leader as number);
+    agent.open();
+    // The wall clocks were an hour fast and are put right: cluster time follows by one part in a thousand.
+    for (const clock of cluster.clocks.values()) clock.wallOffsetMs = -3_600_000;
+    await cluster.time.run(1_000_000);
+    await cluster.answer(agent, agent.write([resolveOperation('k', 'v', { ttlMs: 10_000 })]));
+    await cluster.time.run(9_500);
+    for (const id of cluster.ids) {
+      const reader = cluster.agent(id);
+      const read = reader.send({ kind: 'get', key: 'k', stale: false });
+      expect(await cluster.answer(reader, read), `server ${id}`).toMatchObject({
+        future: { state: 'resolved' },
+      });
+    }
+  });
+});
+
+test('a session stays where its agent is, although a server that was cut off still has the dead connection', async () => {
+  const cluster = await ServerCluster.start({ servers: 3 });
+  const [first, second] = cluster.followers as [number, number];
+  const session = 'b'.repeat(32);
+  const dead = cluster.agent(first, session);
+  dead.open();
+  const declare = { kind: 'declare', key: 'k', preconditions: {}, renew: false, tied: true } as const;
+  await cluster.answer(dead, dead.write([declare]));
+  cluster.network.isolate(first, cluster.ids);
+  await cluster.time.run(3000);
+  const moved = cluster.agent(second, session);
+  expect(await cluster.answer(moved, moved.open(true))).toEqual({ kind: 'session_opened' });
+  await cluster.time.run(6000);
+  cluster.network.heal();
+  await cluster.time.run(2000);
+  dead.close();
+  await cluster.time.run(8000);
+  const read = moved.send({ kind: 'get', key: 'k', stale: false });
+  expect(await cluster.answer(moved, read)).toMatchObject({ future: { state: 'pending' } });
+});
