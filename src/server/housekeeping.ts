@@ -8,7 +8,7 @@ import type { Commands } from './commands.ts';
 /** Names in one expiry: applying them and writing down what they change takes a few milliseconds. */
 const dueMax = 250;
 /** Expiries in the log that are not applied yet; the rest of what is due waits for them. */
-const expiriesUnderWayMax = 4;
+const expiriesUnderWayMax = 2;
 
 export interface HousekeepingOptions {
   readonly commands: Commands;

@@ -376,13 +376,8 @@ export class Server {
 
   #work(): void {
     const clusterMs = this.#clusterMs();
-    const leading = this.#soft.role === 'leader';
-    if (leading) {
-      this.#housekeeping.expire(this.#store, clusterMs);
-      this.#commands.propose(this.#raft);
-    } else if (this.#soft.leader !== undefined) {
-      this.#commands.forward();
-    }
+    if (this.#soft.role === 'leader') this.#commands.propose(this.#raft);
+    else if (this.#soft.leader !== undefined) this.#commands.forward();
     this.#reads.ask(this.#raft);
     const drained = this.#drain(clusterMs);
     // Raft reports what it dropped first of all, also where it has more to say than fits into the turn.
@@ -400,10 +395,10 @@ export class Server {
     this.#outgoing.flush();
     this.#writer.flush();
     this.#gateways.endTurn(this.#applied.index, clusterMs);
-    if (this.#gateways.pending) this.#schedule();
-    if (this.#feed.pending || this.#commands.waiting || (leading && this.#soft.role !== 'leader')) {
-      if (this.#feed.pending || this.#soft.leader !== undefined) this.#schedule();
-    }
+    // Behind what was applied, which makes room for more; the next turn proposes it.
+    if (this.#soft.role === 'leader') this.#housekeeping.expire(this.#store, clusterMs);
+    const commandsCanGo = this.#commands.waiting && this.#soft.leader !== undefined;
+    if (this.#gateways.pending || this.#feed.pending || commandsCanGo) this.#schedule();
   }
 
   /** Raft has said all that it has to say to what it was given. */

@@ -267,8 +267,9 @@ const withoutContent = (
   revision: number,
   changedAtMs: number,
 ): Future => {
-  const { value: _value, rejection: _rejection, ...rest } = future;
-  return { ...rest, state, revision, changedAtMs };
+  const { key, generation, contentType, sensitive, producer, expiresAtMs } = future;
+  const rest = { key, generation, contentType, sensitive, producer, state, revision, changedAtMs };
+  return expiresAtMs === undefined ? rest : { ...rest, expiresAtMs };
 };
 
 const rejectedByCluster = (future: Future, revision: number, nowMs: number, rejection: Rejection): Future => {
