@@ -84,6 +84,7 @@ export class DiskWriter {
   #next = new NextBatch();
   #writing = false;
   #startedMs = 0;
+  #activating = false;
   #idleWaiters: (() => void)[] = [];
 
   constructor(options: DiskWriterOptions) {
@@ -108,6 +109,11 @@ export class DiskWriter {
     this.#next.applied = applied;
   }
 
+  /** false: a snapshot is about to replace the state, or is doing so; what is written of the old one goes with it. */
+  get mayAddState(): boolean {
+    return this.#next.activate === undefined && !this.#activating;
+  }
+
   addCompaction(point: SnapshotPoint): void {
     this.#next.empty = false;
     this.#next.compactTo = point;
@@ -126,6 +132,7 @@ export class DiskWriter {
     this.#writing = true;
     const startedMs = this.#options.environment.monotonicMs();
     this.#startedMs = startedMs;
+    this.#activating = next.activate !== undefined;
     const batch: WriteBatch = {
       ...(next.hardState && { hardState: next.hardState }),
       ...(next.truncateFrom !== undefined && { truncateFrom: next.truncateFrom }),
@@ -139,6 +146,7 @@ export class DiskWriter {
     this.#options.storage.write(batch).then(
       () => {
         this.#writing = false;
+        this.#activating = false;
         if (next.sync) {
           this.#options.metrics.diskSynced((this.#options.environment.monotonicMs() - startedMs) / 1000);
         }

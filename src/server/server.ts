@@ -68,6 +68,9 @@ export interface ServerStatus extends PeerStatus {
 /** A turn that has taken so long goes on later: a long log that is replayed must not hold up heartbeats. */
 const turnMsMax = 10;
 
+/** Records of what has expired that are rewritten in a tick: about a millisecond. */
+const deferredWritesPerTick = 256;
+
 /** How often a server tells its peers how it is doing. */
 const statusIntervalMs = 1000;
 
@@ -306,6 +309,9 @@ export class Server {
   #tick(): void {
     const nowMs = this.#options.environment.monotonicMs();
     this.#raft.step({ kind: 'tick' });
+    if (this.#store.hasDeferredWrites && this.#writer.mayAddState) {
+      this.#writer.addState(this.#store.takeStateWrites(deferredWritesPerTick), { ...this.#applied });
+    }
     this.#writer.flushAll();
     this.#reads.retry();
     this.#commands.retry();

@@ -5,6 +5,7 @@
  */
 import type { Future } from '../protocol/index.ts';
 import { assert, unreachable } from './assert.ts';
+import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
 import { OrderedKeys } from './ordered-keys.ts';
 import { RevisionIndex, type Placed, type RevisionChunk } from './revision-index.ts';
 import type { Session } from './sessions.ts';
@@ -34,6 +35,8 @@ export class KeyRecord implements Slot, Placed {
   tombstone: Tombstone | undefined = undefined;
   /** The deadline of a pending future, or the end of a settled one's freshness. */
   timer: Timer<KeyRecord | Session> | undefined = undefined;
+  /** It ended with others, and its own record does not say so yet. */
+  expiry: ExpiryGroup | undefined = undefined;
   /** Has changed since the last `takeDirty`. */
   dirty = false;
   revision = 0;
@@ -76,6 +79,8 @@ export class FutureTable {
   readonly revisions = new RevisionIndex<KeyRecord>();
   readonly #tombstones = new RevisionIndex<Tombstone>();
   readonly #wheel: TimerWheel<KeyRecord | Session>;
+  /** Whose records are rewritten later. */
+  readonly expiries = new ExpiryGroups();
   #dirty: KeyRecord[] = [];
 
   constructor(wheel: TimerWheel<KeyRecord | Session>) {
@@ -97,10 +102,31 @@ export class FutureTable {
   /** Puts what an operation made of `key`, whose record is `known` if it has one; `slot.future` has `revision`. */
   put(key: string, known: KeyRecord | undefined, slot: Slot, revision: number, nowMs: number): void {
     const record = known ?? this.#create(key);
+    this.#place(record, slot, revision, nowMs);
+    this.#touch(record);
+  }
+
+  /** As `put`, for one of many that end by themselves. */
+  end(record: KeyRecord, slot: Slot, group: ExpiryGroup): void {
+    this.#place(record, slot, group.revision, group.atMs);
+    // What has changed before in this turn is written in any case.
+    if (record.dirty) return;
+    group.keys.push(record.key);
+    group.generations.push(record.lastGeneration);
+    this.expiries.add(group, record);
+  }
+
+  /** Between `load` and `placeLoaded`: what a group says of a key whose own record is older. */
+  endLoaded(record: KeyRecord, future: Future, group: ExpiryGroup): void {
+    record.future = future;
+    record.revision = group.revision;
+    this.expiries.add(group, record);
+  }
+
+  #place(record: KeyRecord, slot: Slot, revision: number, nowMs: number): void {
     if (record.chunk !== undefined) this.revisions.remove(record);
     this.#fill(record, slot, revision, nowMs);
     this.revisions.append(record);
-    this.#touch(record);
   }
 
   /**
@@ -178,6 +204,7 @@ export class FutureTable {
   }
 
   #touch(record: KeyRecord): void {
+    this.expiries.leave(record);
     if (record.dirty) return;
     record.dirty = true;
     this.#dirty.push(record);

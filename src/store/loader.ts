@@ -1,10 +1,12 @@
 /** Builds the tables from the records of a state, and refuses what cannot be a state. */
 import { assert } from './assert.ts';
+import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
 import type { SessionTable } from './sessions.ts';
 import {
   damaged,
   decodeCounters,
+  decodeExpiry,
   decodeKeyRecord,
   decodeServer,
   decodeSession,
@@ -13,6 +15,7 @@ import {
   type LoadedSession,
   type ServerState,
 } from './state-codec.ts';
+import { expired } from './transitions.ts';
 import type { SessionId, StateRecord } from './types.ts';
 
 interface LoadTarget {
@@ -27,6 +30,7 @@ export class StateLoader {
   readonly #records: KeyRecord[] = [];
   readonly #ties: { readonly record: KeyRecord; readonly session: SessionId }[] = [];
   readonly #sessions = new Map<SessionId, LoadedSession>();
+  readonly #groups: ExpiryGroup[] = [];
   #counters: Counters | undefined;
 
   constructor(target: LoadTarget) {
@@ -38,6 +42,7 @@ export class StateLoader {
       if (key.startsWith('f/')) this.#addKey(key, value);
       else if (key.startsWith('s/')) this.#addSession(key, value);
       else if (key.startsWith('m/')) this.#addServer(key, value);
+      else if (key.startsWith('e/')) this.#groups.push(decodeExpiry(key, value));
       else if (key === recordKeys.counters) this.#addCounters(key, value);
       else throw damaged(key, 'is of no kind that this version knows');
     }
@@ -54,10 +59,13 @@ export class StateLoader {
     }
     Object.assign(counters, loaded);
     keepUp(counters.timeMs);
+    this.#endExpired(loaded);
     this.#records.sort((a, b) => a.revision - b.revision);
     this.#checkRevisions(loaded);
     for (const session of this.#sessions.values()) this.#putSession(session);
     for (const { record, session } of this.#ties) {
+      // Its own record is older than its end.
+      if (record.future?.state !== 'pending') continue;
       const found = this.#target.sessions.find(session);
       if (found === undefined)
         throw damaged(recordKeys.future(record.key), 'is tied to a session that is not there');
@@ -95,6 +103,25 @@ export class StateLoader {
   #addCounters(recordKey: string, bytes: Uint8Array): void {
     if (this.#counters !== undefined) throw damaged(recordKey, 'is there twice');
     this.#counters = decodeCounters(recordKey, bytes);
+  }
+
+  /** What the groups say, where a key has not changed since. */
+  #endExpired({ revision }: Counters): void {
+    const { futures } = this.#target;
+    this.#groups.sort((a, b) => a.revision - b.revision);
+    for (const group of this.#groups) {
+      if (group.revision > revision) {
+        throw damaged(recordKeys.expiry(group.revision), `is behind the state's revision ${revision}`);
+      }
+      for (const [at, key] of group.keys.entries()) {
+        const record = futures.find(key);
+        const future = record?.future;
+        if (record === undefined || future === undefined) continue;
+        if (future.generation !== group.generations[at] || record.revision >= group.revision) continue;
+        futures.endLoaded(record, expired(future, group.revision, group.atMs), group);
+      }
+      futures.expiries.loaded(group);
+    }
   }
 
   #checkRevisions({ revision, forgottenUpTo }: Counters): void {

@@ -14,6 +14,7 @@ import {
 } from '../protocol/index.ts';
 import { keyProblem } from '../scopes/index.ts';
 import { assert, isGiven } from './assert.ts';
+import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
 import type { KeyRecord } from './future-table.ts';
 import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
 import type { Remembered, Session } from './sessions.ts';
@@ -45,6 +46,8 @@ export const recordKeys = {
   future: (key: string): string => `f/${key}`,
   session: (id: SessionId): string => `s/${id}`,
   server: (member: number): string => `m/${member}`,
+  /** 16 digits hold every safe integer. */
+  expiry: (revision: number): string => `e/${String(revision).padStart(16, '0')}`,
   counters: 'state',
 } as const;
 
@@ -104,6 +107,14 @@ const encodeRemembered = ({ sequence, answer }: Remembered): Uint8Array =>
 
 export const encodeServer = ({ member, run, diskId }: ServerState): Uint8Array =>
   messages.log.ServerRecord.encode({ member: outgoing(member), run: outgoing(run), diskId }).finish();
+
+export const encodeExpiry = ({ revision, atMs, keys, generations }: ExpiryGroup): Uint8Array =>
+  messages.log.ExpiryRecord.encode({
+    revision: outgoing(revision),
+    atMs: outgoing(atMs),
+    keys,
+    generations,
+  }).finish();
 
 export const encodeCounters = (counters: Counters): Uint8Array =>
   messages.log.StateRecord.encode({
@@ -253,6 +264,17 @@ export const decodeServer = (recordKey: string, bytes: Uint8Array): ServerState 
     const member = incoming(message.member, 'member');
     check(recordKey, member > 0 && recordKey === recordKeys.server(member), 'holds another server');
     return { member, run: incoming(message.run, 'run'), diskId: new Uint8Array(message.diskId ?? noBytes) };
+  });
+
+export const decodeExpiry = (recordKey: string, bytes: Uint8Array): ExpiryGroup =>
+  decoding(recordKey, () => {
+    const message = messages.log.ExpiryRecord.decode(asBuffer(bytes));
+    const revision = incoming(message.revision, 'revision');
+    const keys = message.keys ?? [];
+    const generations = (message.generations ?? []).map((generation) => incoming(generation, 'generations'));
+    check(recordKey, recordKey === recordKeys.expiry(revision), 'holds another revision');
+    check(recordKey, keys.length === generations.length, 'has not one generation for each key');
+    return ExpiryGroups.fromDisk(revision, incoming(message.atMs, 'at_ms'), keys, generations);
   });
 
 export const decodeCounters = (recordKey: string, bytes: Uint8Array): Counters =>

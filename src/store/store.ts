@@ -3,12 +3,14 @@ import { limits } from '../protocol/index.ts';
 import type { Pattern } from '../scopes/index.ts';
 import { assert, unreachable } from './assert.ts';
 import { Digest } from './digest.ts';
+import type { ExpiryGroup } from './expiry-groups.ts';
 import { FutureTable, instantOf, type KeyRecord } from './future-table.ts';
 import { StateLoader } from './loader.ts';
 import { changesAfter, list } from './queries.ts';
 import { Session, SessionTable } from './sessions.ts';
 import {
   encodeCounters,
+  encodeExpiry,
   encodeKeyRecord,
   encodeServer,
   encodeSession,
@@ -41,6 +43,8 @@ import { write } from './writes.ts';
 type Body<Kind extends CommandBody['kind']> = Extract<CommandBody, { kind: Kind }>;
 
 const sessionsPerPrincipalMaxDefault = 4096;
+/** Records of what has expired, rewritten with each turn's: few, so that they don't hold up the turn. */
+const deferredMaxDefault = 32;
 const sessionsMaxDefault = 200_000;
 const tombstonesMaxDefault = 100_000;
 const tombstoneAgeMsDefault = 3600 * 1000;
@@ -140,11 +144,28 @@ export class Store {
     return { results, changes };
   }
 
-  /** All records that changed since the last call, each once, as they are now. */
-  takeStateWrites(): readonly StateWrite[] {
+  /** Records of what has expired wait for being rewritten: `takeStateWrites` has something to do without an entry. */
+  get hasDeferredWrites(): boolean {
+    return this.#futures.expiries.waiting;
+  }
+
+  /**
+   * All records that changed since the last call, each once, as they are now; of those whose rewriting was deferred at
+   * most `deferredMax`.
+   */
+  takeStateWrites(deferredMax: number = deferredMaxDefault): readonly StateWrite[] {
     const writes: StateWrite[] = [];
-    this.#futures.takeDirty((key, record) => {
+    const write = (key: string, record: KeyRecord | undefined): void => {
       writes.push({ key: recordKeys.future(key), value: record && encodeKeyRecord(record) });
+    };
+    this.#futures.takeDirty(write);
+    const { expiries } = this.#futures;
+    expiries.takeWaiting(deferredMax, (record) => write(record.key, record));
+    expiries.takeChanged((group, present) => {
+      writes.push({
+        key: recordKeys.expiry(group.revision),
+        value: present ? encodeExpiry(group) : undefined,
+      });
     });
     this.#sessions.takeDirty((id, session) => {
       writes.push({ key: recordKeys.session(id), value: session && encodeSession(session) });
@@ -386,12 +407,17 @@ export class Store {
 
   #expire({ futures, sessions }: Body<'expire'>, changes: Change[]): CommandResult {
     const { timeMs, revision } = this.#counters;
+    let group: ExpiryGroup | undefined;
     for (const { key, generation, atMs } of futures) {
       const record = this.#futures.find(key);
       const present = record?.future;
       if (record === undefined || present === undefined) continue;
       if (present.generation !== generation || instantOf(present) !== atMs || atMs > timeMs) continue;
-      this.#changeAlone(record, expired(present, revision + 1, timeMs), changes);
+      const future = expired(present, revision + 1, timeMs);
+      const { lastGeneration, createdRevision } = record;
+      group ??= this.#futures.expiries.begin(revision + 1, timeMs);
+      this.#futures.end(record, { future, lastGeneration, createdRevision, tied: undefined }, group);
+      changes.push({ kind: 'future', revision: revision + 1, key, future });
     }
     for (const { session: id, atMs } of sessions) {
       const session = this.#sessions.find(id);

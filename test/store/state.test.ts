@@ -263,3 +263,24 @@ test('an entry that is not behind the last one stops the store', () => {
     /applied after/,
   );
 });
+
+describe('futures that end together', () => {
+  const named = (writes: readonly { key: string; value: Uint8Array | undefined }[]): string[] =>
+    writes.map(({ key, value }) => `${value === undefined ? 'no ' : ''}${key.slice(0, 2)}`).sort();
+
+  test('are one record at first; their own are rewritten later, a few at a time, until it is gone', () => {
+    cluster.write(Array.from({ length: 5 }, (_, at) => op.resolve(`k/${at}`, 'v', { ttlMs: 10 })));
+    cluster.flush();
+    cluster.later(20);
+    cluster.sweep();
+    expect(named(cluster.store.takeStateWrites(0))).toEqual(['e/', 'st']);
+    expect(named(cluster.store.takeStateWrites(2))).toEqual(['f/', 'f/']);
+    // A change of its own takes it out as well.
+    cluster.write(op.resolve('k/4', 'new'));
+    expect(named(cluster.store.takeStateWrites(0))).toEqual(['f/', 's/', 'st']);
+    expect(cluster.store.hasDeferredWrites).toBe(true);
+    expect(named(cluster.store.takeStateWrites(9))).toEqual(['f/', 'f/', 'no e/']);
+    expect(cluster.store.hasDeferredWrites).toBe(false);
+    expect(cluster.store.takeStateWrites(9)).toEqual([]);
+  });
+});
