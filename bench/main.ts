@@ -23,12 +23,12 @@ const line = ({ workload, figure, value, unit, limit }: Figure): string => {
 };
 
 console.log(
-  `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, three servers on this machine`,
+  `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, all servers and the load on this machine`,
 );
 for (const workload of workloads) {
   if (names.length > 0 && !names.includes(workload.name)) continue;
   console.log(`\n${workload.name}: ${workload.about}`);
-  const cluster = await ProcessCluster.start();
+  const cluster = await ProcessCluster.start({ servers: workload.servers ?? 3 });
   try {
     const report = (figure: Omit<Figure, 'workload'>): void => {
       console.log(line({ workload: workload.name, ...figure }));

@@ -21,6 +21,8 @@ export interface Bench {
 export interface Workload {
   readonly name: string;
   readonly about: string;
+  /** Default 3. */
+  readonly servers?: number;
   readonly run: (bench: Bench) => Promise<void>;
 }
 

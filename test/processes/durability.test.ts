@@ -177,12 +177,13 @@ describe('how long it takes', () => {
     expect(tookMs).toBeLessThan(5000);
   });
 
+  // On one server: three of them and a client do not fit on the two processors of a small machine, where this would
+  // measure who waits for a processor. (The benchmark tells both.)
   test('100,000 futures with the same deadline expire within 2 s and hold up nobody for more than 50 ms', async () => {
-    cluster = await ProcessCluster.start();
-    const leader = await cluster.someLeader();
-    const client = await cluster.connect({ server: leader });
+    cluster = await ProcessCluster.start({ servers: 1 });
+    const client = await cluster.connect();
     const futures = 100_000;
-    const expireAtMs = Date.now() + 12_000;
+    const expireAtMs = Date.now() + 10_000;
     for (let from = 0; from < futures; from += 2500) {
       await Promise.all(
         Array.from({ length: 10 }, (_, part) =>
@@ -196,31 +197,22 @@ describe('how long it takes', () => {
     }
     expect(Date.now()).toBeLessThan(expireAtMs - 500);
     await client.resolve('probe', 'v');
-    const latencies: number[] = [];
-    const sweptAt = (async () => {
-      await sleep(Math.max(0, expireAtMs - Date.now()));
-      const watcher = await cluster.connect({ server: leader });
-      await eventually('all are expired by the log', async () => {
-        // The last change of each is its expiry; the count of expiries in the log tells when all are done.
-        const page = await watcher.list('storm/*', { limit: 1, after: 'storm/99998', stale: true });
-        const expired = (await cluster?.metric(leader, 'futurestore_expired_total')) ?? 0;
-        return expired >= futures && page.futures[0]?.state === 'expired';
-      });
-      return Date.now();
-    })();
+    await sleep(expireAtMs - Date.now());
     const stopped = new AbortController();
-    const probing = (async () => {
+    const longestMs = (async () => {
+      let longest = 0;
       while (!stopped.signal.aborted) {
         const startedMs = performance.now();
         await client.resolve('probe', `${startedMs}`, { supersede: true });
-        latencies.push(performance.now() - startedMs);
+        longest = Math.max(longest, performance.now() - startedMs);
         await sleep(5);
       }
+      return longest;
     })();
-    const doneAtMs = await sweptAt;
+    while (((await cluster.metric(1, 'futurestore_expired_total')) ?? 0) < futures) await sleep(100);
+    const tookMs = Date.now() - expireAtMs;
     stopped.abort();
-    await probing;
-    expect(doneAtMs - expireAtMs).toBeLessThan(2000);
-    expect(Math.max(...latencies.slice(-400))).toBeLessThan(50);
+    expect(await longestMs).toBeLessThan(50);
+    expect(tookMs).toBeLessThan(2000);
   });
 });
