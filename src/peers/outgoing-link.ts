@@ -48,6 +48,14 @@ export class OutgoingLink {
     this.#connect();
   }
 
+  /** The peer has just shown that it is there: an attempt that was put off is made now. */
+  nudge(): void {
+    if (this.#closed || this.#socket !== undefined) return;
+    clearTimeout(this.#timer);
+    this.#attempts = 0;
+    this.#connect();
+  }
+
   /** False: not sent. */
   send(batch: PeerBatch): boolean {
     const socket = this.#socket;

@@ -179,6 +179,7 @@ class TlsPeerTransport implements TlsTransport {
 
   /** A peer has one link of each kind: its newest, since it makes one only when it has none. */
   #accepted(accepted: IncomingLink): void {
+    this.#outgoing.get(accepted.peer.id)?.nudge();
     for (const link of this.#incoming) {
       if (
         link !== accepted &&

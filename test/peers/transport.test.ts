@@ -343,6 +343,15 @@ describe('who may speak', () => {
     for (const socket of sockets) socket.destroy();
   });
 
+  test('a peer that comes is dialled at once, whatever the back-off has put off', async () => {
+    const ports = new Ports();
+    const times = { reconnectMin: 60_000, reconnectMax: 60_000 };
+    const first = await startPeer(1, ports, { times });
+    await first.signal.until(() => first.warnings.length > 0);
+    await startPeer(2, ports);
+    await first.signal.until(() => first.up.has(two));
+  });
+
   test('a peer that falls silent is given up', async () => {
     const peer = await startPeer(1, new Ports(), { times: { silenceMax: 40 } });
     const socket = await rawClient(peer.transport.port, nameOf(2));
