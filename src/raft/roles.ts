@@ -61,7 +61,7 @@ export const becomePreCandidate = (core: Core): void => {
   core.leader = undefined;
   core.campaignIsTransfer = false;
   core.votes.clear();
-  core.restartElectionTimer();
+  core.startCampaignTimer();
 };
 
 export const becomeCandidate = (core: Core, isTransfer: boolean): void => {
@@ -73,7 +73,7 @@ export const becomeCandidate = (core: Core, isTransfer: boolean): void => {
   core.term = asTerm(core.term + 1);
   core.vote = core.id;
   core.votes.clear();
-  core.restartElectionTimer();
+  core.startCampaignTimer();
 };
 
 const newProgress = (core: Core, id: MemberId): Progress => {

@@ -33,7 +33,6 @@ export interface ServerOptions {
   readonly members: readonly MemberDescription[];
   readonly version: string;
   readonly electionTimeoutMs: number;
-  /** Also the length of raft's tick. */
   readonly heartbeatIntervalMs: number;
   /** How much of the log is kept for followers that were away for a moment. */
   readonly logRetainBytes: number;
@@ -43,6 +42,11 @@ export interface ServerOptions {
   /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
   readonly onFatal: (error: unknown) => void;
 }
+
+/** Raft's time goes in smaller steps than heartbeats: two members that wait equally long would split the votes. */
+export const ticksPerHeartbeat = 4;
+export const tickMsOf = (options: Pick<ServerOptions, 'heartbeatIntervalMs'>): number =>
+  options.heartbeatIntervalMs / ticksPerHeartbeat;
 
 /** What a server is made of, as `startServer` put it together. */
 export interface ServerParts {
@@ -68,8 +72,8 @@ export interface ServerStatus extends PeerStatus {
 /** A turn that has taken so long goes on later: a long log that is replayed must not hold up heartbeats. */
 const turnMsMax = 10;
 
-/** Records of what has expired that are rewritten in a tick: about a millisecond. */
-const deferredWritesPerTick = 256;
+/** Records of what has expired that are rewritten in a tick: a part of a millisecond. */
+const deferredWritesPerTick = 64;
 
 /** How often a server tells its peers how it is doing. */
 const statusIntervalMs = 1000;
@@ -299,7 +303,7 @@ export class Server {
   }
 
   #armTick(): void {
-    this.#tickTimer = this.#options.environment.setTimer(this.#options.heartbeatIntervalMs, () => {
+    this.#tickTimer = this.#options.environment.setTimer(tickMsOf(this.#options), () => {
       if (this.#state === 'stopped') return;
       this.#armTick();
       this.#guard(() => this.#tick());

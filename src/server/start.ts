@@ -12,7 +12,7 @@ import type { PeerTransport } from '../peers/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
 import { makeRun } from './runs.ts';
-import { Server, type ServerOptions } from './server.ts';
+import { Server, tickMsOf, ticksPerHeartbeat, type ServerOptions } from './server.ts';
 
 export interface StartServerOptions extends ServerOptions {
   readonly storage: Storage;
@@ -59,8 +59,8 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
     entries: recovered.entries,
     applied: recovered.applied.index,
     random: () => environment.random(),
-    electionTicks: Math.max(2, Math.round(options.electionTimeoutMs / options.heartbeatIntervalMs)),
-    heartbeatTicks: 1,
+    electionTicks: Math.max(2, Math.round(options.electionTimeoutMs / tickMsOf(options))),
+    heartbeatTicks: ticksPerHeartbeat,
   });
   const started: { server?: Server } = {};
   const run = makeRun(recovered.run, environment);

@@ -52,6 +52,20 @@ describe('a cluster', () => {
   });
 });
 
+test('writes succeed again within two and a half election timeouts of the death of a leader, whoever waits how long', async () => {
+  for (let seed = 1; seed <= 25; seed += 1) {
+    const cluster = await ServerCluster.start({ servers: 3, seed });
+    await cluster.time.run(500 + seed * 13);
+    const [id] = cluster.followers as [number];
+    const agent = cluster.agent(id);
+    agent.open();
+    await cluster.answer(agent, agent.write([resolveOperation('before', 'v')]));
+    cluster.crash(cluster.leader as number);
+    const written = agent.write([resolveOperation('after', 'v')]);
+    expect(await cluster.answer(agent, written, 2500), `seed ${seed}`).toMatchObject({ kind: 'written' });
+  }
+});
+
 test('a session stays where its agent is, although a server that was cut off still has the dead connection', async () => {
   const cluster = await ServerCluster.start({ servers: 3 });
   const [first, second] = cluster.followers as [number, number];
