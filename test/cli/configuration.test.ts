@@ -219,6 +219,12 @@ describe('server.yaml', () => {
     },
   );
 
+  test('a group that hides how to print itself is refused in words', () => {
+    expect(() => parse({ ...validSettings(), member: { toString: null } })).toThrow(
+      /member: .* got a group of settings/,
+    );
+  });
+
   property.prop([fc.string({ unit: 'binary', maxLength: 400 })])('any text is refused in words', (text) => {
     expect(problemOf(text)).toContain(file);
   });

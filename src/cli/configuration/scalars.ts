@@ -21,6 +21,9 @@ export const formatHostAndPort = ({ host, port }: HostAndPort): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 
 const shown = (input: unknown): string => {
+  // What a file holds may have a toString of its own, which is no function.
+  if (typeof input === 'object' && input !== null)
+    return Array.isArray(input) ? 'a list' : 'a group of settings';
   const text = typeof input === 'string' ? JSON.stringify(input) : String(input);
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 };
