@@ -25,6 +25,7 @@ import { Reads } from './reads.ts';
 import { refusalOf } from './runs.ts';
 import { Snapshots } from './snapshots.ts';
 import { ownStatus, PeerStatuses, type MemberDescription } from './status.ts';
+import { tickMsOf } from './ticks.ts';
 
 export interface ServerOptions {
   readonly clusterId: string;
@@ -42,11 +43,6 @@ export interface ServerOptions {
   /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
   readonly onFatal: (error: unknown) => void;
 }
-
-/** Raft's time goes in smaller steps than heartbeats: two members that wait equally long would split the votes. */
-export const ticksPerHeartbeat = 4;
-export const tickMsOf = (options: Pick<ServerOptions, 'heartbeatIntervalMs'>): number =>
-  options.heartbeatIntervalMs / ticksPerHeartbeat;
 
 /** What a server is made of, as `startServer` put it together. */
 export interface ServerParts {
@@ -393,8 +389,11 @@ export class Server {
     // Raft reports what it dropped first of all, also where it has more to say than fits into the turn.
     const failed = this.#commands.settle();
     if (failed > 0) this.#options.metrics.proposalsFailed(failed);
-    if (drained) this.#drained();
-    else this.#schedule();
+    if (!drained) this.#schedule();
+    else if (this.#undecidedSnapshot) {
+      this.#undecidedSnapshot = false;
+      this.#snapshots.decided(false);
+    }
     // With all applied that is known to be committed: what came after the loss may have moved sessions.
     if (drained && this.#sessionsToAttach) {
       this.#sessionsToAttach = false;
@@ -409,14 +408,6 @@ export class Server {
     if (this.#soft.role === 'leader') this.#housekeeping.expire(this.#store, clusterMs);
     const commandsCanGo = this.#commands.waiting && this.#soft.leader !== undefined;
     if (this.#gateways.pending || this.#feed.pending || commandsCanGo) this.#schedule();
-  }
-
-  /** Raft has said all that it has to say to what it was given. */
-  #drained(): void {
-    if (this.#undecidedSnapshot) {
-      this.#undecidedSnapshot = false;
-      this.#snapshots.decided(false);
-    }
   }
 
   /** Does all that raft asks for, in its order. false: there is more, but others must have their turn first. */

@@ -12,7 +12,8 @@ import type { PeerTransport } from '../peers/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
 import { makeRun } from './runs.ts';
-import { Server, tickMsOf, ticksPerHeartbeat, type ServerOptions } from './server.ts';
+import { Server, type ServerOptions } from './server.ts';
+import { tickMsOf, ticksPerHeartbeat } from './ticks.ts';
 
 export interface StartServerOptions extends ServerOptions {
   readonly storage: Storage;
