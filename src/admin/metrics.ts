@@ -2,6 +2,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 import { closeCodes } from '../protocol/index.ts';
+import type { ServerMetrics } from '../server/index.ts';
 
 /** Read at every scrape. */
 interface ServerGauges {
@@ -18,22 +19,11 @@ interface ServerGauges {
   readonly sessions: number;
 }
 
-/** The methods have the shapes in which server, gateway and peers ask for them; those rooms know nothing of this one. */
-export interface Metrics {
+/** Beside what the server asks for, what gateway and peers do; none of these rooms knows this one. */
+export interface Metrics extends ServerMetrics {
   readonly registry: Registry;
   /** From where the gauges come; may be given once the server is there. Before, they are 0. */
   observe(source: () => ServerGauges): void;
-  /** One synced write of the storage. */
-  diskSynced(seconds: number): void;
-  /** One turn's committed entries were applied. */
-  applied(seconds: number, entries: number): void;
-  proposalsFailed(count: number): void;
-  /** Values whose TTL has passed, as the log decided. */
-  expired(count: number): void;
-  leaderChanged(): void;
-  snapshotSent(ok: boolean): void;
-  snapshotReceived(ok: boolean): void;
-  requests(kind: string, count: number): void;
   /** A message to the peer and its answer took so long. */
   roundTrip(peer: number | string, milliseconds: number): void;
   /** A request was answered with this error code. */

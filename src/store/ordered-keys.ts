@@ -97,19 +97,6 @@ export class OrderedKeys {
     }
   }
 
-  /** How many keys begin with `prefix`; counts no further than `max`. */
-  countPrefix(prefix: string, max: number): number {
-    // Behind every ASCII key with this prefix.
-    const end = `${prefix}\u{ffff}`;
-    let place = Math.max(0, this.#chunkOf(prefix));
-    let count = 0;
-    for (let chunk = this.#chunks[place]; chunk !== undefined && count < max; chunk = this.#chunks[++place]) {
-      if ((chunk[0] ?? '') > end) break;
-      count += lowerBound(chunk, end) - lowerBound(chunk, prefix);
-    }
-    return Math.min(count, max);
-  }
-
   /** The chunk that holds `key` or would take it; -1: it is below all of them. */
   #chunkOf(key: string): number {
     let low = 0;

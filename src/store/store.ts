@@ -1,6 +1,5 @@
 import type { Change, ErrorCode, Future } from '../protocol/index.ts';
 import { limits } from '../protocol/index.ts';
-import type { Pattern } from '../scopes/index.ts';
 import { assert, unreachable } from './assert.ts';
 import { Digest } from './digest.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
@@ -228,13 +227,6 @@ export class Store {
   /** What came after a revision, the deletions that are remembered included. */
   changesAfter(query: ChangesQuery): ChangesPage {
     return changesAfter(this.#futures, query, this.#counters.revision);
-  }
-
-  /** How many keys begin as all do that match the pattern; counts no further than `max`. */
-  countUpTo(pattern: Pattern, max: number): number {
-    const { ordered } = this.#futures;
-    if (pattern.exact) return Math.min(max, ordered.has(pattern.literalPrefix) ? 1 : 0);
-    return ordered.countPrefix(pattern.literalPrefix, max);
   }
 
   /** Whether the session is attached to another member than this one: its agent has moved. */

@@ -98,15 +98,6 @@ describe('list', () => {
     const late = cluster.store.list(query('s/2', { nowMs: startMs + 10 })).futures[0];
     expect([late?.state, late?.value]).toEqual(['expired', undefined]);
   });
-
-  test('countUpTo counts the keys under the literal prefix, no further than asked', () => {
-    expect(cluster.store.countUpTo(pattern('b/**'), 100)).toBe(4);
-    expect(cluster.store.countUpTo(pattern('b/*/x'), 100)).toBe(4);
-    expect(cluster.store.countUpTo(pattern('**'), 100)).toBe(7);
-    expect(cluster.store.countUpTo(pattern('**'), 3)).toBe(3);
-    expect(cluster.store.countUpTo(pattern('b/1'), 100)).toBe(1);
-    expect(cluster.store.countUpTo(pattern('b/3'), 100)).toBe(0);
-  });
 });
 
 describe('changesAfter', () => {
