@@ -6,7 +6,7 @@ import type { CommandEnvironment } from './environment.ts';
 import { UsageError } from './exit-codes.ts';
 import { defaultDirectory } from './profile-location.ts';
 
-interface PlanOptions {
+export interface PlanOptions {
   readonly servers?: string;
   readonly host?: string[];
   readonly port: string;
@@ -14,7 +14,11 @@ interface PlanOptions {
 
 const defaultServers = 3;
 
-const plannedCluster = async (environment: CommandEnvironment, directory: string, options: PlanOptions) => {
+export const plannedCluster = async (
+  environment: CommandEnvironment,
+  directory: string,
+  options: PlanOptions,
+) => {
   const { basePortMax, serversMax } = await import('./authority/cluster-directory.ts');
   return {
     directory: resolve(environment.workingDirectory, directory),
@@ -28,7 +32,7 @@ const plannedCluster = async (environment: CommandEnvironment, directory: string
   };
 };
 
-const checkedHost = (host: string): string => {
+export const checkedHost = (host: string): string => {
   if (/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/.test(host) || /^[0-9A-Fa-f:.]{2,45}$/.test(host))
     return host;
   throw new UsageError(
@@ -83,6 +87,7 @@ const cert = async (environment: CommandEnvironment, name: string, options: Cert
 interface ServerOptions {
   readonly config?: string;
   readonly printSettings?: true;
+  readonly join?: true;
   readonly json?: true;
 }
 
@@ -96,7 +101,9 @@ const server = async (environment: CommandEnvironment, options: ServerOptions): 
   if (options.config === undefined)
     throw new UsageError('give the server its configuration with --config FILE (futurestore init makes one)');
   const { serve } = await import('./serve.ts');
-  await serve(resolve(environment.workingDirectory, options.config), environment.interruption());
+  await serve(resolve(environment.workingDirectory, options.config), environment.interruption(), {
+    join: options.join === true,
+  });
 };
 
 interface DevOptions extends PlanOptions {
@@ -109,7 +116,7 @@ const dev = async (environment: CommandEnvironment, options: DevOptions): Promis
   await runDevelopmentCluster(environment, planned, options.servers !== undefined);
 };
 
-const withPlan = (command: Command): Command =>
+export const withPlan = (command: Command): Command =>
   command
     .option('--servers <n>', `how many servers (default: ${defaultServers})`)
     .option(
@@ -142,6 +149,7 @@ export const addClusterCommands = (program: Command, environment: CommandEnviron
     .command('server')
     .description('run one server in the foreground; SIGTERM stops it cleanly')
     .option('--config <file>', 'its server.yaml')
+    .option('--join', 'it was added to a running cluster: begin with what the others send (as join: true)')
     .option('--print-settings', 'print all settings, their defaults and meaning, and end')
     .option('--json', 'print the settings as JSON')
     .action((options: ServerOptions) => server(environment, options));

@@ -1,6 +1,7 @@
 /** What the client's commands share: their options, the reading of these, and the life of their connection. */
 import type { Command } from 'commander';
 import type { CommandClient, CommandEnvironment } from './environment.ts';
+import type { ErrorCode } from '../protocol/index.ts';
 import { UsageError } from './exit-codes.ts';
 import { locateProfile, profileVariable } from './profile-location.ts';
 
@@ -17,6 +18,7 @@ export const timeoutHelp = {
   bounded: `how long it may take, such as 500ms, 30s or 5m (default: ${defaultTimeout})`,
   endless: 'how long to wait, such as 500ms, 30s or 5m (default: for ever)',
   start: `how long it may take to begin (default: ${defaultTimeout})`,
+  part: `how long each part of about 256 KiB may take (default: ${defaultTimeout})`,
 } as const;
 
 /** A command that talks to the cluster, with the options that all of these have. */
@@ -71,13 +73,14 @@ export const wholeNumber = (
   throw new UsageError(`${name} ${JSON.stringify(text)} is no whole number ${range}`);
 };
 
-/** Connects, and closes whatever happens. */
+/** Connects, and closes whatever happens. `administrators`: see `locateProfile`. */
 export const withClient = async (
   environment: CommandEnvironment,
   options: ClientOptions,
   use: (client: CommandClient) => Promise<void>,
+  administrators?: string,
 ): Promise<void> => {
-  const client = await environment.connect(locateProfile(options.profile, environment));
+  const client = await environment.connect(locateProfile(options.profile, environment, administrators));
   try {
     await use(client);
   } finally {
@@ -90,10 +93,7 @@ export const writeJson = (environment: CommandEnvironment, data: unknown): void 
 };
 
 /** An error of the registry, made here: loaded only when it is needed. */
-export const failure = async (
-  code: 'NOT_FOUND' | 'NO_VALUE' | 'FUTURE_REJECTED' | 'TIMED_OUT' | 'VALUE_TOO_LARGE',
-  message: string,
-): Promise<Error> => {
+export const failure = async (code: ErrorCode, message: string): Promise<Error> => {
   const { FuturestoreError } = await import('../protocol/index.ts');
   return new FuturestoreError(code, message);
 };

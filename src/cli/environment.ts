@@ -1,5 +1,13 @@
 /** What a command touches besides files and the network: given by the process, or by a test. */
-import type { Change, ClusterStatus, Future, Operation, WriteResult } from '../protocol/index.ts';
+import type {
+  Change,
+  ClusterStatus,
+  Future,
+  MemberList,
+  Operation,
+  SnapshotReadPart,
+  WriteResult,
+} from '../protocol/index.ts';
 
 export interface OutputStream {
   /** Bytes are written as they are. */
@@ -39,6 +47,22 @@ export interface CommandClient {
     options: { readonly from: 'present' | 'new'; readonly signal: AbortSignal },
   ): AsyncIterable<SubscriptionEvent>;
   status(options: RequestOptions): Promise<ClusterStatus>;
+  members(options: RequestOptions): Promise<MemberList>;
+  /** Gives the new server's id. */
+  addMember(
+    member: {
+      readonly name: string;
+      readonly peersAddress: string;
+      readonly agentsUrl: string;
+      readonly replaces?: number;
+    },
+    options: RequestOptions,
+  ): Promise<number>;
+  promoteMember(member: number, options: RequestOptions): Promise<void>;
+  removeMember(member: number, options: RequestOptions): Promise<void>;
+  /** Gives the new leader's id. */
+  transferLeader(options: RequestOptions & { readonly to?: number }): Promise<number>;
+  readSnapshot(options: RequestOptions): AsyncIterable<SnapshotReadPart>;
   close(): Promise<void>;
 }
 
@@ -50,6 +74,7 @@ export interface CommandEnvironment {
   readonly workingDirectory: string;
   /** Milliseconds since 1970. */
   now(): number;
+  pause(ms: number): Promise<void>;
   /** Connects in the background with the profile in this file. */
   connect(profileFile: string): Promise<CommandClient>;
   /** Aborted when the process is asked to end (SIGINT, SIGTERM). Asking for it takes the signals over from Node. */

@@ -55,6 +55,8 @@ export const endings: Readonly<Record<ErrorCode, Ending>> = {
   LIMIT_EXCEEDED: end(exitCodes.other),
   VERSION_NOT_SUPPORTED: end(exitCodes.other, 'use the version of futurestore that the servers run'),
   CONNECTION_CLOSED: end(exitCodes.other),
+  MEMBERSHIP_REFUSED: end(exitCodes.conflict),
+  MEMBER_REMOVED: end(exitCodes.other),
   CONFIGURATION_INVALID: end(exitCodes.usage),
   DATA_DAMAGED: end(exitCodes.other),
   DATA_FOREIGN: end(exitCodes.other),

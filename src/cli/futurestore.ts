@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The process: what the command line gets from Node. */
 import process from 'node:process';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { CommandEnvironment } from './environment.ts';
 import { run } from './program.ts';
 
@@ -34,6 +35,7 @@ const environment: CommandEnvironment = {
   variables: process.env,
   workingDirectory: process.cwd(),
   now: () => Date.now(),
+  pause: (ms) => pause(ms),
   connect: async (profileFile) => {
     const { connectWithProfile } = await import('../client/index.ts');
     return connectWithProfile(profileFile, { name: 'futurestore' });

@@ -1,5 +1,5 @@
 /** What is printed: futures as JSON, tables, and texts that are safe on a terminal. */
-import type { ClusterStatus, Future, MemberStatus, OperationResult } from '../protocol/index.ts';
+import type { ClusterStatus, Future, MemberList, MemberStatus, OperationResult } from '../protocol/index.ts';
 import type { OutputStream } from './environment.ts';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -190,4 +190,32 @@ export const writeStatus = (output: OutputStream, status: ClusterStatus): void =
       visible(member.agentsUrl),
     ]),
   );
+};
+
+/** The members for people. */
+export const writeMembers = (output: OutputStream, { members, changePending, leader }: MemberList): void => {
+  const leading = members.find(({ id }) => id === leader)?.name;
+  const change = changePending ? '  a change is under way' : '';
+  output.write(`leader ${leading === undefined ? 'none' : visible(leading)}${change}\n`);
+  const headings = ['ID', 'NAME', 'STANDING', 'WANTED', 'REACHABLE', 'LAG', 'PEERS', 'AGENTS'];
+  new Table(output, headings).write(
+    members.map((member) => [
+      String(member.id),
+      visible(member.name),
+      member.standing,
+      member.wanted,
+      member.reachable ? 'yes' : 'no',
+      String(member.lag),
+      visible(member.peersAddress),
+      visible(member.agentsUrl),
+    ]),
+  );
+};
+
+/** '512 B', '3.4 MiB'. */
+export const amountOfBytes = (bytes: number): string => {
+  if (bytes < 1024) return `${bytes} B`;
+  const unit = bytes < 1024 ** 2 ? 'KiB' : bytes < 1024 ** 3 ? 'MiB' : 'GiB';
+  const size = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 }[unit];
+  return `${(bytes / size).toFixed(1)} ${unit}`;
 };

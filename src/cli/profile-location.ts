@@ -8,10 +8,14 @@ import { UsageError } from './exit-codes.ts';
 export const defaultDirectory = '.futurestore';
 export const profileVariable = 'FUTURESTORE_PROFILE';
 
-/** `--profile`, else the variable, else the administrator's of the cluster in the working directory. */
+/**
+ * `--profile`, else the variable, else the administrator's of the cluster in the working directory, or in that which
+ * the command is about (`administrators`).
+ */
 export const locateProfile = (
   chosen: string | undefined,
   environment: Pick<CommandEnvironment, 'variables' | 'workingDirectory'>,
+  administrators = join(environment.workingDirectory, defaultDirectory, 'admin.yaml'),
 ): string => {
   const fromVariable = environment.variables[profileVariable];
   const named = chosen ?? (fromVariable === '' ? undefined : fromVariable);
@@ -23,9 +27,8 @@ export const locateProfile = (
       `the profile ${file} that ${by} names does not exist: give the path of a profile that init or cert made`,
     );
   }
-  const byDefault = join(environment.workingDirectory, defaultDirectory, 'admin.yaml');
-  if (existsSync(byDefault)) return byDefault;
+  if (existsSync(administrators)) return administrators;
   throw new UsageError(
-    `no profile: name one with --profile FILE or ${profileVariable}, or start a cluster here with futurestore dev (there is no ${byDefault})`,
+    `no profile: name one with --profile FILE or ${profileVariable}, or start a cluster here with futurestore dev (there is no ${administrators})`,
   );
 };

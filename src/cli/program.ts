@@ -4,18 +4,28 @@ import { addClusterCommands } from './cluster-commands.ts';
 import type { CommandEnvironment } from './environment.ts';
 import type { ExitCode } from './exit-codes.ts';
 import { describeError, exitCodes, UsageError } from './exit-codes.ts';
+import { addMemberCommands } from './member-commands.ts';
 import { addReadCommands } from './read-commands.ts';
 import { packageVersion } from './package-version.ts';
+import { addSnapshotCommands } from './snapshot-commands.ts';
 import { addWriteCommands } from './write-commands.ts';
 
 const exitCodeHelp = `
 Exit codes: 0 done, 2 usage or configuration, 3 the future was rejected, 4 timed out, 5 not permitted,
 6 cluster unavailable, 7 conflict, 8 no such key or no value yet, 1 anything else.`;
 
+const ancestors = (command: Command): Command[] =>
+  command.parent === null ? [] : [...ancestors(command.parent), command.parent];
+
+const withSubcommands = (command: Command): Command[] => [
+  command,
+  ...command.commands.flatMap((subcommand) => withSubcommands(subcommand)),
+];
+
 /** Help and version end a command as if it had failed; only what is left is a usage error. */
 const asUsageError = (error: CommanderError, command: Command): Error => {
   if (error.exitCode === 0) return error;
-  const path = command.parent === null ? command.name() : `${command.parent.name()} ${command.name()}`;
+  const path = [...ancestors(command), command].map((one) => one.name()).join(' ');
   // Without a subcommand the help was the answer; there is no message of its own.
   const message =
     error.code === 'commander.help' ? 'no command was given' : error.message.replace(/^error: /, '');
@@ -37,9 +47,11 @@ const build = (environment: CommandEnvironment): Command => {
     .addHelpText('after', exitCodeHelp);
   program.exitOverride();
   addClusterCommands(program, environment);
+  addMemberCommands(program, environment);
+  addSnapshotCommands(program, environment);
   addReadCommands(program, environment);
   addWriteCommands(program, environment);
-  for (const command of [program, ...program.commands]) {
+  for (const command of withSubcommands(program)) {
     command.exitOverride((error) => {
       throw asUsageError(error, command);
     });

@@ -9,7 +9,7 @@ import type { AgentGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
 import { asMemberId } from '../raft/index.ts';
 import { nodeEnvironment, startServer } from '../server/index.ts';
-import type { Gateway, Server } from '../server/index.ts';
+import type { Gateway, MemberDescription, Server, StartServerOptions } from '../server/index.ts';
 import { openStorage } from '../storage/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { formatHostAndPort } from './configuration/scalars.ts';
@@ -66,12 +66,19 @@ interface Running {
   admin?: AdminServer;
 }
 
+const descriptionOf = ({ id, name, peers, agents }: ServerConfiguration['self']): MemberDescription => ({
+  id,
+  name,
+  peersAddress: formatHostAndPort(peers),
+  agentsUrl: agents,
+});
+
 const startStorageAndServer = async (
   running: Running,
   configuration: ServerConfiguration,
   files: ServerFiles,
   logger: Logger,
-  onFatal: (error: unknown) => void,
+  { onFatal, onRemoved, join }: Pick<StartServerOptions, 'onFatal' | 'onRemoved' | 'join'>,
 ): Promise<Server> => {
   const { clusterId, self, members, metrics } = { ...configuration, ...running };
   const storage = await openStorage({
@@ -81,8 +88,9 @@ const startStorageAndServer = async (
   running.storage = storage;
   const server = await startServer({
     clusterId,
-    self: { id: self.id, name: self.name, agentsUrl: self.agents },
-    members: members.map(({ id, name, agents }) => ({ id, name, agentsUrl: agents })),
+    self: descriptionOf(self),
+    members: members.map(descriptionOf),
+    ...(join !== undefined && { join }),
     version: packageVersion(),
     electionTimeoutMs: configuration.electionTimeoutMs,
     heartbeatIntervalMs: configuration.heartbeatIntervalMs,
@@ -91,19 +99,18 @@ const startStorageAndServer = async (
     logger,
     metrics,
     onFatal,
+    ...(onRemoved && { onRemoved }),
     storage,
-    transport: (acceptPeer, run) =>
+    transport: (acceptPeer, run, standing) =>
       createTlsTransport({
         memberId: asMemberId(self.id),
         memberName: self.name,
         clusterId,
         run,
+        standing,
         diskId: storage.recovered.diskId,
-        members: members.map(({ id, name, peers }) => ({
-          id: asMemberId(id),
-          name,
-          address: formatHostAndPort(peers),
-        })),
+        // The server says who they are before it starts the transport.
+        members: [],
         listen: configuration.peers.listen,
         ...files.peers,
         acceptPeer,
@@ -194,6 +201,11 @@ const stopAll = async (running: Running, graceMs: number): Promise<void> => {
   metrics.close();
 };
 
+export interface ServeOptions {
+  /** With an empty data directory: wait until the cluster adds this server, instead of beginning a new cluster. */
+  readonly join?: boolean;
+}
+
 const whenAborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
     if (signal.aborted) resolve();
@@ -201,12 +213,16 @@ const whenAborted = (signal: AbortSignal): Promise<void> =>
   });
 
 /**
- * Runs the server that this file configures until it is interrupted; then stops it cleanly.
+ * Runs the server that this file configures until it is interrupted, or removed from its cluster; then stops it cleanly.
  *
  * Rejects when it cannot start: CONFIGURATION_INVALID, DATA_DAMAGED, DATA_FOREIGN, DATA_IN_USE, or an address that is
  * taken. What happens to a running server that it cannot survive ends the process with code 1.
  */
-export const serve = async (file: string, interruption: AbortSignal): Promise<void> => {
+export const serve = async (
+  file: string,
+  interruption: AbortSignal,
+  { join = false }: ServeOptions = {},
+): Promise<void> => {
   const configuration = readServerConfiguration(file);
   const files = readServerFiles(configuration, Date.now());
   const logger = createLogger(configuration);
@@ -220,8 +236,11 @@ export const serve = async (file: string, interruption: AbortSignal): Promise<vo
   process.on('uncaughtException', onFatal);
   process.on('unhandledRejection', onFatal);
   const running: Running = { metrics: createMetrics() };
+  const removal = new AbortController();
+  const onRemoved = (): void => removal.abort();
   try {
-    const server = await startStorageAndServer(running, configuration, files, logger, onFatal);
+    const ends = { onFatal, onRemoved, join: join || configuration.join };
+    const server = await startStorageAndServer(running, configuration, files, logger, ends);
     await startGateway(running, server, configuration, files, logger);
     await startAdmin(running, server, configuration, logger);
   } catch (error) {
@@ -242,7 +261,7 @@ export const serve = async (file: string, interruption: AbortSignal): Promise<vo
     },
     'listening',
   );
-  await whenAborted(interruption);
+  await whenAborted(AbortSignal.any([interruption, removal.signal]));
   logger.info({ graceMs: configuration.stopGraceMs }, 'stopping');
   const hung = setTimeout(
     () => onFatal(new Error('the stop hangs')),
@@ -250,5 +269,7 @@ export const serve = async (file: string, interruption: AbortSignal): Promise<vo
   );
   await stopAll(running, configuration.stopGraceMs);
   clearTimeout(hung);
-  logger.info('stopped');
+  logger.info(
+    removal.signal.aborted ? 'stopped: this server is no member of the cluster any more' : 'stopped',
+  );
 };

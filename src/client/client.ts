@@ -4,9 +4,11 @@ import type {
   AnswerBody,
   ClusterStatus,
   Future,
+  MemberList,
   Operation,
   OperationResult,
   Position,
+  SnapshotReadPart,
   SubscriptionStart,
   Welcome,
   WriteResult,
@@ -26,6 +28,7 @@ import {
 import type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
 import { unexpectedAnswer } from './requests.ts';
 import type { Content, RequestOptions } from './requests.ts';
+import { readSnapshotParts, snapshotPartGiven } from './snapshot.ts';
 import type { Subscription } from './subscription.ts';
 
 export interface ClientOptions {
@@ -98,6 +101,23 @@ export interface SubscribeOptions {
   readonly from?: 'present' | 'new' | Position;
   /** Ends the subscription; the iterator throws CANCELLED. */
   readonly signal?: AbortSignal;
+}
+
+/** A server to be added. */
+export interface NewMember {
+  /** The CN of its certificate. */
+  readonly name: string;
+  /** Where the other servers reach it: 'host:port'. */
+  readonly peersAddress: string;
+  /** Where agents reach it: 'wss://host:port'. */
+  readonly agentsUrl: string;
+  /** The id of the member in whose place it comes. */
+  readonly replaces?: number;
+}
+
+export interface TransferOptions extends RequestOptions {
+  /** The id of the server that is to lead. Absent: the one that is most up to date. */
+  readonly to?: number;
 }
 
 export interface CloseOptions {
@@ -237,6 +257,50 @@ export class Client {
     return this.#request({ kind: 'status' }, statusGiven, options);
   }
 
+  /** The servers of the cluster, how it counts them, and whether that is about to change. */
+  async members(options: RequestOptions = {}): Promise<MemberList> {
+    return this.#request({ kind: 'member_list' }, membersGiven, options);
+  }
+
+  /**
+   * Adds a server, as a learner that gets the state and does not vote; or, where it replaces another, as a voter in its
+   * place. Gives its id: known before the server is started, because its configuration needs it. Answered when the wish
+   * is in the log; `members` tells how far it has been carried out. MEMBERSHIP_REFUSED where it would not be safe.
+   */
+  async addMember(member: NewMember, options: RequestOptions = {}): Promise<number> {
+    const { name, peersAddress, agentsUrl, replaces } = member;
+    const content: Content = { kind: 'member_add', name, peersAddress, agentsUrl };
+    const whole = replaces === undefined ? content : { ...content, replaces };
+    return this.#request(whole, memberChanged, options);
+  }
+
+  /** Makes a learner a voter. MEMBERSHIP_REFUSED while it is behind. As for the rest, see `addMember`. */
+  async promoteMember(member: number, options: RequestOptions = {}): Promise<void> {
+    await this.#request({ kind: 'member_promote', member }, memberChanged, options);
+  }
+
+  /** MEMBERSHIP_REFUSED where those that are left could not go on. As for the rest, see `addMember`. */
+  async removeMember(member: number, options: RequestOptions = {}): Promise<void> {
+    await this.#request({ kind: 'member_remove', member }, memberChanged, options);
+  }
+
+  /** Hands leadership over. Gives the id of the new leader, when it leads. */
+  async transferLeader(options: TransferOptions = {}): Promise<number> {
+    const { to } = options;
+    const content: Content =
+      to === undefined ? { kind: 'transfer_leader' } : { kind: 'transfer_leader', member: to };
+    return this.#request(content, leaderTransferred, options);
+  }
+
+  /**
+   * Reads all keys and values, and what else the cluster remembers, as of one revision: each part when the one before
+   * has been taken. `timeoutMs` is for each part. The snapshot is one server's: where the connection to it is lost in
+   * between, it fails with UNAVAILABLE, and has to be begun again.
+   */
+  readSnapshot(options: RequestOptions = {}): AsyncGenerator<SnapshotReadPart, void, undefined> {
+    return readSnapshotParts((content) => this.#request(content, snapshotPartGiven, options));
+  }
+
   /**
    * Ends awaits and subscriptions, waits a little for the other answers, ends the session and the connection. Futures
    * that are tied to this client and still pending are rejected when the session's grace has passed.
@@ -368,4 +432,19 @@ function writtenOne(body: AnswerBody): OperationResult {
 function statusGiven(body: AnswerBody): ClusterStatus {
   if (body.kind !== 'status') throw unexpectedAnswer(body, 'status');
   return body.status;
+}
+
+function membersGiven(body: AnswerBody): MemberList {
+  if (body.kind !== 'members') throw unexpectedAnswer(body, 'members');
+  return body.list;
+}
+
+function memberChanged(body: AnswerBody): number {
+  if (body.kind !== 'member_changed') throw unexpectedAnswer(body, 'member_changed');
+  return body.member;
+}
+
+function leaderTransferred(body: AnswerBody): number {
+  if (body.kind !== 'leader_transferred') throw unexpectedAnswer(body, 'leader_transferred');
+  return body.member;
 }

@@ -25,7 +25,9 @@ export type {
   GetOptions,
   ListOptions,
   ListPage,
+  NewMember,
   SubscribeOptions,
+  TransferOptions,
 } from './client.ts';
 export type { SubscriptionEvent } from './change-buffer.ts';
 export type {
@@ -59,10 +61,13 @@ export type {
   ErrorCode,
   Future,
   FutureState,
+  Member,
+  MemberList,
   MemberStatus,
   Operation,
   OperationResult,
   Position,
   Rejection,
+  SnapshotReadPart,
   WriteResult,
 } from '../protocol/index.ts';

@@ -85,8 +85,7 @@ class NodeEnvironment implements ClientEnvironment {
       perMessageDeflate: false,
       followRedirects: false,
       handshakeTimeout: this.#handshakeTimeoutMs,
-      // A server's frame holds at least one change, and a change at most one value.
-      maxPayload: 2 * limits.frameBytesMax,
+      maxPayload: limits.serverFrameBytesMax,
       // Masking guards proxies that do not see into TLS anyway; zeros nearly halve its cost.
       generateMask: zeroMask,
     });

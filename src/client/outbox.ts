@@ -129,6 +129,12 @@ export class Outbox {
       case 'get':
       case 'list':
       case 'status':
+      case 'member_list':
+      case 'member_add':
+      case 'member_promote':
+      case 'member_remove':
+      case 'transfer_leader':
+      case 'snapshot_read':
         return this.#reads;
       default:
         return pending.content satisfies never;

@@ -5,8 +5,18 @@ import type { Timed } from './timers.ts';
 
 export type Content =
   | Extract<RequestBody, { kind: 'get' | 'list' | 'await' | 'status' }>
+  | ClusterContent
   /** Its sequence is given when it is first sent. */
   | { readonly kind: 'write'; readonly operations: readonly Operation[] };
+
+/** About the cluster itself. A change that is sent again over another connection comes to the same. */
+type ClusterContent = Extract<
+  RequestBody,
+  {
+    kind:
+      'member_list' | 'member_add' | 'member_promote' | 'member_remove' | 'transfer_leader' | 'snapshot_read';
+  }
+>;
 
 export interface RequestOptions {
   /** How long the answer may take, in milliseconds, over all tries; absent: the client's default, or for ever. */
@@ -133,6 +143,20 @@ export function describe(content: Content): string {
       return `await ${some(content.alternatives.flat())}`;
     case 'status':
       return 'status';
+    case 'member_list':
+      return 'the list of members';
+    case 'member_add':
+      return `adding the server ${content.name}`;
+    case 'member_promote':
+      return `promoting server ${content.member}`;
+    case 'member_remove':
+      return `removing server ${content.member}`;
+    case 'transfer_leader':
+      return content.member === undefined
+        ? 'the hand-over of leadership'
+        : `the hand-over of leadership to server ${content.member}`;
+    case 'snapshot_read':
+      return `part ${content.part} of the snapshot`;
     case 'write': {
       const [first] = content.operations;
       if (content.operations.length === 1 && first !== undefined) return `${first.kind} ${first.key}`;
@@ -165,7 +189,14 @@ export function contentBytes(content: Content): number {
         content.alternatives.length * perStringBytes
       );
     case 'status':
+    case 'member_list':
+    case 'member_promote':
+    case 'member_remove':
+    case 'transfer_leader':
+    case 'snapshot_read':
       return overheadBytes;
+    case 'member_add':
+      return stringsBytes([content.name, content.peersAddress, content.agentsUrl]);
     case 'write':
       return content.operations.reduce((sum, operation) => sum + operationBytes(operation), overheadBytes);
     default:

@@ -4,7 +4,7 @@
  */
 import { limits } from '../protocol/index.ts';
 import type { Failure, Operation, RequestBody } from '../protocol/index.ts';
-import type { Scope, Verb } from '../scopes/index.ts';
+import type { ClusterVerb, Scope, Verb } from '../scopes/index.ts';
 
 /** Why a request is refused, for its answer and for the audit. */
 export interface Refusal {
@@ -22,7 +22,16 @@ export const refusalOf = (body: RequestBody, scope: Scope, principal: string): R
     case 'cancel':
       return undefined;
     case 'status':
-      return scope.allows('cluster.status', '') ? undefined : denied('cluster.status', '', principal);
+      return clusterRefusal('cluster.status', scope, principal);
+    case 'member_list':
+      return clusterRefusal('member.list', scope, principal);
+    case 'member_add':
+    case 'member_promote':
+    case 'member_remove':
+    case 'transfer_leader':
+      return clusterRefusal('member.change', scope, principal);
+    case 'snapshot_read':
+      return clusterRefusal('snapshot.save', scope, principal);
     case 'get':
       return scope.allows('get', body.key) ? undefined : denied('get', body.key, principal);
     case 'await':
@@ -39,6 +48,9 @@ export const refusalOf = (body: RequestBody, scope: Scope, principal: string): R
       return body satisfies never;
   }
 };
+
+const clusterRefusal = (verb: ClusterVerb, scope: Scope, principal: string): Refusal | undefined =>
+  scope.allows(verb, '') ? undefined : denied(verb, '', principal);
 
 const awaitRefusal = (
   alternatives: readonly (readonly string[])[],

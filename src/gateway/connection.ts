@@ -38,6 +38,9 @@ export interface ConnectionParts {
 /** The WebSocket's own framing of a hello, even in small fragments. */
 const framingSlackBytes = 1024;
 
+/** Of one connection: each holds about 256 KiB of the state, or one large value, until it has been sent. */
+const snapshotReadsMax = 2;
+
 const openFirst = 'open a session first (open_session), writes and close_session belong to one';
 
 export class AgentConnection implements OutboxOwner {
@@ -389,8 +392,15 @@ export class AgentConnection implements OutboxOwner {
       case 'list':
       case 'await':
       case 'status':
+      case 'member_list':
+      case 'member_add':
+      case 'member_promote':
+      case 'member_remove':
+      case 'transfer_leader':
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body };
+      case 'snapshot_read':
+        return this.#readSnapshot(base, body);
       case 'cancel':
         throw new Error('cancel is handled apart');
       default:
@@ -418,6 +428,18 @@ export class AgentConnection implements OutboxOwner {
     this.#sessionNumber += 1;
     this.#inFlight.begin(base.request, flights.opening);
     return { ...base, kind: 'session_open', session, principal: this.principal, graceMs, resume };
+  }
+
+  #readSnapshot(
+    base: { readonly connection: ConnectionId; readonly request: number; readonly timeoutMs?: number },
+    body: Extract<Request['body'], { kind: 'snapshot_read' }>,
+  ): GatewayRequest | undefined {
+    if (this.#inFlight.snapshotReads >= snapshotReadsMax) {
+      const message = `${snapshotReadsMax} parts of snapshots are on their way to this connection, as many as may be: wait for one`;
+      return this.#refuse(base.request, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
+    }
+    this.#inFlight.beginSnapshotRead(base.request);
+    return { ...base, ...body };
   }
 
   #subscribe(id: number, body: Extract<Request['body'], { kind: 'subscribe' }>): GatewayRequest | undefined {

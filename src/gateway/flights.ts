@@ -17,6 +17,8 @@ export class Flights {
   readonly #writeBytes = new Map<number, number>();
   #writeBytesSum = 0;
   #subscribing = 0;
+  /** Their answers are large: they count until they have been sent. */
+  readonly #snapshotReads = new Set<number>();
 
   get size(): number {
     return this.#requests.size;
@@ -25,6 +27,11 @@ export class Flights {
   /** Subscriptions asked for and not answered yet. */
   get subscribing(): number {
     return this.#subscribing;
+  }
+
+  /** Parts of snapshots asked for and not sent yet. */
+  get snapshotReads(): number {
+    return this.#snapshotReads.size;
   }
 
   /** The values of large writes that have no answer yet. */
@@ -44,6 +51,11 @@ export class Flights {
   begin(request: number, flight: number): void {
     this.#requests.set(request, flight);
     if (flight === flights.subscribing) this.#subscribing += 1;
+  }
+
+  beginSnapshotRead(request: number): void {
+    this.begin(request, flights.plain);
+    this.#snapshotReads.add(request);
   }
 
   beginWrite(request: number, session: number, operations: readonly Operation[]): void {
@@ -72,6 +84,7 @@ export class Flights {
   /** Its answer has been sent: the id is free again. */
   over(request: number): void {
     this.#requests.delete(request);
+    this.#snapshotReads.delete(request);
   }
 
   clear(): void {
@@ -79,5 +92,6 @@ export class Flights {
     this.#writeBytes.clear();
     this.#writeBytesSum = 0;
     this.#subscribing = 0;
+    this.#snapshotReads.clear();
   }
 }

@@ -27,6 +27,13 @@ export const answerBytes = (body: AnswerBody): number => {
       return messageBytes + body.position.clusterId.length;
     case 'status':
       return messageBytes + body.status.members.length * 1024;
+    case 'members':
+      return messageBytes + body.list.members.length * 1024;
+    case 'member_changed':
+    case 'leader_transferred':
+      return messageBytes;
+    case 'snapshot_part':
+      return 2 * messageBytes + body.part.clusterId.length + body.part.records.length;
     default:
       return body satisfies never;
   }

@@ -5,6 +5,7 @@
  * server's flow control of pushes.
  */
 import type { WebSocket } from 'ws';
+import { limits as protocolLimits } from '../protocol/index.ts';
 import type {
   Answer,
   AnswerBody,
@@ -43,6 +44,9 @@ export interface OutboxOwner {
 
 /** Frames are filled up to this: larger ones save nothing, and hold up what comes behind them. */
 const frameBytesTarget = 256 * 1024;
+
+/** Base64 makes it a third larger. */
+const snapshotPartBytesMax = Math.floor(protocolLimits.serverFrameBytesMax * 0.75) - 1024;
 
 /** Around each change within a push. */
 const changeOverheadBytes = 8;
@@ -213,6 +217,7 @@ export class Outbox {
   /** An answer that no frame can hold becomes an error: a client refuses larger frames, and would ask for ever. */
   #fitting(body: AnswerBody, bytes: number): AnswerBody {
     if (bytes <= this.#limits.frameBytesMax) return body;
+    if (body.kind === 'snapshot_part' && bytes <= snapshotPartBytesMax) return body;
     return {
       kind: 'failed',
       failure: {

@@ -3,11 +3,15 @@ import { connect } from 'node:tls';
 import type { TLSSocket } from 'node:tls';
 import { FuturestoreError } from '../protocol/index.ts';
 import { commonNameOf, parseAddress, tlsOptions } from './options.ts';
-import type { PeerMember, LinkOptions } from './options.ts';
-import { encodeFrame, peerProtocolVersion } from './peer-codec.ts';
+import type { LinkOptions } from './options.ts';
+import { encodeFrame, standingSince } from './peer-codec.ts';
+import type { PeerAddress } from './types.ts';
 
-/** Connects and says hello as soon as the peer has proved its name. Throws CONFIGURATION_INVALID for its address. */
-export const dial = (options: LinkOptions, peer: PeerMember, bulk: boolean): TLSSocket => {
+/**
+ * Connects and says hello, of this version of the protocol, as soon as the peer has proved its name. Throws
+ * CONFIGURATION_INVALID for its address.
+ */
+export const dial = (options: LinkOptions, peer: PeerAddress, bulk: boolean, version: number): TLSSocket => {
   const { host, port } = parseAddress(peer.address);
   const socket = connect({
     ...tlsOptions(options),
@@ -27,10 +31,11 @@ export const dial = (options: LinkOptions, peer: PeerMember, bulk: boolean): TLS
   socket.setKeepAlive(true, 10_000);
   socket.once('secureConnect', () => {
     const { clusterId, memberId, run, diskId } = options;
+    const hello = { clusterId, from: memberId, to: peer.id, run, diskId, version, bulk };
     socket.write(
       encodeFrame({
         kind: 'hello',
-        hello: { clusterId, from: memberId, to: peer.id, run, diskId, version: peerProtocolVersion, bulk },
+        hello: version < standingSince ? hello : { ...hello, standing: options.standing() },
       }),
     );
   });

@@ -1,30 +1,31 @@
 import type { TLSSocket } from 'node:tls';
-import type { MemberId } from '../raft/index.ts';
+import type { Admission } from './admission.ts';
 import { FrameAssembler, frameBytesMax, helloBytesMax } from './framing.ts';
-import { silentLogger } from './options.ts';
-import type { PeerMember, PeerTimes, LinkOptions } from './options.ts';
+import type { LinkOptions, PeerTimes } from './options.ts';
 import {
   decodeFrame,
   encodeFrame,
   isProtocolError,
-  peerProtocolVersion,
   protocolError,
+  standingSince,
+  transferSince,
 } from './peer-codec.ts';
 import type { PeerFrame, PeerHello } from './peer-codec.ts';
-import type { PeerBatch, PeerEvents, SnapshotStreamPart } from './types.ts';
+import type { PeerAddress, PeerBatch, PeerEvents, SnapshotStreamPart } from './types.ts';
 
 /** How long a refused peer may take to read why. */
 const farewellMs = 1_000;
 
 export interface IncomingLinkOwner {
+  admit(hello: PeerHello): Admission;
   /** Called once, when the peer is let in: its earlier link of this kind is to be closed. */
-  accepted(link: IncomingLink): void;
+  accepted(link: IncomingLink, peer: PeerAddress): void;
   closed(link: IncomingLink): void;
+  warn(fields: object, message: string): void;
 }
 
-/** A link on which a peer speaks. Its certificate has been verified: it is the one of `peer`. */
+/** A link on which a peer speaks, once its hello has been taken. Its certificate has been verified before. */
 export class IncomingLink {
-  readonly peer: PeerMember;
   readonly #options: LinkOptions;
   readonly #times: PeerTimes;
   readonly #events: PeerEvents;
@@ -34,20 +35,19 @@ export class IncomingLink {
   /** The hello's, then any frame's. */
   #deadline: NodeJS.Timeout;
   #hello: PeerHello | undefined;
+  #peer: PeerAddress | undefined;
   /** It was told why, and nothing more is heard. */
   #refused = false;
 
   constructor(
     options: LinkOptions,
     times: PeerTimes,
-    peer: PeerMember,
     socket: TLSSocket,
     events: PeerEvents,
     owner: IncomingLinkOwner,
   ) {
     this.#options = options;
     this.#times = times;
-    this.peer = peer;
     this.#socket = socket;
     this.#events = events;
     this.#owner = owner;
@@ -66,8 +66,9 @@ export class IncomingLink {
     return this.#hello?.bulk ?? false;
   }
 
-  get letIn(): boolean {
-    return this.#hello !== undefined;
+  /** undefined: it has not been let in. */
+  get peer(): PeerAddress | undefined {
+    return this.#peer;
   }
 
   close(): void {
@@ -81,13 +82,11 @@ export class IncomingLink {
       this.#frames.push(chunk);
       for (let bytes = this.#frames.next(); bytes !== undefined; bytes = this.#frames.next()) {
         const frame = decodeFrame(bytes);
-        if (this.#hello === undefined) this.#greet(frame);
-        else this.#received(frame, this.#hello);
-        if (this.#refused) return;
-        if (this.bulk) {
-          this.#beginBulk();
-          return;
-        }
+        if (this.#hello === undefined || this.#peer === undefined) this.#greet(frame);
+        else this.#received(frame, this.#hello, this.#peer);
+        // What was received may have changed who is a member.
+        if (this.#refused || this.#socket.destroyed) return;
+        if (this.bulk && this.#peer !== undefined) return this.#beginBulk(this.#peer);
       }
     } catch (error) {
       // What the server itself throws is a bug, and no peer's fault.
@@ -99,37 +98,42 @@ export class IncomingLink {
   #greet(frame: PeerFrame): void {
     if (frame.kind !== 'hello') throw protocolError(`a frame of kind ${frame.kind} came before the hello`);
     const { hello } = frame;
-    const problem = this.#problemWith(hello);
-    if (problem !== undefined) {
-      this.#refuse({ kind: 'hello_refused', reason: problem });
-      this.#warn(problem, 'refused a peer');
-      return;
+    const admission = this.#owner.admit(hello);
+    switch (admission.kind) {
+      case 'peer':
+        return this.#letIn(admission.peer, hello);
+      case 'refused': {
+        const { reason, removed } = admission.refusal;
+        // A dialer of version 1 would not understand why at all.
+        this.#refuse({ kind: 'hello_refused', reason, removed: removed && hello.version >= standingSince });
+        return this.#warn(reason, 'refused a peer');
+      }
+      case 'stranger':
+        return this.#fail(protocolError(admission.reason));
+      default: {
+        const unknown: never = admission;
+        throw new TypeError(`unknown admission ${JSON.stringify(unknown)}`);
+      }
     }
+  }
+
+  #letIn(peer: PeerAddress, hello: PeerHello): void {
     clearTimeout(this.#deadline);
     const silenceMax = hello.bulk ? this.#times.snapshotStallMax : this.#times.silenceMax * 2;
     this.#deadline = setTimeout(() => this.#fail(protocolError(`silent for ${silenceMax} ms`)), silenceMax);
     this.#hello = hello;
+    this.#peer = peer;
     this.#frames.limit = frameBytesMax;
-    this.#owner.accepted(this);
+    this.#owner.accepted(this, peer);
     this.#socket.write(encodeFrame({ kind: 'empty' }));
   }
 
-  #problemWith(hello: PeerHello): string | undefined {
-    const { clusterId, memberId, acceptPeer } = this.#options;
-    const { id, name } = this.peer;
-    if (hello.version !== peerProtocolVersion) {
-      return `version ${hello.version} of the protocol is not known here, ${peerProtocolVersion} is`;
-    }
-    if (hello.clusterId !== clusterId) return `this is cluster "${clusterId}", not "${hello.clusterId}"`;
-    if (hello.to !== memberId) return `this is member ${memberId}, not ${hello.to}`;
-    if (hello.from !== id) return `the certificate is of "${name}", which is member ${id}, not ${hello.from}`;
-    return acceptPeer?.(hello.from, hello.run, hello.diskId);
-  }
-
-  #received(frame: PeerFrame, hello: PeerHello): void {
+  #received(frame: PeerFrame, { run, version }: PeerHello, peer: PeerAddress): void {
     if (frame.kind === 'batch') {
-      this.#checkSender(frame.batch);
-      this.#events.received(this.peer.id, hello.run, frame.batch);
+      this.#checkSender(frame.batch, peer);
+      if (frame.batch.transferTo !== undefined && version < transferSince)
+        throw protocolError(`a peer of version ${version} asked for a transfer of leadership`);
+      this.#events.received(peer.id, run, frame.batch);
     } else if (frame.kind === 'empty') {
       this.#socket.write(encodeFrame({ kind: 'empty' }));
       // It asks about once a second; who asks without listening is broken.
@@ -140,36 +144,36 @@ export class IncomingLink {
   }
 
   /** Nobody speaks for another member. */
-  #checkSender({ raft }: PeerBatch): void {
+  #checkSender({ raft }: PeerBatch, peer: PeerAddress): void {
     for (const { from, to } of raft) {
-      if (from !== this.peer.id || to !== this.#options.memberId) {
-        throw protocolError(`member ${this.peer.id} sent a message from ${from} to ${to}`);
+      if (from !== peer.id || to !== this.#options.memberId) {
+        throw protocolError(`member ${peer.id} sent a message from ${from} to ${to}`);
       }
     }
   }
 
-  #beginBulk(): void {
+  #beginBulk(peer: PeerAddress): void {
     const socket = this.#socket;
     socket.off('data', this.#onData);
     socket.pause();
-    this.#bulk().catch((error: unknown) => this.#fail(error));
+    this.#bulk(peer).catch((error: unknown) => this.#fail(error));
   }
 
   /** Takes one part at a time: what is not read fills the sender's socket, which then waits. */
-  async #bulk(): Promise<void> {
+  async #bulk(peer: PeerAddress): Promise<void> {
     const socket = this.#socket;
-    let stream = await this.#takeFrames();
+    let stream = await this.#takeFrames(peer);
     if (stream !== 'more') return;
     for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
       this.#deadline.refresh();
       this.#frames.push(chunk as Buffer);
-      stream = await this.#takeFrames();
+      stream = await this.#takeFrames(peer);
       if (stream !== 'more') return;
     }
   }
 
   /** All frames that have arrived whole. 'over': the stream has ended, well or not. */
-  async #takeFrames(): Promise<'more' | 'over'> {
+  async #takeFrames(peer: PeerAddress): Promise<'more' | 'over'> {
     for (let bytes = this.#frames.next(); bytes !== undefined; bytes = this.#frames.next()) {
       const frame = decodeFrame(bytes);
       if (frame.kind !== 'chunk')
@@ -177,7 +181,7 @@ export class IncomingLink {
       const { stream } = frame;
       // Time that this server's own disk takes is not the sender's silence.
       clearTimeout(this.#deadline);
-      const refusal = await this.#take(stream);
+      const refusal = await this.#take(stream, peer);
       if (this.#socket.destroyed) return 'over';
       this.#deadline.refresh();
       if (refusal !== undefined) {
@@ -194,9 +198,9 @@ export class IncomingLink {
   }
 
   /** The reason why the server does not take it; undefined: taken. */
-  async #take(stream: SnapshotStreamPart): Promise<string | undefined> {
+  async #take(stream: SnapshotStreamPart, peer: PeerAddress): Promise<string | undefined> {
     try {
-      await this.#events.snapshotPart(this.peer.id, stream);
+      await this.#events.snapshotPart(peer.id, stream);
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -224,8 +228,7 @@ export class IncomingLink {
   }
 
   #warn(reason: string, message: string): void {
-    const { logger = silentLogger } = this.#options;
-    const member: MemberId = this.peer.id;
-    logger.warn({ peer: member, name: this.peer.name, reason }, message);
+    const who = this.#peer === undefined ? {} : { peer: this.#peer.id };
+    this.#owner.warn({ ...who, reason }, message);
   }
 }

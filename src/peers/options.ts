@@ -1,19 +1,8 @@
+import type { TLSSocket } from 'node:tls';
 import { FuturestoreError } from '../protocol/index.ts';
 import { asMemberId } from '../raft/index.ts';
 import type { MemberId } from '../raft/index.ts';
-
-/** A server of the cluster, as configured. */
-interface ConfiguredMember {
-  readonly id: number;
-  /** The CN of its certificate. */
-  readonly name: string;
-  /** 'host:port' or '[IPv6]:port'. Read at each attempt to connect. */
-  readonly address: string;
-}
-
-export interface PeerMember extends ConfiguredMember {
-  readonly id: MemberId;
-}
+import type { AcceptPeer, PeerAddress } from './types.ts';
 
 export interface PeerLogger {
   info(fields: object, message: string): void;
@@ -28,18 +17,22 @@ export interface TlsTransportOptions {
   readonly run: number;
   /** 16 bytes. */
   readonly diskId: Uint8Array;
-  /** All members; this server's own entry is ignored. */
-  readonly members: readonly ConfiguredMember[];
+  /** All members at the start, until `setMembers`; this server's own entry is ignored. */
+  readonly members: readonly PeerAddress[];
   /** Port 0: any free one. */
   readonly listen: { readonly host: string; readonly port: number };
   /** PEM. The servers' own CA, which signs no agents. */
   readonly ca: string | Buffer;
   readonly cert: string | Buffer;
   readonly key: string | Buffer;
-  /** A reason to refuse a member that has proved its name, for example a disk that is not the one it had. */
-  readonly acceptPeer?: (member: MemberId, run: number, diskId: Uint8Array) => string | undefined;
-  /** A peer refuses this server's links. It is asked again and again. */
-  readonly onRefused?: (peer: MemberId, reason: string) => void;
+  /** This server's term and the end of its log, both durable. Asked for each hello. */
+  readonly standing: () => { readonly term: number; readonly lastIndex: number };
+  /**
+   * Asked about each member that has proved its name: it may be refused, for example for a disk that is not the one it
+   * had. Asked also about an id that is in no list, by somebody whose certificate is of the servers' CA but proves no
+   * id: there only the answer `removed` counts, and nothing is to be concluded from the question.
+   */
+  readonly acceptPeer?: AcceptPeer;
   readonly logger?: PeerLogger;
   /** Uniform in [0, 1). */
   readonly random: () => number;
@@ -52,20 +45,12 @@ export interface TlsTransportOptions {
 /** The same after a check. */
 export interface LinkOptions extends TlsTransportOptions {
   readonly memberId: MemberId;
-  readonly members: readonly PeerMember[];
 }
 
 /** Throws a RangeError for an id that is none. */
 export const checkedOptions = (options: TlsTransportOptions): LinkOptions => ({
   ...options,
   memberId: asMemberId(options.memberId),
-  members: options.members.map((member) => ({
-    id: asMemberId(member.id),
-    name: member.name,
-    get address() {
-      return member.address;
-    },
-  })),
 });
 
 /** All in milliseconds. */
@@ -106,8 +91,18 @@ export const parseAddress = (address: string): { readonly host: string; readonly
   return { host, port };
 };
 
+/**
+ * Negotiated in the TLS handshake by every server of version 2: where it is not, the other side is of version 1. A
+ * listener of version 1 can't say so itself, because it hangs up on fields that it does not know.
+ */
+const applicationProtocol = 'futurestore-peer/2';
+
+/** Only after the handshake. */
+export const isOfVersion1 = (socket: TLSSocket): boolean => socket.alpnProtocol !== applicationProtocol;
+
 /** What both directions of a link have in common. */
 export const tlsOptions = ({ ca, cert, key }: LinkOptions) => ({
+  ALPNProtocols: [applicationProtocol],
   ca,
   cert,
   key,

@@ -1,11 +1,19 @@
 import type { TLSSocket } from 'node:tls';
-import type { MemberId } from '../raft/index.ts';
 import { dial } from './dialing.ts';
 import { FrameAssembler, helloBytesMax } from './framing.ts';
-import { silentLogger } from './options.ts';
-import type { PeerMember, PeerTimes, LinkOptions } from './options.ts';
-import { decodeFrame, encodeBatch, encodeFrame, isProtocolError, protocolError } from './peer-codec.ts';
-import type { PeerBatch, PeerEvents } from './types.ts';
+import { isOfVersion1, silentLogger } from './options.ts';
+import type { PeerTimes, LinkOptions } from './options.ts';
+import {
+  decodeFrame,
+  encodeBatch,
+  encodeFrame,
+  isProtocolError,
+  peerProtocolVersion,
+  peerProtocolVersionMin,
+  protocolError,
+  transferSince,
+} from './peer-codec.ts';
+import type { PeerAddress, PeerBatch, PeerEvents } from './types.ts';
 
 /** What a peer that does not read may make this server hold. Beyond it batches are dropped, as raft allows. */
 const bufferBytesMax = 64 * 1024 * 1024;
@@ -13,15 +21,20 @@ const bufferBytesMax = 64 * 1024 * 1024;
 /**
  * The link on which this server speaks to one peer. It is made again for ever:
  * waiting → (backoff) → connecting → (the peer's consent) → up → (any error) → waiting.
+ * Each time it says the newest version of the protocol first; where the peer is of version 1, which ends such an
+ * attempt, it connects once more at once and says that.
  */
 export class OutgoingLink {
   readonly #options: LinkOptions;
   readonly #times: PeerTimes;
-  readonly #peer: PeerMember;
+  #peer: PeerAddress;
   readonly #events: PeerEvents;
   #socket: TLSSocket | undefined;
+  #version = peerProtocolVersion;
   #up = false;
   #closed = false;
+  /** Nobody listens to what becomes of it any more. */
+  #silent = false;
   #corked = false;
   /** Since the link was up last. */
   #attempts = 0;
@@ -33,15 +46,25 @@ export class OutgoingLink {
   /** The last thing logged, so that an absent peer fills no log. */
   #reported = '';
 
-  constructor(options: LinkOptions, times: PeerTimes, peer: PeerMember, events: PeerEvents) {
+  constructor(options: LinkOptions, times: PeerTimes, peer: PeerAddress, events: PeerEvents) {
     this.#options = options;
     this.#times = times;
     this.#peer = peer;
     this.#events = events;
   }
 
-  get peer(): MemberId {
-    return this.#peer.id;
+  get peer(): PeerAddress {
+    return this.#peer;
+  }
+
+  /** Its address is taken at the next attempt. */
+  set peer(peer: PeerAddress) {
+    this.#peer = peer;
+  }
+
+  /** Of the protocol: as agreed while the link is up, else what is said next. */
+  get version(): number {
+    return this.#version;
   }
 
   start(): void {
@@ -56,9 +79,10 @@ export class OutgoingLink {
     this.#connect();
   }
 
-  /** False: not sent. */
+  /** False: not sent. So is what the peer's version of the protocol does not have. */
   send(batch: PeerBatch): boolean {
     const socket = this.#socket;
+    if (batch.transferTo !== undefined && this.#version < transferSince) return false;
     if (!this.#up || socket === undefined || socket.writableLength > bufferBytesMax) return false;
     if (!this.#corked) {
       this.#corked = true;
@@ -74,6 +98,12 @@ export class OutgoingLink {
   }
 
   close(): void {
+    this.#silent = true;
+    this.remove();
+  }
+
+  /** The peer is a member no more. If the link was up, it is still told that it is down. */
+  remove(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#socket?.destroy();
@@ -81,9 +111,13 @@ export class OutgoingLink {
 
   #connect(): void {
     this.#attempts += 1;
+    this.#dial();
+  }
+
+  #dial(): void {
     let socket: TLSSocket;
     try {
-      socket = dial(this.#options, this.#peer, false);
+      socket = dial(this.#options, this.#peer, false, this.#version);
     } catch (error) {
       this.#report(error instanceof Error ? error.message : String(error));
       this.#connectLater();
@@ -98,19 +132,22 @@ export class OutgoingLink {
     socket.on('data', (chunk: Buffer) => {
       try {
         frames.push(chunk);
-        for (let frame = frames.next(); frame !== undefined; frame = frames.next()) this.#received(frame);
+        for (let frame = frames.next(); frame !== undefined; frame = frames.next())
+          this.#received(frame, socket);
       } catch (error) {
         // What the server itself throws is a bug, and no peer's fault.
         if (!isProtocolError(error)) throw error;
         socket.destroy(error);
       }
     });
-    socket.on('error', (error) => this.#report(error.message));
+    socket.on('error', (error) => {
+      if (!this.#isToFallBack(socket)) this.#report(error.message);
+    });
     socket.on('end', () => socket.destroy());
-    socket.on('close', () => this.#lost());
+    socket.on('close', (withError) => this.#lost(socket, withError));
   }
 
-  #received(bytes: Buffer): void {
+  #received(bytes: Buffer, socket: TLSSocket): void {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'empty') {
       if (this.#up) this.#pong();
@@ -118,8 +155,10 @@ export class OutgoingLink {
       return;
     }
     if (frame.kind === 'hello_refused') {
-      this.#options.onRefused?.(this.#peer.id, frame.reason);
-      this.#socket?.destroy(new Error(`the peer refuses this server: ${frame.reason}`));
+      const { reason, removed } = frame;
+      const fallsBack = this.#isToFallBack(socket);
+      socket.destroy(new Error(`the peer refuses this server: ${reason}`));
+      if (!fallsBack) this.#events.refused(this.#peer.id, { reason, removed });
       return;
     }
     throw protocolError(`the peer sent a frame of kind ${frame.kind} on a link on which it is to listen`);
@@ -133,8 +172,9 @@ export class OutgoingLink {
     this.#pinger = setInterval(() => this.#ping(), this.#times.pingEvery);
     this.#reported = '';
     const { logger = silentLogger } = this.#options;
-    logger.info({ peer: this.#peer.id, name: this.#peer.name }, 'connected to a peer');
-    this.#events.connected(this.#peer.id);
+    const { id, name } = this.#peer;
+    logger.info({ peer: id, name, version: this.#version }, 'connected to a peer');
+    this.#events.connected(id, this.#version);
   }
 
   #ping(): void {
@@ -155,16 +195,33 @@ export class OutgoingLink {
     this.#pingsUnanswered = 0;
   }
 
-  #lost(): void {
+  /**
+   * A listener of version 1 hangs up on a hello of version 2: with a word if all that it does not know is the version,
+   * without one for a field it does not know.
+   */
+  #isToFallBack(socket: TLSSocket): boolean {
+    const greeted = socket.authorized && !this.#up;
+    return greeted && this.#version > peerProtocolVersionMin && isOfVersion1(socket);
+  }
+
+  #lost(socket: TLSSocket, withError: boolean): void {
     clearTimeout(this.#timer);
     clearInterval(this.#pinger);
     const wasUp = this.#up;
+    const fallsBack = this.#isToFallBack(socket);
     this.#socket = undefined;
     this.#up = false;
+    if (!this.#closed && fallsBack) {
+      this.#version = peerProtocolVersionMin;
+      this.#dial();
+      return;
+    }
     if (!this.#closed) this.#connectLater();
-    if (wasUp && !this.#closed) {
+    if (wasUp) {
       this.#report('the link was closed');
-      this.#events.disconnected(this.#peer.id);
+      if (!this.#silent) this.#events.disconnected(this.#peer.id);
+    } else if (!withError) {
+      this.#report('the peer hung up without a word: it may not know this server (yet)');
     }
   }
 
@@ -172,6 +229,7 @@ export class OutgoingLink {
     const { reconnectMin, reconnectMax } = this.#times;
     const highest = Math.min(reconnectMax, reconnectMin * 2 ** this.#attempts);
     const delay = reconnectMin + this.#options.random() * (highest - reconnectMin);
+    this.#version = peerProtocolVersion;
     this.#timer = setTimeout(() => this.#connect(), delay);
   }
 

@@ -19,8 +19,12 @@ export const protocolError = (message: string, cause?: unknown): FuturestoreErro
 export const isProtocolError = (error: unknown): error is FuturestoreError =>
   error instanceof FuturestoreError && error.code === 'PROTOCOL_ERROR';
 
-/** Of the protocol between servers; another one is refused at the hello. */
-export const peerProtocolVersion = 1;
+/** Of the protocol between servers: what this server says first, and the oldest that it still understands. */
+export const peerProtocolVersion = 2;
+export const peerProtocolVersionMin = 1;
+/** The versions from which on a hello has a standing, and a peer takes requests to hand leadership over. */
+export const standingSince = 2;
+export const transferSince = 2;
 
 /** Messages, texts and byte strings in a frame of ours; an empty one takes 2 bytes on the wire and a hundred in memory. */
 const partsPerFrameMax = 500_000;
@@ -34,6 +38,8 @@ export interface PeerHello {
   readonly version: number;
   /** A link of its own for a snapshot. */
   readonly bulk: boolean;
+  /** Exactly in version 2 and later. */
+  readonly standing?: { readonly term: number; readonly lastIndex: number };
 }
 
 export type PeerFrame =
@@ -41,7 +47,7 @@ export type PeerFrame =
   | { readonly kind: 'batch'; readonly batch: PeerBatch }
   | { readonly kind: 'chunk'; readonly stream: SnapshotStreamPart }
   | { readonly kind: 'snapshot_refused'; readonly point: SnapshotPoint; readonly reason: string }
-  | { readonly kind: 'hello_refused'; readonly reason: string }
+  | { readonly kind: 'hello_refused'; readonly reason: string; readonly removed: boolean }
   /**
    * No bytes at all. From a listener: the hello, or the whole snapshot, has been taken, or the answer to one. From a
    * dialer: are you there?
@@ -61,18 +67,29 @@ const batchToMessage = ({
   forwardTerm,
   leaderTimeMs,
   status,
+  transferTo,
 }: PeerBatch): FrameProperties => ({
   raft: raft.map(raftToMessage),
   forward: [...forward],
   forwardTerm: asWhole(forwardTerm),
   ...(leaderTimeMs === undefined ? {} : { leaderTimeMs: asWhole(leaderTimeMs) }),
   ...(status === undefined ? {} : { status: { ...status } }),
+  ...(transferTo === undefined ? {} : { transferTo: asMemberId(transferTo) }),
 });
+
+const helloToMessage = ({ standing, ...hello }: PeerHello): messages.peer.PeerHello.$Properties => {
+  assert(
+    hello.version >= standingSince === (standing !== undefined),
+    `a hello of version ${hello.version} was to be sent ${standing === undefined ? 'without' : 'with'} a standing`,
+  );
+  if (standing === undefined) return hello;
+  return { ...hello, term: asWhole(standing.term), lastIndex: asWhole(standing.lastIndex) };
+};
 
 const frameToMessage = (frame: PeerFrame): FrameProperties => {
   switch (frame.kind) {
     case 'hello':
-      return { hello: { ...frame.hello } };
+      return { hello: helloToMessage(frame.hello) };
     case 'batch':
       return batchToMessage(frame.batch);
     case 'chunk': {
@@ -84,7 +101,7 @@ const frameToMessage = (frame: PeerFrame): FrameProperties => {
       return { refused: { point: snapshotPointToMessage(frame.point), reason } };
     }
     case 'hello_refused':
-      return { helloRefused: { reason: frame.reason.slice(0, reasonLengthMax) } };
+      return { helloRefused: { reason: frame.reason.slice(0, reasonLengthMax), removed: frame.removed } };
     case 'empty':
       return {};
     default: {
@@ -172,17 +189,31 @@ const statusFromMessage = (message: messages.peer.PeerStatus.$Properties): PeerS
   version: text('a version', message.version),
 });
 
+/** A dialer of version 1 is not to be believed more than it can say. */
+const standingFromMessage = (
+  version: number,
+  { term, lastIndex }: messages.peer.PeerHello.$Properties,
+): Pick<PeerHello, 'standing'> => {
+  const standing = { term: asWhole(term ?? 0), lastIndex: asWhole(lastIndex ?? 0) };
+  if (version >= standingSince) return { standing };
+  if (standing.term + standing.lastIndex > 0)
+    throw new RangeError(`a hello of version ${version} has a standing`);
+  return {};
+};
+
 const helloFromMessage = (message: messages.peer.PeerHello.$Properties): PeerHello => {
   const diskId = message.diskId ?? new Uint8Array(0);
   if (diskId.length !== diskIdBytes) throw new RangeError(`the disk id has ${diskId.length} bytes`);
+  const version = asWhole(message.version ?? 0);
   return {
     clusterId: text('the cluster id', message.clusterId),
     from: asMemberId(message.from ?? 0),
     to: asMemberId(message.to ?? 0),
     run: asWhole(message.run ?? 0),
     diskId: new Uint8Array(diskId),
-    version: asWhole(message.version ?? 0),
+    version,
     bulk: message.bulk ?? false,
+    ...standingFromMessage(version, message),
   };
 };
 
@@ -198,19 +229,28 @@ const chunkFromMessage = (message: messages.peer.SnapshotChunk.$Properties): Sna
   },
 });
 
-const hasBatch = ({ raft, forward, forwardTerm, status, leaderTimeMs }: Received): boolean =>
+const hasBatch = ({ raft, forward, forwardTerm, status, leaderTimeMs, transferTo }: Received): boolean =>
   (raft?.length ?? 0) > 0 ||
   (forward?.length ?? 0) > 0 ||
   (forwardTerm ?? 0) !== 0 ||
   (leaderTimeMs ?? 0) !== 0 ||
+  (transferTo ?? 0) !== 0 ||
   (status !== undefined && status !== null);
 
-const batchFromMessage = ({ raft, forward, forwardTerm, status, leaderTimeMs }: Received): PeerBatch => ({
+const batchFromMessage = ({
+  raft,
+  forward,
+  forwardTerm,
+  status,
+  leaderTimeMs,
+  transferTo,
+}: Received): PeerBatch => ({
   raft: (raft ?? []).map(raftFromMessage),
   forward: forward ?? [],
   forwardTerm: asWhole(forwardTerm ?? 0),
   ...(leaderTimeMs ? { leaderTimeMs: asWhole(leaderTimeMs) } : {}),
   ...(status ? { status: statusFromMessage(status) } : {}),
+  ...(transferTo ? { transferTo: asMemberId(transferTo) } : {}),
 });
 
 const frameFromMessage = (message: Received): PeerFrame => {
@@ -223,7 +263,10 @@ const frameFromMessage = (message: Received): PeerFrame => {
     const reason = text('a reason', refused.reason);
     found.push({ kind: 'snapshot_refused', point: snapshotPointFromMessage(refused.point ?? {}), reason });
   }
-  if (helloRefused) found.push({ kind: 'hello_refused', reason: text('a reason', helloRefused.reason) });
+  if (helloRefused) {
+    const reason = text('a reason', helloRefused.reason);
+    found.push({ kind: 'hello_refused', reason, removed: helloRefused.removed ?? false });
+  }
   const [frame, another] = found;
   if (frame !== undefined && another !== undefined)
     throw new RangeError(`it is both ${frame.kind} and ${another.kind}`);

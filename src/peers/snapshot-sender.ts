@@ -3,11 +3,11 @@ import { FuturestoreError } from '../protocol/index.ts';
 import type { Term } from '../raft/index.ts';
 import { dial } from './dialing.ts';
 import { FrameAssembler, helloBytesMax } from './framing.ts';
-import type { PeerMember, PeerTimes, LinkOptions } from './options.ts';
+import type { PeerTimes, LinkOptions } from './options.ts';
 import { decodeFrame, encodeFrame } from './peer-codec.ts';
-import type { SnapshotSource } from './types.ts';
+import type { PeerAddress, SnapshotSource } from './types.ts';
 
-const failure = (peer: PeerMember, reason: string, cause?: unknown): FuturestoreError =>
+const failure = (peer: PeerAddress, reason: string, cause?: unknown): FuturestoreError =>
   new FuturestoreError(
     'UNAVAILABLE',
     `The snapshot for ${peer.name} (member ${peer.id}) was not delivered: ${reason}.`,
@@ -18,7 +18,7 @@ const failure = (peer: PeerMember, reason: string, cause?: unknown): Futurestore
 
 /** One snapshot on a link of its own. At most a part and the socket's buffer are held at any time. */
 export class SnapshotSender {
-  readonly #peer: PeerMember;
+  readonly peer: PeerAddress;
   readonly #source: SnapshotSource;
   readonly #term: Term;
   readonly #socket: TLSSocket;
@@ -30,11 +30,19 @@ export class SnapshotSender {
   /** Waits for the next thing to happen on the socket. */
   #wake: (() => void) | undefined;
 
-  constructor(options: LinkOptions, times: PeerTimes, peer: PeerMember, term: Term, source: SnapshotSource) {
-    this.#peer = peer;
+  /** `version`: of the protocol, as agreed on the peer's link. */
+  constructor(
+    options: LinkOptions,
+    times: PeerTimes,
+    peer: PeerAddress,
+    version: number,
+    term: Term,
+    source: SnapshotSource,
+  ) {
+    this.peer = peer;
     this.#source = source;
     this.#term = term;
-    this.#socket = dial(options, peer, true);
+    this.#socket = dial(options, peer, true, version);
     this.#stall = this.#stallAfter(times.helloMax);
     const frames = new FrameAssembler(helloBytesMax);
     this.#socket.on('data', (chunk: Buffer) => {
@@ -58,7 +66,7 @@ export class SnapshotSender {
       while (!this.#sentAll) {
         const part = await this.#source.next();
         if (this.#failure !== undefined) throw this.#failure;
-        if (part === undefined) throw failure(this.#peer, 'it ended without a last part');
+        if (part === undefined) throw failure(this.peer, 'it ended without a last part');
         this.#sentAll = part.last;
         this.#socket.write(
           encodeFrame({ kind: 'chunk', stream: { term: this.#term, point: this.#source.point, part } }),
@@ -75,7 +83,7 @@ export class SnapshotSender {
   /** Ends the attempt, unless it has succeeded. */
   fail(reason: string, cause?: unknown): void {
     if (this.#taken) return;
-    this.#failure ??= failure(this.#peer, reason, cause);
+    this.#failure ??= failure(this.peer, reason, cause);
     this.#socket.destroy();
     this.#wake?.();
   }

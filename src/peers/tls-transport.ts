@@ -5,12 +5,15 @@ import { createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
 import { FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { MemberId, Term } from '../raft/index.ts';
+import { admissionOf } from './admission.ts';
 import { IncomingLink } from './incoming-link.ts';
+import { Members } from './members.ts';
 import { checkedOptions, commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
-import type { PeerLogger, PeerMember, PeerTimes, LinkOptions, TlsTransportOptions } from './options.ts';
+import type { PeerLogger, PeerTimes, LinkOptions, TlsTransportOptions } from './options.ts';
 import { OutgoingLink } from './outgoing-link.ts';
+import { peerProtocolVersion } from './peer-codec.ts';
 import { SnapshotSender } from './snapshot-sender.ts';
-import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from './types.ts';
+import type { PeerAddress, PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from './types.ts';
 
 /** Sockets of whom nothing is known yet: enough for all peers to come at once, little enough to hold. */
 const unauthenticatedMax = 64;
@@ -27,7 +30,7 @@ class TlsPeerTransport implements TlsTransport {
   readonly #options: LinkOptions;
   readonly #times: PeerTimes;
   readonly #logger: PeerLogger;
-  readonly #byName = new Map<string, PeerMember>();
+  readonly #members: Members;
   readonly #outgoing = new Map<MemberId, OutgoingLink>();
   readonly #incoming = new Set<IncomingLink>();
   readonly #senders = new Set<SnapshotSender>();
@@ -45,16 +48,7 @@ class TlsPeerTransport implements TlsTransport {
     this.#options = options;
     this.#times = { ...defaultTimes, ...options.times };
     this.#logger = options.logger ?? silentLogger;
-    for (const member of options.members) {
-      if (member.id === options.memberId) continue;
-      if (this.#byName.has(member.name) || member.name === options.memberName) {
-        throw new FuturestoreError(
-          'CONFIGURATION_INVALID',
-          `Two members have the name "${member.name}": give each server a certificate of its own.`,
-        );
-      }
-      this.#byName.set(member.name, member);
-    }
+    this.#members = new Members(options.memberId, options.members);
     this.#server = createServer({
       ...tlsOptions(options),
       requestCert: true,
@@ -97,7 +91,34 @@ class TlsPeerTransport implements TlsTransport {
     this.#server.on('error', (error) =>
       this.#logger.warn({ reason: error.message }, 'the peer port had an error'),
     );
-    for (const member of this.#byName.values()) {
+    this.#followMembers(events);
+  }
+
+  setMembers(members: readonly PeerAddress[]): void {
+    this.#members.replace(members);
+    if (this.#events !== undefined && this.#server.listening) this.#followMembers(this.#events);
+  }
+
+  /** Makes the links those with the members, whatever they were. */
+  #followMembers(events: PeerEvents): void {
+    if (this.#closed) return;
+    for (const [id, link] of this.#outgoing) {
+      if (this.#members.includes(link.peer)) continue;
+      this.#outgoing.delete(id);
+      link.remove();
+    }
+    for (const sender of this.#senders) {
+      if (!this.#members.includes(sender.peer)) sender.fail('it is not a member any more');
+    }
+    for (const link of this.#incoming) {
+      if (link.peer !== undefined && !this.#members.includes(link.peer)) link.close();
+    }
+    for (const member of this.#members.all()) {
+      const known = this.#outgoing.get(member.id);
+      if (known !== undefined) {
+        known.peer = member;
+        continue;
+      }
       const link = new OutgoingLink(this.#options, this.#times, member, events);
       this.#outgoing.set(member.id, link);
       link.start();
@@ -109,14 +130,15 @@ class TlsPeerTransport implements TlsTransport {
   }
 
   async sendSnapshot(to: MemberId, term: Term, source: SnapshotSource): Promise<void> {
-    const peer = this.#options.members.find(({ id }) => id === to);
+    const peer = this.#members.get(to);
     if (peer === undefined || this.#closed) {
       throw new FuturestoreError(
         'UNAVAILABLE',
-        `There is no link to member ${to}: it is not configured, or all are closed.`,
+        `There is no link to member ${to}: it is no member, or all are closed.`,
       );
     }
-    const sender = new SnapshotSender(this.#options, this.#times, peer, term, source);
+    const version = this.#outgoing.get(to)?.version ?? peerProtocolVersion;
+    const sender = new SnapshotSender(this.#options, this.#times, peer, version, term, source);
     this.#senders.add(sender);
     try {
       await sender.run();
@@ -153,18 +175,28 @@ class TlsPeerTransport implements TlsTransport {
       this.#logger.info({ from: socket.remoteAddress, reason: error.message }, 'the link of a peer broke');
     });
     const name = commonNameOf(socket.getPeerCertificate());
-    const peer = socket.authorized && name !== undefined ? this.#byName.get(name) : undefined;
-    if (peer === undefined || this.#events === undefined || this.#closed) {
-      const reason = socket.authorized ? 'no member has this name' : String(socket.authorizationError);
-      this.#refused({ from: socket.remoteAddress, name: name?.slice(0, loggedNameMax), reason });
+    const from = { from: socket.remoteAddress, name: name?.slice(0, loggedNameMax) };
+    if (!socket.authorized || name === undefined || this.#events === undefined || this.#closed) {
+      const reason = socket.authorized ? 'it has not one name' : String(socket.authorizationError);
+      this.#refused({ ...from, reason });
       socket.destroy();
       return;
     }
-    this.#waiting.leave(socket);
-    const link = new IncomingLink(this.#options, this.#times, peer, socket, this.#events, {
-      accepted: (accepted) => this.#accepted(accepted),
+    // Who has nobody's name may be a server that has been removed, and is to be told so; it stays among the unknown.
+    const known = this.#members.named(name).length > 0;
+    if (known) this.#waiting.leave(socket);
+    const link = new IncomingLink(this.#options, this.#times, socket, this.#events, {
+      admit: (hello) => admissionOf(this.#options, this.#members, name, hello),
+      accepted: (accepted, peer) => {
+        this.#waiting.leave(socket);
+        this.#accepted(accepted, peer);
+      },
       closed: (closed) => {
         this.#incoming.delete(closed);
+      },
+      warn: (fields, message) => {
+        if (known) this.#logger.warn({ name, ...fields }, message);
+        else this.#refused({ ...from, ...fields });
       },
     });
     this.#incoming.add(link);
@@ -178,25 +210,18 @@ class TlsPeerTransport implements TlsTransport {
   }
 
   /** A peer has one link of each kind: its newest, since it makes one only when it has none. */
-  #accepted(accepted: IncomingLink): void {
-    this.#outgoing.get(accepted.peer.id)?.nudge();
+  #accepted(accepted: IncomingLink, { id }: PeerAddress): void {
+    this.#outgoing.get(id)?.nudge();
     for (const link of this.#incoming) {
-      if (
-        link !== accepted &&
-        link.letIn &&
-        link.peer.id === accepted.peer.id &&
-        link.bulk === accepted.bulk
-      ) {
-        link.close();
-      }
+      if (link !== accepted && link.peer?.id === id && link.bulk === accepted.bulk) link.close();
     }
   }
 }
 
 /**
  * Links to the other members over TLS 1.3, with certificates of the servers' own CA on both sides. This server dials
- * each other member, and speaks on the links it made; it listens on those that were made to it. Throws
- * CONFIGURATION_INVALID for two members with one name; `start` for an address it cannot listen on.
+ * each other member, and speaks on the links it made; it listens on those that were made to it. `start` throws
+ * CONFIGURATION_INVALID for an address it cannot listen on.
  */
 export const createTlsTransport = (options: TlsTransportOptions): TlsTransport =>
   new TlsPeerTransport(checkedOptions(options));

@@ -23,7 +23,37 @@ export interface PeerBatch {
   /** The sender's estimate of cluster time, if it leads. */
   readonly leaderTimeMs?: number;
   readonly status?: PeerStatus;
+  /** To the leader: hand leadership over to this member. Only to peers of protocol version 2. */
+  readonly transferTo?: MemberId;
 }
+
+/** A server of the cluster as its peers reach it. Two members may have one name while one replaces the other. */
+export interface PeerAddress {
+  readonly id: MemberId;
+  /** The CN of its certificate. */
+  readonly name: string;
+  /** 'host:port' or '[IPv6]:port'. */
+  readonly address: string;
+}
+
+/** What a server says of itself when it makes a link. */
+export interface PeerPresence {
+  /** See `makeRun`. */
+  readonly run: number;
+  readonly diskId: Uint8Array;
+  /** Its term and the end of its log, both durable, at that moment; undefined: from a server of protocol version 1. */
+  readonly standing?: { readonly term: number; readonly lastIndex: number };
+}
+
+/** Why a peer may not take part. */
+export interface PeerRefusal {
+  readonly reason: string;
+  /** It has been removed from the cluster: it will never be let in again. */
+  readonly removed: boolean;
+}
+
+/** undefined: it may take part. */
+export type AcceptPeer = (member: MemberId, presence: PeerPresence) => PeerRefusal | undefined;
 
 export interface SnapshotStreamPart {
   /** The leader's when it began to send. */
@@ -35,8 +65,10 @@ export interface SnapshotStreamPart {
 /** What a server does with what it hears. All methods return at once. */
 export interface PeerEvents {
   received(from: MemberId, run: number, batch: PeerBatch): void;
-  /** An outgoing link is up (again): everything sent before may be lost. */
-  connected(peer: MemberId): void;
+  /** An outgoing link is up (again): everything sent before may be lost. `version`: of the protocol, as agreed. */
+  connected(peer: MemberId, version: number): void;
+  /** The peer has refused a link of this server. It is asked again and again. */
+  refused(peer: MemberId, refusal: PeerRefusal): void;
   disconnected(peer: MemberId): void;
   /** A part of a snapshot. The next one of this stream is read only when the promise is resolved; rejected: refuse. */
   snapshotPart(from: MemberId, stream: SnapshotStreamPart): Promise<void>;
@@ -45,6 +77,11 @@ export interface PeerEvents {
 /** Streams of snapshots and frames to peers. Real: TLS; in tests and simulation: in memory. */
 export interface PeerTransport {
   start(events: PeerEvents): Promise<void>;
+  /**
+   * From now on these are the other members (this server's own entry is ignored): links to and from others are
+   * closed, links to new ones are made; where only the address is new, the next attempt takes it.
+   */
+  setMembers(members: readonly PeerAddress[]): void;
   /** Drops the batch when the link is down or its buffer is full, and says so by false. */
   send(to: MemberId, batch: PeerBatch): boolean;
   /**

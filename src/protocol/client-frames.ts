@@ -1,4 +1,11 @@
 /** Client frames as agent.proto's messages and back. Converts and checks the shape; limits are in request-checks.ts. */
+import {
+  memberAddFromMessage,
+  memberAddToMessage,
+  snapshotReadFromMessage,
+  snapshotReadToMessage,
+  transferLeaderFromMessage,
+} from './cluster-messages.ts';
 import type { Failure } from './errors.ts';
 import { FuturestoreError } from './errors.ts';
 import type {
@@ -99,6 +106,24 @@ function addBody(message: RequestMessage, body: RequestBody): void {
     case 'status':
       message.status = {};
       break;
+    case 'member_list':
+      message.memberList = {};
+      break;
+    case 'member_add':
+      message.memberAdd = memberAddToMessage(body);
+      break;
+    case 'member_promote':
+      message.memberPromote = { member: body.member };
+      break;
+    case 'member_remove':
+      message.memberRemove = { member: body.member };
+      break;
+    case 'transfer_leader':
+      message.transferLeader = { member: body.member ?? 0 };
+      break;
+    case 'snapshot_read':
+      message.snapshotRead = snapshotReadToMessage(body);
+      break;
     default:
       body satisfies never;
   }
@@ -186,6 +211,22 @@ function bodyFromMessage(message: RequestMessage): RequestBody {
   if (given(message.openSession)) return openSessionFromMessage(message.openSession);
   if (given(message.closeSession)) return { kind: 'close_session' };
   if (given(message.status)) return { kind: 'status' };
+  return clusterBodyFromMessage(message);
+}
+
+function clusterBodyFromMessage(message: RequestMessage): RequestBody {
+  if (given(message.memberList)) return { kind: 'member_list' };
+  if (given(message.memberAdd)) return memberAddFromMessage(message.memberAdd);
+  if (given(message.memberPromote)) {
+    return {
+      kind: 'member_promote',
+      member: incoming(message.memberPromote.member, 'member_promote.member'),
+    };
+  }
+  if (given(message.memberRemove))
+    return { kind: 'member_remove', member: incoming(message.memberRemove.member, 'member_remove.member') };
+  if (given(message.transferLeader)) return transferLeaderFromMessage(message.transferLeader);
+  if (given(message.snapshotRead)) return snapshotReadFromMessage(message.snapshotRead);
   throw malformed(
     'body',
     'is missing: the request must be one of open_session, write, get, list, await, subscribe, …',

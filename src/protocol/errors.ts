@@ -40,6 +40,10 @@ export const errorDefinitions = {
   LIMIT_EXCEEDED: define('A limit on the number or size of something is reached.'),
   VERSION_NOT_SUPPORTED: define('Client and server have no version of the protocol in common.'),
   CONNECTION_CLOSED: define('The client was closed, or told not to come back.'),
+  MEMBERSHIP_REFUSED: define(
+    'The change of members would not be safe, or not possible, as the cluster is now.',
+  ),
+  MEMBER_REMOVED: define('This server has been removed from the cluster.'),
   CONFIGURATION_INVALID: define('A configuration, profile or policy file is not valid.'),
   DATA_DAMAGED: define('What is on disk is not what was written.'),
   DATA_FOREIGN: define('The data directory belongs to another cluster or member.'),

@@ -48,7 +48,26 @@ export type RequestBody =
     }
   | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
   | { readonly kind: 'cancel'; readonly request: number }
-  | { readonly kind: 'status' };
+  | { readonly kind: 'status' }
+  | { readonly kind: 'member_list' }
+  | {
+      readonly kind: 'member_add';
+      /** The CN of the new server's certificate. */
+      readonly name: string;
+      /** 'host:port'. */
+      readonly peersAddress: string;
+      /** wss://host:port. */
+      readonly agentsUrl: string;
+      /** Absent: a new learner; else a voter in the place of this member. */
+      readonly replaces?: number;
+    }
+  /** Makes a learner a voter; refused while it is behind. */
+  | { readonly kind: 'member_promote'; readonly member: number }
+  | { readonly kind: 'member_remove'; readonly member: number }
+  /** `member` absent: to the most up-to-date one. */
+  | { readonly kind: 'transfer_leader'; readonly member?: number }
+  /** `snapshot` absent: opens a view of the present state; `part` is 0 then. */
+  | { readonly kind: 'snapshot_read'; readonly snapshot?: number; readonly part: number };
 
 export interface Request {
   readonly id: number;
@@ -101,6 +120,49 @@ export interface ClusterStatus {
   readonly members: readonly MemberStatus[];
 }
 
+/** A server as the cluster counts it. */
+export interface Member {
+  readonly id: number;
+  readonly name: string;
+  readonly peersAddress: string;
+  readonly agentsUrl: string;
+  /** `joining`: not counted yet; `leaving`: counted until the change under way is done. */
+  readonly standing: 'voter' | 'learner' | 'joining' | 'leaving';
+  readonly wanted: 'voter' | 'learner' | 'removed';
+  /** Heard from lately by the server that answers. */
+  readonly reachable: boolean;
+  /** Entries behind the commit index, as heard lately. */
+  readonly lag: number;
+}
+
+export interface MemberList {
+  /** Sorted by id. */
+  readonly members: readonly Member[];
+  /** A change is under way or wanted: it is carried out as soon as a majority can agree on it. */
+  readonly changePending: boolean;
+  /** undefined: not known. */
+  readonly leader: number | undefined;
+}
+
+/** One part of a snapshot that a client reads, and what it is of. */
+export interface SnapshotReadPart {
+  readonly snapshot: number;
+  readonly part: number;
+  /** As storage keeps them. */
+  readonly records: Uint8Array;
+  /** CRC-32 of `records`. */
+  readonly checksum: number;
+  readonly last: boolean;
+  /** In the last one: how many records there were in all. */
+  readonly recordsTotal: number;
+  readonly clusterId: string;
+  readonly epoch: number;
+  readonly revision: number;
+  /** Of the last log entry in it. */
+  readonly index: number;
+  readonly term: number;
+}
+
 export type AnswerBody =
   | { readonly kind: 'failed'; readonly failure: Failure }
   | { readonly kind: 'session_opened' }
@@ -118,7 +180,11 @@ export type AnswerBody =
   /** All futures resolved; or exactly one, which is rejected. */
   | { readonly kind: 'awaited'; readonly alternative: number; readonly futures: readonly Future[] }
   | { readonly kind: 'subscribed'; readonly position: Position; readonly reset: boolean }
-  | { readonly kind: 'status'; readonly status: ClusterStatus };
+  | { readonly kind: 'status'; readonly status: ClusterStatus }
+  | { readonly kind: 'members'; readonly list: MemberList }
+  | { readonly kind: 'member_changed'; readonly member: number }
+  | { readonly kind: 'leader_transferred'; readonly member: number }
+  | { readonly kind: 'snapshot_part'; readonly part: SnapshotReadPart };
 
 export interface Answer {
   readonly id: number;

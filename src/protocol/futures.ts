@@ -117,6 +117,12 @@ export const limits = {
   sessionGraceMsMin: 1000,
   sessionGraceMsMax: 24 * 3600 * 1000,
   clientNameBytesMax: 128,
+  memberIdMax: 2 ** 31,
+  /**
+   * What a client accepts from a server: a part of a snapshot may hold a value of the greatest size behind many small
+   * ones, in base64.
+   */
+  serverFrameBytesMax: 2 * (1024 * 1024 + 64 * 1024),
   sessionIdBytes: 16,
 } as const;
 

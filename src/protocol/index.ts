@@ -7,6 +7,7 @@
  * encoder refuses what it could not encode exactly. Beside that, what the doors for agents and for peers both need
  * against strangers: a waiting room and a budget of log lines.
  */
+export * from './addresses.ts';
 export * from './durations.ts';
 export * from './errors.ts';
 export * from './frames.ts';

@@ -4,6 +4,7 @@
  * the payload of a future.
  */
 import { keyProblem, parsePattern } from '../scopes/index.ts';
+import { isAgentsUrl, isMemberName, isPeersAddress } from './addresses.ts';
 import type { ErrorCode, Failure } from './errors.ts';
 import type { Hello, Request, RequestBody, SubscriptionStart } from './frames.ts';
 import { limits } from './futures.ts';
@@ -70,8 +71,19 @@ function bodyProblem(body: RequestBody): Failure | undefined {
       return isRequestId(body.request)
         ? undefined
         : invalid(`cancel.request_id is ${body.request}: it must be the id of a request, 1..2^53-1`);
+    case 'member_add':
+      return memberAddProblem(body);
+    case 'member_promote':
+      return memberIdProblem('member_promote.member', body.member);
+    case 'member_remove':
+      return memberIdProblem('member_remove.member', body.member);
+    case 'transfer_leader':
+      return body.member === undefined ? undefined : memberIdProblem('transfer_leader.member', body.member);
+    case 'snapshot_read':
+      return snapshotReadProblem(body.snapshot, body.part);
     case 'close_session':
     case 'status':
+    case 'member_list':
       return undefined;
     default:
       return body satisfies never;
@@ -185,6 +197,41 @@ function subscribeProblem(patterns: readonly string[], start: SubscriptionStart)
     numberProblem('subscribe.position.epoch', epoch, 0) ??
     numberProblem('subscribe.position.revision', revision, 0)
   );
+}
+
+function memberIdProblem(field: string, member: number): Failure | undefined {
+  if (Number.isSafeInteger(member) && member >= 1 && member <= limits.memberIdMax) return undefined;
+  return invalid(`${field} is ${member}: it must be the id of a server, 1..${limits.memberIdMax}`);
+}
+
+function memberAddProblem(body: Extract<RequestBody, { kind: 'member_add' }>): Failure | undefined {
+  const { name, peersAddress, agentsUrl, replaces } = body;
+  if (!isMemberName(name)) {
+    return invalid(
+      `member_add.name is ${shown(name)}: it must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit`,
+    );
+  }
+  if (!isPeersAddress(peersAddress)) {
+    return invalid(
+      `member_add.peers_address is ${shown(peersAddress)}: it must be where other servers reach it, written host:port`,
+    );
+  }
+  if (!isAgentsUrl(agentsUrl)) {
+    return invalid(
+      `member_add.agents_url is ${shown(agentsUrl)}: it must be where agents reach it, written wss://host:port`,
+    );
+  }
+  return replaces === undefined ? undefined : memberIdProblem('member_add.replaces', replaces);
+}
+
+function snapshotReadProblem(snapshot: number | undefined, part: number): Failure | undefined {
+  if (snapshot === undefined) {
+    if (part === 0) return undefined;
+    return invalid(
+      `snapshot_read.part is ${part} of no snapshot: begin with part 0, and name the snapshot as its answer does`,
+    );
+  }
+  return numberProblem('snapshot_read.snapshot', snapshot, 1) ?? numberProblem('snapshot_read.part', part, 0);
 }
 
 function writeProblem(

@@ -5,11 +5,18 @@
 import assert from 'node:assert/strict';
 import { keyProblem } from '../scopes/index.ts';
 import { positionFromMessage, positionToMessage } from './client-frames.ts';
+import {
+  memberIdFromMessage,
+  memberListFromMessage,
+  memberListToMessage,
+  snapshotPartFromMessage,
+  snapshotPartToMessage,
+  statusFromMessage,
+  statusToMessage,
+} from './cluster-messages.ts';
 import type {
   Answer,
   AnswerBody,
-  ClusterStatus,
-  MemberStatus,
   ProtocolLimits,
   Push,
   ReceivedServerFrame,
@@ -42,8 +49,6 @@ type PushMessage = messages.agent.Push.$Properties;
 export type GoawayMessage = messages.agent.Goaway.$Properties;
 type WelcomeMessage = messages.agent.Welcome.$Properties;
 type LimitsMessage = messages.agent.Limits.$Properties;
-type StatusMessage = messages.agent.StatusResult.$Properties;
-type MemberMessage = messages.agent.MemberStatus.$Properties;
 
 // ---- to messages ----
 
@@ -125,33 +130,22 @@ export function answerToMessage({ id, body }: Answer): AnswerMessage {
     case 'status':
       message.status = statusToMessage(body.status);
       break;
+    case 'members':
+      message.memberList = memberListToMessage(body.list);
+      break;
+    case 'member_changed':
+      message.memberChanged = { member: outgoing(body.member) };
+      break;
+    case 'leader_transferred':
+      message.leaderTransferred = { member: outgoing(body.member) };
+      break;
+    case 'snapshot_part':
+      message.snapshotPart = snapshotPartToMessage(body.part);
+      break;
     default:
       body satisfies never;
   }
   return message;
-}
-
-function statusToMessage({ clusterId, epoch, revision, serverId, members }: ClusterStatus): StatusMessage {
-  return {
-    clusterId,
-    epoch: outgoing(epoch),
-    revision: outgoing(revision),
-    serverId: outgoing(serverId),
-    members: members.map((member) => ({
-      id: outgoing(member.id),
-      name: member.name,
-      role: member.role,
-      term: outgoing(member.term),
-      commitIndex: outgoing(member.commitIndex),
-      appliedIndex: outgoing(member.appliedIndex),
-      keys: outgoing(member.keys),
-      connections: outgoing(member.connections),
-      agentsUrl: member.agentsUrl,
-      version: member.version,
-      heardMsAgo: outgoing(member.heardMsAgo),
-      lag: outgoing(member.lag),
-    })),
-  };
 }
 
 // ---- from messages ----
@@ -251,6 +245,21 @@ function answerBodyFromMessage(message: AnswerMessage): AnswerBody {
   if (given(message.sessionOpened)) return { kind: 'session_opened' };
   if (given(message.sessionClosed)) return { kind: 'session_closed' };
   if (given(message.cancelled)) return { kind: 'cancelled' };
+  return clusterAnswerFromMessage(message);
+}
+
+function clusterAnswerFromMessage(message: AnswerMessage): AnswerBody {
+  const { snapshotPart, memberList, memberChanged, leaderTransferred } = message;
+  if (given(snapshotPart)) return { kind: 'snapshot_part', part: snapshotPartFromMessage(snapshotPart) };
+  if (given(memberList)) return { kind: 'members', list: memberListFromMessage(memberList) };
+  if (given(memberChanged)) {
+    const member = memberIdFromMessage(memberChanged.member, 'answer.member_changed.member');
+    return { kind: 'member_changed', member };
+  }
+  if (given(leaderTransferred)) {
+    const member = memberIdFromMessage(leaderTransferred.member, 'answer.leader_transferred.member');
+    return { kind: 'leader_transferred', member };
+  }
   throw malformed('answer', 'has no body that this version knows');
 }
 
@@ -301,32 +310,4 @@ function receivedChange(message: messages.agent.Change.$Properties): Change {
   if (change.kind === 'future') checkedFuture(change.future);
   else receivedKey('a deletion of', change.key);
   return change;
-}
-
-function statusFromMessage(message: StatusMessage): ClusterStatus {
-  return {
-    clusterId: message.clusterId ?? '',
-    epoch: incoming(message.epoch, 'answer.status.epoch'),
-    revision: incoming(message.revision, 'answer.status.revision'),
-    serverId: incoming(message.serverId, 'answer.status.server_id'),
-    members: (message.members ?? []).map(memberFromMessage),
-  };
-}
-
-function memberFromMessage(message: MemberMessage): MemberStatus {
-  const field = 'answer.status.members';
-  return {
-    id: incoming(message.id, `${field}.id`),
-    name: message.name ?? '',
-    role: message.role ?? '',
-    term: incoming(message.term, `${field}.term`),
-    commitIndex: incoming(message.commitIndex, `${field}.commit_index`),
-    appliedIndex: incoming(message.appliedIndex, `${field}.applied_index`),
-    keys: incoming(message.keys, `${field}.keys`),
-    connections: incoming(message.connections, `${field}.connections`),
-    agentsUrl: message.agentsUrl ?? '',
-    version: message.version ?? '',
-    heardMsAgo: incoming(message.heardMsAgo, `${field}.heard_ms_ago`),
-    lag: incoming(message.lag, `${field}.lag`),
-  };
 }

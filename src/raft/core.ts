@@ -32,6 +32,11 @@ export interface Leadership {
   readonly reads: LeaderReads;
   heartbeatElapsed: number;
   transfer: Transfer | undefined;
+  /**
+   * An empty entry that this leader appended after it had applied the configuration that counts: whoever has it on
+   * disk also has on disk that this configuration is committed. undefined: not appended yet.
+   */
+  seal: LogIndex | undefined;
 }
 
 /** A snapshot that this member was given; until it is on disk the old log stands. */
@@ -48,6 +53,7 @@ export interface CoreStart {
   readonly log: Log;
   readonly outbox: Outbox;
   readonly forwardedReads: ForwardedReads;
+  readonly baseConfiguration: Configuration;
   readonly configuration: Configuration;
   readonly term: Term;
   readonly vote: MemberId | undefined;
@@ -61,7 +67,9 @@ export class Core {
   readonly forwardedReads: ForwardedReads;
   readonly #random: () => number;
 
-  /** Changed by `switchConfiguration` only. */
+  /** The one at the log's base. */
+  baseConfiguration: Configuration;
+  /** Of the last applied entry. Changed by `switchConfiguration` only. */
   configuration: Configuration;
   term: Term;
   vote: MemberId | undefined;
@@ -75,6 +83,8 @@ export class Core {
   campaignIsTransfer = false;
   /** Ticks since the leader was heard, a vote was granted or a campaign began; on a leader since the last check of the quorum. */
   electionElapsed = 0;
+  /** On one that may not campaign: election timeouts since a leader was heard. */
+  quietTimeouts = 0;
   electionTimeout: number;
 
   constructor(start: CoreStart) {
@@ -84,6 +94,7 @@ export class Core {
     this.log = start.log;
     this.outbox = start.outbox;
     this.forwardedReads = start.forwardedReads;
+    this.baseConfiguration = start.baseConfiguration;
     this.configuration = start.configuration;
     this.term = start.term;
     this.vote = start.vote;
@@ -94,9 +105,13 @@ export class Core {
     return { term: this.term, vote: this.vote, commit: this.log.commit };
   }
 
-  /** A learner must not campaign. */
   get isVoter(): boolean {
     return isVoter(this.configuration, this.id);
+  }
+
+  /** A leader that is about to go takes nothing new: to another, or because it does not vote any more. */
+  get isHandingOver(): boolean {
+    return this.leadership !== undefined && (this.leadership.transfer !== undefined || !this.isVoter);
   }
 
   /** The term and vote are on this disk. */

@@ -1,6 +1,18 @@
 /** One line for a message, the same in logs and in tests. Payloads are never printed. */
 
-import type { Entry, Message } from './types.ts';
+import type { Configuration, Entry, MemberId, Message } from './types.ts';
+
+/** For example `voters 1, 2, 4; outgoing 1, 2, 3; learners 5; learners next 3`. */
+export const describeConfiguration = (configuration: Configuration): string => {
+  const parts: readonly (readonly [string, readonly MemberId[]])[] = [
+    ['voters', configuration.voters],
+    ['outgoing', configuration.votersOutgoing],
+    ['learners', configuration.learners],
+    ['learners next', configuration.learnersNext],
+  ];
+  const named = parts.filter(([, ids]) => ids.length > 0).map(([name, ids]) => `${name} ${ids.join(', ')}`);
+  return named.length === 0 ? 'nobody' : named.join('; ');
+};
 
 const describeEntries = (entries: readonly Entry[]): string => {
   const [first, last] = [entries[0], entries.at(-1)];
@@ -11,7 +23,9 @@ const describeEntries = (entries: readonly Entry[]): string => {
     first === last
       ? `${first.index}@${first.term}`
       : `${first.index}@${first.term}..${last.index}@${last.term}`;
-  return `entries ${range} (${bytes} bytes)`;
+  const changes = entries.filter(({ kind }) => kind === 'configuration').map(({ index }) => index);
+  const members = changes.length === 0 ? '' : `, members at ${changes.join(' and ')}`;
+  return `entries ${range} (${bytes} bytes${members})`;
 };
 
 const describeBody = (message: Message): string => {
@@ -38,7 +52,7 @@ const describeBody = (message: Message): string => {
     case 'heartbeat_response':
       return `round ${message.readRound}`;
     case 'install_snapshot':
-      return `at ${message.snapshot.index}@${message.snapshot.term}`;
+      return `at ${message.snapshot.index}@${message.snapshot.term}, ${describeConfiguration(message.snapshot.configuration)}`;
     case 'read_request':
       return `context ${message.context}`;
     case 'read_response':

@@ -24,9 +24,20 @@ const hearsLeader = (core: Core): boolean =>
  */
 const mayCampaign = (core: Core): boolean =>
   core.role !== 'leader' &&
-  core.isVoter &&
+  (core.isVoter || isLastResort(core)) &&
   core.install === undefined &&
   !core.log.hasUnappliedConfiguration();
+
+/** Timeouts without a leader after which one that does not vote steps in. The voters had their chances by then. */
+const lastResortTimeouts = 4;
+
+/**
+ * One that does not vote (a learner, or a leader that crashed when it had just removed itself) may have entries that
+ * the voters lack, refuse them its vote for it, and be needed by those who do not know yet that it does not count (Raft
+ * §4.2.2). Nobody could ever lead: it leads them until they have what it has, and hands over (membership.ts).
+ */
+const isLastResort = ({ quietTimeouts, configuration, log }: Core): boolean =>
+  quietTimeouts >= lastResortTimeouts && configuration.voters.length > 0 && log.last > log.commit;
 
 const requestVotes = (core: Core, kind: 'pre_vote_request' | 'vote_request'): void => {
   const { last: lastIndex, lastTerm } = core.log;
@@ -78,8 +89,11 @@ export const countOwnVote = (core: Core): void => {
 export const tickElection = (core: Core): void => {
   core.electionElapsed += 1;
   if (core.electionElapsed < core.electionTimeout) return;
-  if (mayCampaign(core)) campaign(core);
-  else core.restartElectionTimer();
+  if (mayCampaign(core)) return campaign(core);
+  core.quietTimeouts += 1;
+  // Not known any more: it must be no reason to refuse others a vote.
+  becomeFollower(core, core.term, undefined);
+  core.restartElectionTimer();
 };
 
 /** Answered whatever the sender's term, so that one which is behind learns of ours and can win next time. */

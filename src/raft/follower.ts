@@ -1,6 +1,7 @@
 /** The follower's side of replication (Raft §5.3, §7). */
 
 import type { Core } from './core.ts';
+import { adoptFirstConfiguration } from './configuration-history.ts';
 import { follow, switchConfiguration } from './roles.ts';
 import { asLogIndex } from './types.ts';
 import type { Entry, LogIndex, MemberId, Message } from './types.ts';
@@ -41,6 +42,7 @@ export const handleAppendRequest = (core: Core, message: MessageOf<'append_reque
     return core.send(message.from, { kind: 'append_response', outcome });
   }
   mergeEntries(core, known === 0 ? entries : entries.slice(known));
+  adoptFirstConfiguration(core);
   log.commitTo(asLogIndex(Math.min(message.commit, lastNew)));
   accept(core, message.from, lastNew);
 };
@@ -77,5 +79,6 @@ export const finishInstall = (core: Core): void => {
   if (install?.sequence === undefined || install.sequence > core.outbox.persistedSequence) return;
   core.install = undefined;
   core.log.restore(install.snapshot);
+  core.baseConfiguration = install.snapshot.configuration;
   switchConfiguration(core, install.snapshot.configuration);
 };

@@ -12,8 +12,9 @@
  */
 
 export { InvariantViolation } from './assert.ts';
-export { initialConfiguration } from './configuration.ts';
-export { describeMessage } from './describe.ts';
+export { emptyConfiguration, initialConfiguration, membersOf } from './configuration.ts';
+export { decodeConfiguration, encodeConfiguration } from './configuration-codec.ts';
+export { describeConfiguration, describeMessage } from './describe.ts';
 export { checkInvariants } from './invariants.ts';
 export type { InvariantView } from './invariants.ts';
 export { Raft } from './raft.ts';

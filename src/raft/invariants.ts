@@ -4,9 +4,11 @@
  */
 
 import { violated } from './assert.ts';
-import { checkConfiguration, membersOf } from './configuration.ts';
+import { checkConfiguration, mayFollow, membersOf } from './configuration.ts';
 import type { Core, Leadership } from './core.ts';
-import type { LogIndex, MemberId, Role, Term } from './types.ts';
+import { describeConfiguration } from './describe.ts';
+import { configurationAt, presentConfiguration } from './configuration-history.ts';
+import type { Configuration, LogIndex, MemberId, Role, Term } from './types.ts';
 
 /** Longer logs are looked at from here on back: a check of the whole log in every step would be quadratic. */
 const checkedEntriesMax = 256;
@@ -27,6 +29,8 @@ export interface InvariantView {
   /** The last write that was given out, and the last one known to be on disk. */
   readonly sequence: number;
   readonly persistedSequence: number;
+  /** As of the last applied entry. */
+  readonly configuration: Configuration;
 }
 
 export const viewOf = (core: Core): InvariantView => ({
@@ -43,7 +47,34 @@ export const viewOf = (core: Core): InvariantView => ({
   truncations: core.log.truncations,
   sequence: core.outbox.sequence,
   persistedSequence: core.outbox.persistedSequence,
+  configuration: configurationAt(core, core.log.applied),
 });
+
+/**
+ * What makes it safe that a configuration counts when it is applied: of two configuration entries the first is known to
+ * be committed wherever the second is, and a leader adds one only to a log whose last one it has applied.
+ */
+const checkConfigurationEntries = (core: Core): void => {
+  const { log, leadership, configuration } = core;
+  const uncommitted = log.configurationsBetween(log.commit, log.last).length;
+  if (uncommitted > 1) violated(`${uncommitted} configuration entries follow commit ${log.commit}`);
+  if (leadership !== undefined) {
+    const unapplied = log.configurationsBetween(log.applied, log.last).length;
+    if (unapplied > 1) violated(`a leader has ${unapplied} configuration entries that it has not applied`);
+    const { seal } = leadership;
+    if (seal !== undefined && seal > log.baseIndex && log.termAt(seal) !== core.term) {
+      violated(`the seal at ${seal} is not an entry of term ${core.term}`);
+    }
+  }
+  if (
+    describeConfiguration(presentConfiguration(log, core.baseConfiguration)) !==
+    describeConfiguration(configuration)
+  ) {
+    violated(
+      `"${describeConfiguration(configuration)}" counts, which is not the configuration as of ${log.applied}`,
+    );
+  }
+};
 
 const checkLeadership = (core: Core, leadership: Leadership): void => {
   const expected = membersOf(core.configuration).filter((id) => id !== core.id);
@@ -76,6 +107,7 @@ export const checkCore = (core: Core): void => {
   const { log, leadership } = core;
   log.check(checkedEntriesMax);
   checkConfiguration(core.configuration);
+  checkConfigurationEntries(core);
   if (log.lastTerm > core.term)
     violated(`the last entry has term ${log.lastTerm}, beyond the present ${core.term}`);
   if ((core.role === 'leader') !== (leadership !== undefined)) {
@@ -95,6 +127,16 @@ export const checkCore = (core: Core): void => {
   if (leadership !== undefined) checkLeadership(core, leadership);
 };
 
+const checkSuccession = (previous: InvariantView, now: InvariantView): void => {
+  const [before, after] = [previous.configuration, now.configuration];
+  if (describeConfiguration(before) === describeConfiguration(after)) return;
+  const change = `"${describeConfiguration(before)}" became "${describeConfiguration(after)}"`;
+  if (previous.applied === now.applied) violated(`${change} although nothing was applied`);
+  // Others may apply several entries at a time, or a snapshot.
+  if (now.role === 'leader' && before.voters.length > 0 && !mayFollow(before, after))
+    violated(`${change} on a leader in one step`);
+};
+
 /** From one state to a later one of the same run of a member. Throws an InvariantViolation. */
 export const checkInvariants = (previous: InvariantView | undefined, now: InvariantView): void => {
   if (now.applied > Math.min(now.commit, now.durable)) {
@@ -112,6 +154,7 @@ export const checkInvariants = (previous: InvariantView | undefined, now: Invari
   for (const field of ['term', 'commit', 'applied', 'firstIndex', 'sequence', 'persistedSequence'] as const) {
     if (now[field] < previous[field]) violated(`${field} fell from ${previous[field]} to ${now[field]}`);
   }
+  checkSuccession(previous, now);
   if (previous.term !== now.term) return;
   if (previous.vote !== undefined && now.vote !== previous.vote) {
     violated(`the vote in term ${now.term} changed from ${previous.vote} to ${now.vote ?? 'nobody'}`);

@@ -38,6 +38,8 @@ export class Log {
   #baseIndex: LogIndex;
   #baseTerm: Term;
   #entries: Entry[];
+  /** Where among them the configuration entries are, ascending: few, and asked for in every turn. */
+  #configurations: LogIndex[] = [];
   #commit: LogIndex;
   /** Given out to be applied. */
   #applying: LogIndex;
@@ -171,6 +173,7 @@ export class Log {
       );
     }
     this.#entries.push(entry);
+    if (entry.kind === 'configuration') this.#configurations.push(entry.index);
     this.#bytes += entry.payload.byteLength;
     this.#uncommittedBytes += entry.payload.byteLength;
   }
@@ -187,6 +190,7 @@ export class Log {
     }
     if (index > this.last) violated(`truncation from ${index} on, beyond the last entry ${this.last}`);
     const removed = this.#entries.splice(index - this.#baseIndex - 1);
+    this.#configurations = this.#configurations.filter((at) => at < index);
     const bytes = payloadBytes(removed);
     this.#bytes -= bytes;
     this.#uncommittedBytes -= bytes;
@@ -295,6 +299,7 @@ export class Log {
       violated(`a snapshot at ${snapshot.index} would take back commit ${this.#commit}`);
     }
     this.#entries = [];
+    this.#configurations = [];
     this.#bytes = 0;
     this.#uncommittedBytes = 0;
     this.#baseIndex = snapshot.index;
@@ -315,6 +320,7 @@ export class Log {
     }
     const term = this.termAt(index) ?? violated(`no term for index ${index}, the last one is ${this.last}`);
     const removed = this.#entries.splice(0, index - this.#baseIndex);
+    this.#configurations = this.#configurations.filter((at) => at > index);
     this.#bytes -= payloadBytes(removed);
     this.#baseIndex = index;
     this.#baseTerm = term;
@@ -322,10 +328,17 @@ export class Log {
 
   /** Raft must not campaign before it knows a configuration that is committed already. */
   hasUnappliedConfiguration(): boolean {
-    for (let i = this.#applied + 1; i <= this.#commit; i += 1) {
-      if (this.entryAt(asLogIndex(i))?.kind === 'configuration') return true;
+    return this.#configurations.some((at) => at > this.#applied && at <= this.#commit);
+  }
+
+  /** The configuration entries after `from`, up to and including `to`. */
+  configurationsBetween(from: LogIndex, to: LogIndex): readonly Entry[] {
+    const entries: Entry[] = [];
+    for (const at of this.#configurations) {
+      if (at <= from || at > to) continue;
+      entries.push(this.entryAt(at) ?? violated(`the configuration entry at ${at} is not in the log`));
     }
-    return false;
+    return entries;
   }
 
   /** Throws unless what is claimed above holds. Looks at `entriesMax` of the newest entries. */
@@ -345,6 +358,12 @@ export class Log {
     if (this.#commit > last) violated(`commit ${this.#commit} is beyond the last entry ${last}`);
     if (!(this.#durable <= this.#handed && this.#handed <= last)) {
       violated(`durable ${this.#durable} <= handed ${this.#handed} <= last ${last} does not hold`);
+    }
+    const from = last - entriesMax;
+    const noted = this.#configurations.filter((at) => at > from).join();
+    const newest = this.#entries.slice(-entriesMax).filter(({ kind }) => kind === 'configuration');
+    if (newest.map(({ index }) => index).join() !== noted) {
+      violated(`configuration entries after ${from} are noted at [${noted}], they are elsewhere`);
     }
     let term = asTerm(0);
     for (const [i, entry] of this.#entries.slice(-entriesMax).entries()) {

@@ -49,6 +49,7 @@ export const voteResult = (
   configuration: Configuration,
   voteOf: (id: MemberId) => boolean | undefined,
 ): VoteResult => {
+  if (configuration.voters.length === 0) violated('votes were counted in a configuration without voters');
   const incoming = majorityResult(configuration.voters, voteOf);
   const outgoing = majorityResult(configuration.votersOutgoing, voteOf);
   if (incoming === outgoing) return incoming;

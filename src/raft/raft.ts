@@ -2,6 +2,7 @@
 
 import { violated } from './assert.ts';
 import { checkConfiguration } from './configuration.ts';
+import { compactTo, configurationAt, presentConfiguration } from './configuration-history.ts';
 import { Core } from './core.ts';
 import {
   campaign,
@@ -25,6 +26,14 @@ import { handleHeartbeatResponse, tickHeartbeat } from './heartbeat.ts';
 import { checkCore, checkInvariants, viewOf } from './invariants.ts';
 import type { InvariantView } from './invariants.ts';
 import { Log } from './log.ts';
+import {
+  appliedTo,
+  changeConfiguration,
+  continueChange,
+  handOverIfRemoved,
+  isChangePending,
+  isChangeSettled,
+} from './membership.ts';
 import { Outbox } from './outbox.ts';
 import {
   confirmReads,
@@ -46,7 +55,18 @@ import {
 import { becomeFollower } from './roles.ts';
 import { settingsOf } from './settings.ts';
 import { startTransfer, tickTransfer } from './transfer.ts';
-import type { Entry, HardState, Input, Message, Persist, RaftOptions, RaftStatus, Ready } from './types.ts';
+import type {
+  Configuration,
+  Entry,
+  HardState,
+  Input,
+  LogIndex,
+  Message,
+  Persist,
+  RaftOptions,
+  RaftStatus,
+  Ready,
+} from './types.ts';
 
 const noEntries: readonly Entry[] = [];
 
@@ -67,7 +87,8 @@ const createCore = (options: RaftOptions): Core => {
     log,
     outbox: new Outbox(hardState, { role: 'follower', term: hardState.term, leader: undefined }),
     forwardedReads: new ForwardedReads(random),
-    configuration: snapshot.configuration,
+    baseConfiguration: snapshot.configuration,
+    configuration: presentConfiguration(log, snapshot.configuration),
     term: hardState.term,
     vote: hardState.vote,
   });
@@ -128,10 +149,18 @@ export class Raft {
       logBytes: log.bytes,
       uncommittedBytes: log.uncommittedBytes,
       configuration,
+      changePending: isChangePending(this.#core),
+      changeSettled: isChangeSettled(this.#core),
       transferTarget: leadership?.transfer?.target,
       progress: leadership === undefined ? [] : leadership.peers.map((peer) => peer.describe()),
     };
   }
+
+  /**
+   * The configuration that counts when all up to `index` is applied: what belongs into a snapshot or a compaction point
+   * there. From the compacted index to the applied one; a RangeError beyond. May be handed on as it is.
+   */
+  readonly configurationAt = (index: LogIndex): Configuration => configurationAt(this.#core, index);
 
   /** Throws unless this state is sound by itself and may follow the one at the last call. */
   checkInvariants(): void {
@@ -164,7 +193,9 @@ export class Raft {
   #take(): Ready | undefined {
     const core = this.#core;
     flushReads(core);
+    continueChange(core);
     replicate(core);
+    handOverIfRemoved(core);
     const persist = this.#takePersist();
     const toApply =
       core.install === undefined ? core.log.takeToApply(core.settings.applyBytesMax) : noEntries;
@@ -204,12 +235,14 @@ export class Raft {
         return startRead(core, input.token);
       case 'transfer_leader':
         return startTransfer(core, input.target);
+      case 'change_configuration':
+        return changeConfiguration(core, input);
       case 'persisted':
         return this.#persisted(input.sequence);
       case 'applied':
-        return core.log.appliedTo(input.index);
+        return appliedTo(core, input.index);
       case 'compact':
-        return core.log.compact(input.index);
+        return compactTo(core, input.index);
       case 'unreachable':
         return handleUnreachable(core, input.peer);
       case 'snapshot_sent':

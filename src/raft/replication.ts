@@ -21,7 +21,7 @@ const noEntries: readonly Entry[] = [];
 
 const refusalOf = (core: Core): DropReason | undefined => {
   if (core.leadership === undefined) return core.leader === undefined ? 'no_leader' : 'not_leader';
-  return core.leadership.transfer === undefined ? undefined : 'transferring';
+  return core.isHandingOver ? 'transferring' : undefined;
 };
 
 /** Once one proposal does not fit, the rest is dropped too: a later one must not overtake it. */

@@ -15,6 +15,12 @@ export const appendAsLeader = (core: Core, kind: Entry['kind'], payload: Uint8Ar
   core.log.append({ term: core.term, index: asLogIndex(core.log.last + 1), kind, payload });
 };
 
+/** Appended again after each change of the configuration. */
+export const appendSeal = (core: Core): void => {
+  appendAsLeader(core, 'empty', emptyPayload);
+  if (core.leadership !== undefined) core.leadership.seal = core.log.last;
+};
+
 /** Enters a term (or stays in it) as a follower. The election timer goes on unless this member led. */
 export const becomeFollower = (core: Core, term: Term, leader: MemberId | undefined): void => {
   if (term < core.term) violated(`the term would fall from ${core.term} to ${term}`);
@@ -50,6 +56,7 @@ export const follow = (core: Core, leader: MemberId): void => {
   const isNew = core.leader === undefined;
   if (isNew || core.role !== 'follower') becomeFollower(core, core.term, leader);
   if (isNew) core.restartElectionTimer();
+  core.quietTimeouts = 0;
   core.electionElapsed = 0;
 };
 
@@ -82,7 +89,7 @@ const newProgress = (core: Core, id: MemberId): Progress => {
   return new Progress(id, asLogIndex(core.log.last + 1), window);
 };
 
-/** The empty entry commits what earlier terms left (Raft §5.4.2, §8). */
+/** Its empty entry commits what earlier terms left (Raft §5.4.2, §8). */
 export const becomeLeader = (core: Core): void => {
   if (core.role !== 'candidate') violated(`a ${core.role} would become leader of term ${core.term}`);
   if (!core.hardStateIsDurable) violated(`term ${core.term} would be led before it is on this disk`);
@@ -96,26 +103,30 @@ export const becomeLeader = (core: Core): void => {
     reads: new LeaderReads(),
     heartbeatElapsed: 0,
     transfer: undefined,
+    seal: undefined,
   };
-  appendAsLeader(core, 'empty', emptyPayload);
+  appendSeal(core);
 };
 
 /** The one place where who counts changes. */
 export const switchConfiguration = (core: Core, configuration: Configuration): void => {
   checkConfiguration(configuration);
+  if (core.role !== 'follower' && core.role !== 'leader') {
+    violated(`the configuration changed under a ${core.role}: its votes were asked for under another`);
+  }
+  const before = core.configuration;
   core.configuration = configuration;
   const { leadership } = core;
   if (leadership === undefined) return;
+  leadership.seal = undefined;
   leadership.peers = membersOf(configuration)
     .filter((id) => id !== core.id)
     .map((id) => {
-      const known = core.progressOf(id);
-      if (known !== undefined) return known;
-      const added = newProgress(core, id);
-      // Not yet heard from: it must not depose the leader at the next check of the quorum.
-      added.recentlyActive = true;
-      return added;
+      const peer = core.progressOf(id) ?? newProgress(core, id);
+      // It had no time to be heard as one that counts: it must not depose the leader at the next check of the quorum.
+      if (!isVoter(before, id)) peer.recentlyActive = true;
+      return peer;
     });
   const target = leadership.transfer?.target;
-  if (target !== undefined && !isVoter(configuration, target)) leadership.transfer = undefined;
+  if (target !== undefined && !configuration.voters.includes(target)) leadership.transfer = undefined;
 };

@@ -11,6 +11,7 @@ export interface Settings {
   readonly uncommittedBytesMax: number;
   readonly applyBytesMax: number;
   readonly pendingReadsMax: number;
+  readonly promotionLagMax: number;
 }
 
 const MiB = 1024 * 1024;
@@ -38,6 +39,7 @@ export const settingsOf = (options: RaftOptions): Settings => {
     uncommittedBytesMax: positive('uncommittedBytesMax', options.uncommittedBytesMax ?? 64 * MiB),
     applyBytesMax: positive('applyBytesMax', options.applyBytesMax ?? 4 * MiB),
     pendingReadsMax: positive('pendingReadsMax', options.pendingReadsMax ?? 10_000),
+    promotionLagMax: positive('promotionLagMax', options.promotionLagMax ?? 1000),
   };
   if (settings.electionTicks <= settings.heartbeatTicks) {
     throw new RangeError(

@@ -1,15 +1,17 @@
 /** Handing leadership over (Raft §3.10). Proposals and reads are refused meanwhile; it is given up in time. */
 
 import type { Core } from './core.ts';
-import { isVoter } from './configuration.ts';
 import { dropLeaderReads } from './read-index.ts';
 import type { MemberId } from './types.ts';
 
-/** Ignored by all but a leader, and for a target that could not lead. A new target replaces the old one. */
+/**
+ * Ignored by all but a leader, and for a target that could not lead or is about to stop voting. A new target replaces
+ * the old one.
+ */
 export const startTransfer = (core: Core, target: MemberId): void => {
   const { leadership } = core;
   if (leadership === undefined || leadership.transfer?.target === target) return;
-  if (target === core.id || !isVoter(core.configuration, target)) return;
+  if (target === core.id || !core.configuration.voters.includes(target)) return;
   leadership.transfer = { target, elapsedTicks: 0, asked: false };
   dropLeaderReads(core, leadership.reads, 'transferring');
   askTransferTarget(core);

@@ -128,6 +128,17 @@ export type Input =
   /** Anywhere: a follower asks the leader. */
   | { readonly kind: 'read_index'; readonly token: Token }
   | { readonly kind: 'transfer_leader'; readonly target: MemberId }
+  /**
+   * On a leader: make these the members, by one entry or, where more than one voter changes, by a joint change that
+   * the leader of that time leaves by itself. Dropped (and reported) where it cannot be begun now. Sorted or not; no
+   * member in both lists.
+   */
+  | {
+      readonly kind: 'change_configuration';
+      readonly token: Token;
+      readonly voters: readonly MemberId[];
+      readonly learners: readonly MemberId[];
+    }
   /** The write with this sequence, and all before it, are on disk. */
   | { readonly kind: 'persisted'; readonly sequence: number }
   /** The state machine has applied all up to this index. */
@@ -155,10 +166,23 @@ export interface Persist {
 }
 
 export type DropReason =
-  'not_leader' | 'no_leader' | 'transferring' | 'too_much_uncommitted' | 'too_many_reads' | 'lost_leadership';
+  | 'not_leader'
+  | 'no_leader'
+  | 'transferring'
+  | 'too_much_uncommitted'
+  | 'too_many_reads'
+  | 'lost_leadership'
+  /** A change of the configuration: an earlier one is not applied yet, or the cluster is in a joint one. */
+  | 'change_pending'
+  /** A change of the configuration: no entry of this leadership is committed yet. */
+  | 'not_ready'
+  /** A change of the configuration: a learner that is to vote lacks too much of the log. */
+  | 'learner_behind'
+  /** A change of the configuration that would leave no voter. */
+  | 'no_voters';
 
 export interface Dropped {
-  readonly kind: 'proposal' | 'read';
+  readonly kind: 'proposal' | 'read' | 'change';
   readonly token: Token;
   readonly reason: DropReason;
 }
@@ -214,6 +238,8 @@ export interface RaftOptions {
   readonly applyBytesMax?: number;
   /** Reads waiting for confirmation. Default 10,000. */
   readonly pendingReadsMax?: number;
+  /** Entries that a learner may lack when it is made a voter. Default 1000. */
+  readonly promotionLagMax?: number;
 }
 
 export interface PeerProgress {
@@ -241,7 +267,18 @@ export interface RaftStatus {
   /** Payload bytes of the entries kept in memory. */
   readonly logBytes: number;
   readonly uncommittedBytes: number;
+  /**
+   * The one that counts: of the last applied entry. On a server that waits to be added it is the first one in its log, if
+   * there is one yet, committed or not.
+   */
   readonly configuration: Configuration;
+  /** A configuration entry is in the log and not applied, or the cluster is in a joint one: another change is refused. */
+  readonly changePending: boolean;
+  /**
+   * On a leader: a quorum has on its disks that `configuration` is committed, and it is not joint. Before that a member
+   * that is not in it any more may still be needed for an election.
+   */
+  readonly changeSettled: boolean;
   readonly transferTarget: MemberId | undefined;
   /** On a leader: all other members, sorted. */
   readonly progress: readonly PeerProgress[];

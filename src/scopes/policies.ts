@@ -28,8 +28,11 @@ export const keyVerbs = [
   'delete',
   'touch',
 ] as const;
-/** What can be done with the cluster: in no wildcard, so each is granted by its name only. */
-export const clusterVerbs = ['cluster.status'] as const;
+/**
+ * What can be done with the cluster: in no wildcard, so each is granted by its name only. `member.change`: add,
+ * promote, replace and remove servers, and hand leadership over. `snapshot.save`: read all keys and values.
+ */
+export const clusterVerbs = ['cluster.status', 'member.list', 'member.change', 'snapshot.save'] as const;
 
 export type KeyVerb = (typeof keyVerbs)[number];
 export type ClusterVerb = (typeof clusterVerbs)[number];

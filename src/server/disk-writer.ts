@@ -23,6 +23,11 @@ export interface Written {
   readonly compactedTo: SnapshotPoint | undefined;
 }
 
+interface StateOnDisk {
+  readonly index: LogIndex;
+  readonly revision: number;
+}
+
 interface DiskWriterOptions {
   readonly storage: Storage;
   readonly environment: Environment;
@@ -39,6 +44,7 @@ class NextBatch {
   activate: SnapshotPoint | undefined;
   stateWrites: StateWrite[] = [];
   applied: WriteBatch['applied'];
+  revision = 0;
   compactTo: SnapshotPoint | undefined;
   sync = false;
   sequence: number | undefined;
@@ -86,6 +92,8 @@ export class DiskWriter {
   #startedMs = 0;
   #activating = false;
   #idleWaiters: (() => void)[] = [];
+  #onDisk: StateOnDisk | undefined;
+  #beingWritten: StateOnDisk | undefined;
 
   constructor(options: DiskWriterOptions) {
     this.#options = options;
@@ -95,8 +103,15 @@ export class DiskWriter {
     this.#next.addPersist(persist);
   }
 
-  /** The changes of all entries up to `applied`; never from a state that an activation in this batch replaces. */
-  addState(writes: readonly StateWrite[], applied: NonNullable<WriteBatch['applied']>): void {
+  /**
+   * The changes of all entries up to `applied`, with which the state has this revision; never from a state that an
+   * activation in this batch replaces.
+   */
+  addState(
+    writes: readonly StateWrite[],
+    applied: NonNullable<WriteBatch['applied']>,
+    revision: number,
+  ): void {
     assert(
       this.#next.activate === undefined || applied.index >= this.#next.activate.index,
       `state of index ${applied.index} must not be written over the snapshot of index ${this.#next.activate?.index}`,
@@ -107,6 +122,18 @@ export class DiskWriter {
       this.#next.stateBytes += write.value?.length ?? 0;
     }
     this.#next.applied = applied;
+    this.#next.revision = revision;
+  }
+
+  /** The state that was read or activated: what is on disk without having been added here. */
+  stateIsOnDisk(index: LogIndex, revision: number): void {
+    this.#onDisk = { index, revision };
+  }
+
+  /** Of the state on disk, when the last entry in it is this one; undefined: it is another one. */
+  revisionAt(index: LogIndex): number | undefined {
+    // The disk may be done with a write of which nothing has been heard yet.
+    return [this.#onDisk, this.#beingWritten].find((state) => state?.index === index)?.revision;
   }
 
   /** false: a snapshot is about to replace the state, or is doing so; what is written of the old one goes with it. */
@@ -133,6 +160,11 @@ export class DiskWriter {
     const startedMs = this.#options.environment.monotonicMs();
     this.#startedMs = startedMs;
     this.#activating = next.activate !== undefined;
+    // Of a snapshot nothing is known before it is activated.
+    this.#beingWritten =
+      next.applied && next.activate?.index !== next.applied.index
+        ? { index: next.applied.index, revision: next.revision }
+        : undefined;
     const batch: WriteBatch = {
       ...(next.hardState && { hardState: next.hardState }),
       ...(next.truncateFrom !== undefined && { truncateFrom: next.truncateFrom }),
@@ -147,6 +179,8 @@ export class DiskWriter {
       () => {
         this.#writing = false;
         this.#activating = false;
+        this.#onDisk = this.#beingWritten ?? this.#onDisk;
+        this.#beingWritten = undefined;
         if (next.sync) {
           this.#options.metrics.diskSynced((this.#options.environment.monotonicMs() - startedMs) / 1000);
         }

@@ -10,6 +10,8 @@ import { parsePattern } from '../scopes/index.ts';
 import type { Command, CommandResult, Store } from '../store/index.ts';
 import type { Commands } from './commands.ts';
 import type { Environment, ServerMetrics, Timer } from './environment.ts';
+import type { Leadership } from './leadership.ts';
+import type { MemberRequests } from './member-requests.ts';
 import type {
   ConnectionId,
   Gateway,
@@ -21,6 +23,7 @@ import type {
 } from './port.ts';
 import type { Reads } from './reads.ts';
 import { Requests, type InFlight } from './requests.ts';
+import type { SnapshotViews } from './snapshot-views.ts';
 
 /** So that a connection of any gateway has one number in the log, unique in one run of a server. */
 const gatewaysMax = 64;
@@ -43,6 +46,9 @@ export interface GatewaysOptions {
   readonly clusterMs: () => number;
   readonly identity: () => ServerIdentity;
   readonly clusterStatus: () => ClusterStatus;
+  readonly members: MemberRequests;
+  readonly leadership: Leadership;
+  readonly views: SnapshotViews;
   /** Another turn of the loop is needed. */
   readonly schedule: () => void;
   /** Runs what a gateway or a timer asks for; a bug in it ends the server. */
@@ -59,7 +65,7 @@ export class Gateways {
    * its request could be cancelled and its number used again before the answer is delivered, to the wrong one.
    */
   readonly #due = new Map<number, InFlight[]>();
-  #late: InFlight[] = [];
+  #late: { readonly inFlight: InFlight; readonly body: AnswerBody }[] = [];
 
   constructor(options: GatewaysOptions) {
     this.#options = options;
@@ -73,7 +79,9 @@ export class Gateways {
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
       notify: (notices) => guard(() => this.#notify(number, notices)),
-      identity: identity(),
+      get identity() {
+        return identity();
+      },
       revision: () => store().revision,
       progress: (connection) => feed.progress(number, connection),
     };
@@ -92,6 +100,9 @@ export class Gateways {
       case 'failed':
         this.#answer(waiter, { kind: 'failed', failure: result.failure });
         return;
+      case 'member':
+        this.#answer(waiter, { kind: 'member_changed', member: result.member });
+        return;
       case 'done':
         this.#answer(waiter, {
           kind: command.kind === 'session_close' ? 'session_closed' : 'session_opened',
@@ -100,6 +111,12 @@ export class Gateways {
       default:
         result satisfies never;
     }
+  }
+
+  /** At the end of this turn, or of the next one. */
+  answerLater(inFlight: InFlight, body: AnswerBody): void {
+    this.#late.push({ inFlight, body });
+    this.#options.schedule();
   }
 
   /** The cluster took this server for gone, or it can't know: the sessions whose connections are here are here. */
@@ -121,8 +138,7 @@ export class Gateways {
 
   /** The end of a turn: what may be read, told and delivered now is. */
   endTurn(appliedIndex: LogIndex, clusterMs: number): void {
-    for (const inFlight of this.#late)
-      this.#answer(inFlight, { kind: 'failed', failure: timedOut(inFlight.request) });
+    for (const { inFlight, body } of this.#late) this.#answer(inFlight, body);
     this.#late = [];
     for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
     this.#readDue(clusterMs);
@@ -215,7 +231,22 @@ export class Gateways {
         reads.add(inFlight);
         return;
       case 'status':
+      case 'member_list':
         this.#readLater(inFlight);
+        return;
+      case 'member_add':
+      case 'member_promote':
+      case 'member_remove': {
+        const checked = this.#options.members.check(request);
+        if ('failure' in checked) this.answerLater(inFlight, { kind: 'failed', failure: checked.failure });
+        else commands.submit(checked.command, inFlight);
+        return;
+      }
+      case 'transfer_leader':
+        this.#options.leadership.request(inFlight, request.member);
+        return;
+      case 'snapshot_read':
+        this.#options.views.read(inFlight, request);
         return;
       default:
         request satisfies never;
@@ -264,9 +295,17 @@ export class Gateways {
       case 'status':
         this.#answer(inFlight, { kind: 'status', status: this.#options.clusterStatus() });
         return;
+      case 'member_list':
+        this.#answer(inFlight, { kind: 'members', list: this.#options.members.list() });
+        return;
       case 'session_open':
       case 'session_close':
       case 'write':
+      case 'member_add':
+      case 'member_promote':
+      case 'member_remove':
+      case 'transfer_leader':
+      case 'snapshot_read':
         throw new Error(`a ${request.kind} is no read`);
       default:
         request satisfies never;
@@ -314,7 +353,7 @@ export class Gateways {
       const { request, gateway } = inFlight;
       if (inFlight.command !== undefined) this.#options.commands.take(inFlight.command);
       if (request.kind === 'await') this.#options.feed.cancel(gateway, request.connection, request.request);
-      this.#late.push(inFlight);
+      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(request) });
     }
     this.#options.schedule();
   }
@@ -355,8 +394,19 @@ const connectionNumber = (gateway: number, connection: ConnectionId): number =>
 
 const timedOut = (request: GatewayRequest): Failure => ({
   code: 'TIMED_OUT',
-  message:
-    request.kind === 'write'
-      ? 'the write was not confirmed within its timeout and may still happen: send it again with its sequence number, or read the key'
-      : `the ${request.kind} was not answered within its timeout`,
+  message: timedOutText(request),
 });
+
+const timedOutText = ({ kind }: GatewayRequest): string => {
+  switch (kind) {
+    case 'write':
+      return 'the write was not confirmed within its timeout and may still happen: send it again with its sequence number, or read the key';
+    case 'member_add':
+    case 'member_promote':
+    case 'member_remove':
+    case 'transfer_leader':
+      return `the ${kind} was not confirmed within its timeout and may still happen: look at the list of members`;
+    default:
+      return `the ${kind} was not answered within its timeout`;
+  }
+};

@@ -12,8 +12,8 @@ const expiriesUnderWayMax = 2;
 
 export interface HousekeepingOptions {
   readonly commands: Commands;
-  readonly self: number;
-  readonly members: readonly number[];
+  /** The other members as of now. */
+  readonly others: () => readonly number[];
   /** Silence after which a server counts as gone. */
   readonly lostAfterMs: number;
 }
@@ -39,7 +39,8 @@ export class Housekeeping {
     store.resetDue();
     this.#expiriesUnderWay.clear();
     this.#lost.clear();
-    for (const member of this.#options.members) this.#heardMs.set(member, nowMs);
+    this.#heardMs.clear();
+    for (const member of this.#options.others()) this.#heardMs.set(member, nowMs);
   }
 
   /** The result of this server's command was applied. */
@@ -57,9 +58,12 @@ export class Housekeeping {
   }
 
   tellOfLost(store: Store, nowMs: number): void {
-    for (const member of this.#options.members) {
-      if (member === this.#options.self || this.#lost.has(member)) continue;
-      if (nowMs - (this.#heardMs.get(member) ?? nowMs) < this.#options.lostAfterMs) continue;
+    for (const member of this.#options.others()) {
+      if (this.#lost.has(member)) continue;
+      const heardMs = this.#heardMs.get(member);
+      // It has become a member only now.
+      if (heardMs === undefined) this.#heardMs.set(member, nowMs);
+      if (nowMs - (heardMs ?? nowMs) < this.#options.lostAfterMs) continue;
       const server = store.server(member);
       if (server === undefined) continue;
       this.#lost.add(member);

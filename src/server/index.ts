@@ -20,6 +20,8 @@ export {
   type Timer,
 } from './environment.ts';
 export type * from './port.ts';
-export { Server, type ServerOptions, type ServerStatus } from './server.ts';
-export { startServer, type AcceptPeer, type StartServerOptions } from './start.ts';
-export type { MemberDescription } from './status.ts';
+export { restoreSnapshotFile, type Restored, type RestoreOptions } from './restore.ts';
+export type { MemberDescription } from './member-directory.ts';
+export type { ServerOptions, ServerStatus } from './options.ts';
+export { Server } from './server.ts';
+export { startServer, type StartServerOptions } from './start.ts';

@@ -1,10 +1,9 @@
 /** What goes to the peers: one frame each at the end of a turn, and commands for the leader. */
 import type { PeerStatus, PeerTransport } from '../peers/index.ts';
-import type { MemberId, Message, SoftState } from '../raft/index.ts';
+import { asMemberId, type MemberId, type Message, type SoftState } from '../raft/index.ts';
 
 export interface OutgoingOptions {
   readonly transport: PeerTransport;
-  readonly peers: readonly MemberId[];
   readonly soft: () => SoftState;
   readonly clusterMs: () => number;
   /** Messages to it could not be sent. */
@@ -44,9 +43,17 @@ export class Outgoing {
     );
   }
 
-  tellStatus(status: PeerStatus): void {
-    for (const peer of this.#options.peers) {
-      this.#options.transport.send(peer, { raft: [], forward: [], forwardTerm: 0, status });
+  /** Asks the leader to hand over. false: there is no leader, or no link to it. */
+  transferTo(target: number): boolean {
+    const { leader } = this.#options.soft();
+    if (leader === undefined) return false;
+    const transferTo = asMemberId(target);
+    return this.#options.transport.send(leader, { raft: [], forward: [], forwardTerm: 0, transferTo });
+  }
+
+  tellStatus(peers: readonly number[], status: PeerStatus): void {
+    for (const peer of peers) {
+      this.#options.transport.send(asMemberId(peer), { raft: [], forward: [], forwardTerm: 0, status });
     }
   }
 }

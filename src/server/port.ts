@@ -50,6 +50,30 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
     }
   | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
   | { readonly kind: 'status'; readonly timeoutMs?: number }
+  | { readonly kind: 'member_list'; readonly timeoutMs?: number }
+  | {
+      readonly kind: 'member_add';
+      readonly name: string;
+      readonly peersAddress: string;
+      readonly agentsUrl: string;
+      /** undefined: a new learner. */
+      readonly replaces?: number;
+      readonly timeoutMs?: number;
+    }
+  | {
+      readonly kind: 'member_promote' | 'member_remove';
+      readonly member: number;
+      readonly timeoutMs?: number;
+    }
+  /** `member` undefined: the most up-to-date one. */
+  | { readonly kind: 'transfer_leader'; readonly member?: number; readonly timeoutMs?: number }
+  /** `snapshot` undefined: open one. */
+  | {
+      readonly kind: 'snapshot_read';
+      readonly snapshot?: number;
+      readonly part: number;
+      readonly timeoutMs?: number;
+    }
 );
 
 /** Told by a gateway about its connections. */

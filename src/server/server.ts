@@ -1,9 +1,17 @@
 import assert from 'node:assert/strict';
 import { Feed } from '../feed/index.ts';
-import type { PeerBatch, PeerEvents, PeerStatus, PeerTransport, SnapshotStreamPart } from '../peers/index.ts';
-import type { ClusterStatus } from '../protocol/index.ts';
+import type {
+  PeerBatch,
+  PeerEvents,
+  PeerPresence,
+  PeerRefusal,
+  PeerTransport,
+  SnapshotStreamPart,
+} from '../peers/index.ts';
 import {
   asMemberId,
+  decodeConfiguration,
+  membersOf,
   type Entry,
   type MemberId,
   type Raft,
@@ -11,59 +19,26 @@ import {
   type SoftState,
 } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
-import { decodeLogEntry, type Store, type StoreOptions } from '../store/index.ts';
+import { decodeLogEntry, type Store } from '../store/index.ts';
 import { ClusterClock } from './cluster-clock.ts';
 import { Commands } from './commands.ts';
 import { CompactionPolicy } from './compaction.ts';
 import { DiskWriter, type Written } from './disk-writer.ts';
-import type { Environment, Logger, ServerMetrics, Timer } from './environment.ts';
+import type { Timer } from './environment.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Gateways } from './gateways.ts';
-import type { Gateway, GatewayPort, ServerIdentity } from './port.ts';
+import { Leadership } from './leadership.ts';
+import { MemberRequests } from './member-requests.ts';
+import { Membership } from './membership.ts';
+import type { ServerOptions, ServerParts, ServerStatus } from './options.ts';
+import type { Gateway, GatewayPort } from './port.ts';
 import { Outgoing } from './outgoing.ts';
 import { Reads } from './reads.ts';
-import { refusalOf } from './runs.ts';
+import { SnapshotViews } from './snapshot-views.ts';
 import { Snapshots } from './snapshots.ts';
-import { ownStatus, PeerStatuses, type MemberDescription } from './status.ts';
+import { SelfDescription } from './self-description.ts';
+import { PeerStatuses } from './status.ts';
 import { tickMsOf } from './ticks.ts';
-
-export interface ServerOptions {
-  readonly clusterId: string;
-  readonly self: MemberDescription;
-  /** Itself included. */
-  readonly members: readonly MemberDescription[];
-  readonly version: string;
-  readonly electionTimeoutMs: number;
-  readonly heartbeatIntervalMs: number;
-  /** How much of the log is kept for followers that were away for a moment. */
-  readonly logRetainBytes: number;
-  readonly environment: Environment;
-  readonly logger: Logger;
-  readonly metrics: ServerMetrics;
-  /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
-  readonly onFatal: (error: unknown) => void;
-}
-
-/** What a server is made of, as `startServer` put it together. */
-export interface ServerParts {
-  readonly storage: Storage;
-  readonly transport: PeerTransport;
-  readonly raft: Raft;
-  /** See `makeRun`. */
-  readonly run: number;
-  readonly store: Store;
-  readonly storeOptions: StoreOptions;
-}
-
-/** For operators and tests: where this server stands. */
-export interface ServerStatus extends PeerStatus {
-  readonly leader: number | undefined;
-  readonly revision: number;
-  readonly pendingCommands: number;
-  readonly sessions: number;
-  readonly waits: number;
-  readonly subscriptions: number;
-}
 
 /** A turn that has taken so long goes on later: a long log that is replayed must not hold up heartbeats. */
 const turnMsMax = 10;
@@ -99,7 +74,11 @@ export class Server {
   readonly #snapshots: Snapshots;
   readonly #peerStatuses = new PeerStatuses();
   readonly #gateways: Gateways;
-  readonly #others: readonly MemberId[];
+  readonly #membership: Membership;
+  readonly #memberRequests: MemberRequests;
+  readonly #leadership: Leadership;
+  readonly #views: SnapshotViews;
+  readonly #description: SelfDescription;
 
   #soft: SoftState;
   readonly #outgoing: Outgoing;
@@ -114,7 +93,6 @@ export class Server {
   #undecidedSnapshot = false;
   /** The cluster took this server for gone, or may have. */
   #sessionsToAttach = false;
-  #whenNotLeading: (() => void)[] = [];
 
   constructor(options: ServerOptions, parts: ServerParts) {
     this.#options = options;
@@ -127,7 +105,6 @@ export class Server {
     const { environment, metrics, logger } = options;
     const status = this.#raft.status();
     this.#soft = { role: status.role, term: status.term, leader: status.leader };
-    this.#others = options.members.map(({ id }) => asMemberId(id)).filter((id) => id !== options.self.id);
     this.#feed = new Feed({ source: this.#store });
     this.#clock = new ClusterClock(environment);
     this.#writer = new DiskWriter({
@@ -137,9 +114,9 @@ export class Server {
       onWritten: (written) => this.#guard(() => this.#written(written)),
       onFailed: (error) => this.#fatal(error),
     });
+    this.#writer.stateIsOnDisk(this.#applied.index, this.#store.revision);
     this.#outgoing = new Outgoing({
       transport: parts.transport,
-      peers: this.#others,
       soft: () => this.#soft,
       clusterMs: () => this.#clusterMs(),
       onUnreachable: (peer) => this.#input({ kind: 'unreachable', peer }),
@@ -151,17 +128,69 @@ export class Server {
       forward: (commands) => this.#outgoing.forward(commands),
       logger,
     });
+    this.#membership = new Membership({
+      self: options.self.id,
+      members: options.members,
+      raft: parts.raft,
+      store: () => this.#store,
+      soft: () => this.#soft,
+      transport: parts.transport,
+      environment,
+      logger,
+      onRemoved: (reason) => options.onRemoved?.(reason),
+    });
     this.#housekeeping = new Housekeeping({
       commands: this.#commands,
-      self: options.self.id,
-      members: options.members.map(({ id }) => id),
+      others: () => this.#membership.others,
       lostAfterMs: Math.max(5000, 5 * options.electionTimeoutMs),
     });
     this.#compaction = new CompactionPolicy(options.logRetainBytes);
     // What earlier runs left counts too: else the log of a server that is restarted now and then grows for ever.
     for (const entry of parts.storage.recovered.entries) {
-      if (entry.index <= this.#applied.index) this.#compaction.applied(entry);
+      if (entry.index > this.#applied.index) break;
+      this.#compaction.applied(entry);
+      this.#membership.applied(entry);
     }
+    this.#memberRequests = new MemberRequests({
+      self: options.self.id,
+      membership: this.#membership,
+      store: () => this.#store,
+      statuses: this.#peerStatuses,
+      leader: () => this.#soft.leader,
+      raft: parts.raft,
+    });
+    this.#leadership = new Leadership({
+      ...options,
+      self: options.self.id,
+      raft: parts.raft,
+      soft: () => this.#soft,
+      membership: this.#membership,
+      statuses: this.#peerStatuses,
+      outgoing: this.#outgoing,
+      tickMs: tickMsOf(options),
+      answer: (inFlight, body) => this.#gateways.answerLater(inFlight, body),
+      schedule: () => this.#schedule(),
+    });
+    this.#views = new SnapshotViews({
+      storage: parts.storage,
+      environment,
+      logger,
+      clusterId: options.clusterId,
+      epoch: () => this.#store.epoch,
+      configurationAt: parts.raft.configurationAt,
+      revisionAt: (index) => this.#writer.revisionAt(index),
+      answer: (inFlight, body) => this.#guard(() => this.#gateways.answerLater(inFlight, body)),
+    });
+    this.#description = new SelfDescription({
+      options,
+      raft: parts.raft,
+      store: () => this.#store,
+      membership: this.#membership,
+      statuses: this.#peerStatuses,
+      gateways: () => this.#gateways,
+      commands: this.#commands,
+      feed: this.#feed,
+    });
     this.#gateways = new Gateways({
       self: options.self.id,
       environment,
@@ -171,8 +200,11 @@ export class Server {
       feed: this.#feed,
       store: () => this.#store,
       clusterMs: () => this.#clusterMs(),
-      identity: () => this.#identity(),
-      clusterStatus: () => this.#clusterStatus(),
+      identity: () => this.#description.identity(),
+      clusterStatus: () => this.#description.cluster(),
+      members: this.#memberRequests,
+      leadership: this.#leadership,
+      views: this.#views,
       schedule: () => this.#schedule(),
       guard: (work) => this.#guard(work),
     });
@@ -182,6 +214,7 @@ export class Server {
       storeOptions: parts.storeOptions,
       logger,
       metrics,
+      configurationAt: parts.raft.configurationAt,
       onSent: (peer, ok) => this.#input({ kind: 'snapshot_sent', peer, ok }),
       onStaged: (from, term, snapshot) => {
         this.#undecidedSnapshot = true;
@@ -199,7 +232,7 @@ export class Server {
     this.#commands.submit({ kind: 'server_started', member, run, diskId });
     await this.#transport.start(this.#peerEvents());
     // Alone there is nobody to wait for.
-    if (this.#others.length === 0) this.#raft.step({ kind: 'campaign' });
+    if (this.#membership.isAlone) this.#raft.step({ kind: 'campaign' });
     this.#armTick();
     this.#schedule();
   }
@@ -209,15 +242,7 @@ export class Server {
   }
 
   status(): ServerStatus {
-    return {
-      ...this.#ownStatus(),
-      leader: this.#soft.leader,
-      revision: this.#store.revision,
-      pendingCommands: this.#commands.pending,
-      sessions: this.#store.sessions,
-      waits: this.#feed.counts.waits,
-      subscriptions: this.#feed.counts.subscriptions,
-    };
+    return this.#description.status();
   }
 
   /** Whether agents are served here now; if not, why. */
@@ -232,11 +257,11 @@ export class Server {
   #caughtUp = false;
 
   /**
-   * Why a peer must not take part: its disk is not the one that the cluster knows, so it has forgotten its votes and
-   * what it acknowledged. undefined: it may.
+   * Why a peer must not take part: it has been removed, or its disk is not the one that is known, so that it has
+   * forgotten its votes and what it acknowledged. undefined: it may.
    */
-  refusePeer(member: number, run: number, diskId: Uint8Array): string | undefined {
-    return refusalOf(member, this.#store.server(member), { run, diskId });
+  refusePeer(member: number, presence: PeerPresence): PeerRefusal | undefined {
+    return this.#membership.accept(member, presence);
   }
 
   /** The digest of the state: equal on servers that have applied the same log. */
@@ -251,35 +276,14 @@ export class Server {
   async stop(): Promise<void> {
     if (this.#state !== 'running') return;
     this.#state = 'stopping';
-    await this.#handOver();
+    await this.#leadership.handOver();
     this.#state = 'stopped';
     this.#tickTimer?.cancel();
     this.#gateways.stop();
+    await this.#views.stop();
     await this.#writer.whenIdle();
     await this.#transport.close();
     await this.#storage.close();
-  }
-
-  #mostUpToDate(): MemberId | undefined {
-    let best: { readonly id: MemberId; readonly match: number } | undefined;
-    for (const peer of this.#raft.status().progress)
-      if (peer.recentlyActive && (best === undefined || peer.match > best.match)) best = peer;
-    return best?.id;
-  }
-
-  async #handOver(): Promise<void> {
-    if (this.#soft.role !== 'leader') return;
-    const best = this.#mostUpToDate();
-    if (best === undefined) return;
-    await new Promise<void>((resolve) => {
-      this.#whenNotLeading.push(resolve);
-      this.#options.environment.setTimer(this.#options.electionTimeoutMs, resolve);
-      this.#input({ kind: 'transfer_leader', target: best });
-    });
-    // The new leader's first messages are answered, so that it does not wait for them.
-    await new Promise<void>((resolve) => {
-      this.#options.environment.setTimer(this.#options.heartbeatIntervalMs, resolve);
-    });
   }
 
   // ---- input ----
@@ -310,17 +314,16 @@ export class Server {
     const nowMs = this.#options.environment.monotonicMs();
     this.#raft.step({ kind: 'tick' });
     if (this.#store.hasDeferredWrites && this.#writer.mayAddState) {
-      this.#writer.addState(this.#store.takeStateWrites(deferredWritesPerTick), { ...this.#applied });
+      this.#addState(deferredWritesPerTick);
     }
     this.#writer.flushAll();
     this.#reads.retry();
     this.#commands.retry();
+    this.#leadership.tick(nowMs, this.#writer.busyMs(nowMs));
+    this.#views.tick(nowMs);
     if (this.#soft.role === 'leader') {
       this.#housekeeping.tellOfLost(this.#store, nowMs);
-      // A leader whose disk hangs applies and answers nothing, while the others could.
-      const target = this.#mostUpToDate();
-      if (target !== undefined && this.#writer.busyMs(nowMs) > this.#options.electionTimeoutMs)
-        this.#raft.step({ kind: 'transfer_leader', target });
+      this.#membership.drive();
     }
     if (this.#commands.pending === 0) this.#resultAtMs = nowMs;
     else if (nowMs - this.#resultAtMs > stuckAfterMs) {
@@ -329,38 +332,46 @@ export class Server {
     }
     if (nowMs - this.#statusSentMs >= statusIntervalMs) {
       this.#statusSentMs = nowMs;
-      this.#outgoing.tellStatus(this.#ownStatus());
+      this.#outgoing.tellStatus(this.#membership.others, this.#description.own());
     }
     this.#schedule();
   }
 
   #peerEvents(): PeerEvents {
     return {
-      received: (from, _run, batch) => this.#guard(() => this.#received(from, batch)),
-      connected: (peer) =>
+      received: (from, run, batch) => this.#guard(() => this.#received(from, run, batch)),
+      connected: (peer, version) =>
         this.#guard(() => {
+          this.#membership.connected(peer, version);
           if (peer === this.#soft.leader) {
             this.#commands.sendAgain();
             this.#schedule();
           }
         }),
-      disconnected: (peer) => this.#input({ kind: 'unreachable', peer }),
+      refused: (_peer, refusal) => this.#guard(() => this.#membership.refused(refusal)),
+      disconnected: (peer) => {
+        this.#membership.disconnected(peer);
+        this.#input({ kind: 'unreachable', peer });
+      },
       snapshotPart: (from: MemberId, stream: SnapshotStreamPart) => this.#snapshots.receive(from, stream),
     };
   }
 
-  #received(from: MemberId, batch: PeerBatch): void {
+  #received(from: MemberId, run: number, batch: PeerBatch): void {
     if (this.#state === 'stopped') return;
     const nowMs = this.#options.environment.monotonicMs();
     this.#housekeeping.heard(from, nowMs);
-    if (batch.status) this.#peerStatuses.heard(from, batch.status, nowMs);
+    this.#membership.heard(from, run, batch);
+    if (batch.status) this.#peerStatuses.heard(from, batch.status, nowMs, this.#raft.status().commit);
     if (batch.leaderTimeMs !== undefined && from === this.#soft.leader)
       this.#clock.heardFromLeader(batch.leaderTimeMs);
-    for (const message of batch.raft) this.#raft.step({ kind: 'message', message });
+    for (const message of batch.raft)
+      if (this.#membership.mayTake(message)) this.#raft.step({ kind: 'message', message });
     // Who sent commands to a leader of another term sends them again to the one of this term.
     if (batch.forward.length > 0 && this.#soft.role === 'leader' && batch.forwardTerm === this.#soft.term) {
       this.#commands.addForeign(from, batch.forward);
     }
+    if (batch.transferTo !== undefined) this.#leadership.requestedByPeer(batch.transferTo);
     this.#schedule();
   }
 
@@ -422,10 +433,10 @@ export class Server {
       for (const { token, index } of ready.reads) this.#reads.confirmed(token, index);
       for (const dropped of ready.dropped) {
         if (dropped.kind === 'proposal') this.#commands.dropped(dropped);
-        else this.#reads.dropped(dropped.token);
+        else if (dropped.kind === 'read') this.#reads.dropped(dropped.token);
+        else this.#membership.dropped(dropped);
       }
-      for (const { to, term } of ready.snapshots)
-        this.#snapshots.send(to, term, this.#raft.status().configuration);
+      for (const { to, term } of ready.snapshots) this.#snapshots.send(to, term);
       if (ready.soft) this.#roleChanged(ready.soft);
       if (this.#options.environment.monotonicMs() - startedMs > turnMsMax) return false;
     }
@@ -446,6 +457,8 @@ export class Server {
     for (const message of afterDurable) this.#outgoing.post(message);
     if (activated) this.#activated(activated);
     if (sequence !== undefined) this.#raft.step({ kind: 'persisted', sequence });
+    // Raft takes the snapshot's configuration for its own only now.
+    if (activated) this.#membership.restarted();
     if (compactedTo && compactedTo.index >= this.#raft.status().firstIndex) {
       this.#raft.step({ kind: 'compact', index: compactedTo.index });
     }
@@ -455,6 +468,7 @@ export class Server {
   #activated(point: NonNullable<Written['activated']>): void {
     this.#store = this.#snapshots.activated(point);
     this.#applied = { index: point.index, term: point.term };
+    this.#writer.stateIsOnDisk(point.index, this.#store.revision);
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();
@@ -469,14 +483,24 @@ export class Server {
         `entry ${entry.index} was to be applied after ${this.#applied.index}`,
       );
       if (entry.kind === 'commands') this.#applyCommands(entry, clusterMs);
+      else if (entry.kind === 'configuration')
+        this.#store.applyConfiguration(membersOf(decodeConfiguration(entry.payload)));
       this.#applied = { index: entry.index, term: entry.term };
       this.#compaction.applied(entry);
+      this.#membership.applied(entry);
     }
     this.#raft.step({ kind: 'applied', index: this.#applied.index });
-    this.#writer.addState(this.#store.takeStateWrites(), { ...this.#applied });
+    if (entries.some(({ kind }) => kind === 'configuration')) this.#membership.configurationChanged();
+    if (this.#membership.refresh() && this.#soft.role === 'leader') this.#membership.drive();
+    this.#addState();
     this.#caughtUp ||= this.#soft.leader !== undefined && entries.at(-1)?.term === this.#soft.term;
     const nowMs = this.#options.environment.monotonicMs();
     this.#options.metrics.applied((nowMs - startedMs) / 1000, entries.length);
+  }
+
+  #addState(deferredMax?: number): void {
+    const { revision } = this.#store;
+    this.#writer.addState(this.#store.takeStateWrites(deferredMax), { ...this.#applied }, revision);
   }
 
   #applyCommands(entry: Entry, clusterMs: number): void {
@@ -517,10 +541,9 @@ export class Server {
     if (soft.role !== 'leader') {
       this.#clock.follow();
       this.#commands.dropForeign();
-      const waiters = this.#whenNotLeading;
-      this.#whenNotLeading = [];
-      for (const resolve of waiters) resolve();
     }
+    this.#leadership.roleChanged(soft);
+    this.#membership.refresh();
     if (soft.leader !== before.leader || soft.term !== before.term) {
       this.#options.logger.info(
         { role: soft.role, term: soft.term, leader: soft.leader ?? null },
@@ -538,45 +561,13 @@ export class Server {
   #compact(): void {
     const place = this.#compaction.cut();
     if (place === undefined) return;
-    this.#writer.addCompaction({ ...place, configuration: this.#raft.status().configuration });
+    this.#writer.addCompaction({ ...place, configuration: this.#raft.configurationAt(place.index) });
   }
 
   // ---- the rest ----
 
   #clusterMs(): number {
     return this.#clock.nowMs(this.#store.timeMs);
-  }
-
-  #identity(): ServerIdentity {
-    return {
-      clusterId: this.#options.clusterId,
-      epoch: this.#store.epoch,
-      serverId: this.#options.self.id,
-      serverName: this.#options.self.name,
-      endpoints: this.#options.members.map(({ agentsUrl }) => agentsUrl),
-    };
-  }
-
-  #ownStatus(): PeerStatus {
-    const { self, version } = this.#options;
-    const rest = {
-      name: self.name,
-      keys: this.#store.keys,
-      connections: this.#gateways.connections,
-      version,
-    };
-    return ownStatus(this.#raft.status(), rest);
-  }
-
-  #clusterStatus(): ClusterStatus {
-    const { members, self, clusterId, environment } = this.#options;
-    const identity = { clusterId, epoch: this.#store.epoch, revision: this.#store.revision };
-    return this.#peerStatuses.cluster(
-      members,
-      { id: self.id, status: this.#ownStatus() },
-      identity,
-      environment.monotonicMs(),
-    );
   }
 
   #guard(work: () => void): void {

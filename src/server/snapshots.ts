@@ -1,5 +1,5 @@
 /** Snapshots to followers that are too far behind, and from the leader when this server is one of them. */
-import type { MemberId, SnapshotPoint, Term, Configuration } from '../raft/index.ts';
+import type { Configuration, LogIndex, MemberId, SnapshotPoint, Term } from '../raft/index.ts';
 import type { PeerTransport, SnapshotStreamPart } from '../peers/index.ts';
 import type { SnapshotStaging, Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
@@ -11,6 +11,7 @@ export interface SnapshotsOptions {
   readonly storeOptions: StoreOptions;
   readonly logger: Logger;
   readonly metrics: ServerMetrics;
+  readonly configurationAt: (index: LogIndex) => Configuration;
   readonly onSent: (peer: MemberId, ok: boolean) => void;
   /** The whole snapshot is staged: raft decides what becomes of it. */
   readonly onStaged: (from: MemberId, term: Term, point: SnapshotPoint) => void;
@@ -30,17 +31,17 @@ export class Snapshots {
     this.#options = options;
   }
 
-  send(to: MemberId, term: Term, configuration: Configuration): void {
+  send(to: MemberId, term: Term): void {
     if (this.#sending.has(to)) return;
     this.#sending.add(to);
-    this.#stream(to, term, configuration).then(
+    this.#stream(to, term).then(
       () => this.#sent(to, undefined),
       (error: unknown) => this.#sent(to, error),
     );
   }
 
-  async #stream(to: MemberId, term: Term, configuration: Configuration): Promise<void> {
-    const reader = await this.#options.storage.openSnapshot(configuration);
+  async #stream(to: MemberId, term: Term): Promise<void> {
+    const reader = await this.#options.storage.openSnapshot(this.#options.configurationAt);
     try {
       this.#options.logger.info({ peer: to, index: reader.point.index }, 'sending a snapshot');
       await this.#options.transport.sendSnapshot(to, term, {

@@ -1,24 +1,33 @@
-import { FuturestoreError } from '../protocol/index.ts';
 import {
   asLogIndex,
   asMemberId,
   asTerm,
+  emptyConfiguration,
   initialConfiguration,
   Raft,
   type HardState,
   type SnapshotPoint,
 } from '../raft/index.ts';
-import type { PeerTransport } from '../peers/index.ts';
+import type { AcceptPeer, PeerTransport } from '../peers/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
 import { makeRun } from './runs.ts';
-import { Server, type ServerOptions } from './server.ts';
+import type { ServerOptions } from './options.ts';
+import { Server } from './server.ts';
 import { tickMsOf, ticksPerHeartbeat } from './ticks.ts';
 
 export interface StartServerOptions extends ServerOptions {
   readonly storage: Storage;
-  /** Gets the means to refuse a peer whose disk is not the one that the cluster knows, and the run to announce. */
-  readonly transport: (acceptPeer: AcceptPeer, run: number) => PeerTransport;
+  /**
+   * Gets the means to refuse a peer that must not take part, and what to announce to peers: the run, and where this
+   * server's disk stood when the run began. The server tells the transport its members before it starts it.
+   */
+  readonly transport: (acceptPeer: AcceptPeer, run: number, standing: Standing) => PeerTransport;
+  /**
+   * On an empty disk: begin no cluster, but wait until this server is added to the one that the configured members
+   * are of. On a disk that has something it means nothing.
+   */
+  readonly join?: boolean;
   readonly store?: Omit<StoreOptions, 'clusterId'>;
   /** Bounds of raft; defaults are raft's own. */
   readonly raft?: {
@@ -32,15 +41,13 @@ export interface StartServerOptions extends ServerOptions {
 /** Small commands of so many bytes are applied within a turn (10 ms). */
 const applyBytesMax = 128 * 1024;
 
-/** Why this peer must not take part; undefined: it may. */
-export type AcceptPeer = (member: number, run: number, diskId: Uint8Array) => string | undefined;
-
 /**
- * Recovers what is on disk and begins to take part in the cluster.
- *
- * Throws DATA_DAMAGED for state that can't be read back, CONFIGURATION_INVALID when the configured members are not
- * the ones on disk.
+ * As of the start, not as of now: a disk that has forgotten something would be given it back by the first peer that
+ * speaks to it, all but its votes, and no other would notice.
  */
+type Standing = () => { readonly term: number; readonly lastIndex: number };
+
+/** Recovers what is on disk and begins to take part in the cluster. Throws DATA_DAMAGED for what can't be read back. */
 export const startServer = async (options: StartServerOptions): Promise<Server> => {
   const { storage, environment } = options;
   const { recovered } = storage;
@@ -49,7 +56,6 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
   for await (const records of storage.readState()) store.load(records);
   store.finishLoad();
   const snapshot = recovered.snapshot ?? (await bootstrap(options));
-  checkMembers(options, snapshot);
   const none: HardState = { term: asTerm(0), vote: undefined, commit: asLogIndex(0) };
   const raft = new Raft({
     applyBytesMax,
@@ -65,9 +71,15 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
   });
   const started: { server?: Server } = {};
   const run = makeRun(recovered.run, environment);
-  const acceptPeer: AcceptPeer = (member, peerRun, diskId) =>
-    started.server?.refusePeer(member, peerRun, diskId);
-  const transport = options.transport(acceptPeer, run);
+  const acceptPeer: AcceptPeer = (member, presence) =>
+    started.server === undefined
+      ? { reason: 'this server is about to start', removed: false }
+      : started.server.refusePeer(member, presence);
+  const standing = {
+    term: recovered.hardState?.term ?? 0,
+    lastIndex: recovered.entries.at(-1)?.index ?? snapshot.index,
+  };
+  const transport = options.transport(acceptPeer, run, () => standing);
   const server = new Server(options, { storage, transport, raft, run, store, storeOptions });
   started.server = server;
   await server.start();
@@ -76,25 +88,11 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
 
 /**
  * The first start of a new member: the configured members are the first configuration. It is written down at once,
- * so that a later edit of the file can't change who counts.
+ * so that a later edit of the file can't change who counts. Who joins counts nobody until the log says who does.
  */
-const bootstrap = async (options: StartServerOptions): Promise<SnapshotPoint> => {
-  const configuration = initialConfiguration(options.members.map(({ id }) => asMemberId(id)));
+const bootstrap = async ({ storage, members, join = false }: StartServerOptions): Promise<SnapshotPoint> => {
+  const configuration = join ? emptyConfiguration : initialConfiguration(members.map(({ id }) => id));
   const point: SnapshotPoint = { index: asLogIndex(0), term: asTerm(0), configuration };
-  await options.storage.write({ entries: [], stateWrites: [], compactTo: point, sync: true });
+  await storage.write({ entries: [], stateWrites: [], compactTo: point, sync: true });
   return point;
-};
-
-const checkMembers = (options: StartServerOptions, snapshot: SnapshotPoint): void => {
-  const onDisk = snapshot.configuration.voters.join(', ');
-  const configured = options.members
-    .map(({ id }) => id)
-    .sort((a, b) => a - b)
-    .join(', ');
-  if (onDisk === configured) return;
-  throw new FuturestoreError(
-    'CONFIGURATION_INVALID',
-    `cluster.members names the members ${configured}, but this server's data was made for the members ${onDisk}; ` +
-      'put the members back as they were: a change of the file does not change the cluster',
-  );
 };

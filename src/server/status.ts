@@ -1,23 +1,34 @@
-/** What a server knows of itself and has heard of the others: for operators, never for decisions. */
+/** What a server knows of itself and has heard of the others: for operators, and for what they ask; raft never relies on it. */
 import type { PeerStatus } from '../peers/index.ts';
 import type { ClusterStatus, MemberStatus } from '../protocol/index.ts';
-import type { RaftStatus } from '../raft/index.ts';
-
-export interface MemberDescription {
-  readonly id: number;
-  readonly name: string;
-  /** Where agents reach it: a wss URL. */
-  readonly agentsUrl: string;
-}
+import type { RaftStatus, Role } from '../raft/index.ts';
+import type { MemberDescription } from './member-directory.ts';
 
 /** Silence after which what a server last said is no longer shown as its present role. */
 const unreachableAfterMs = 5000;
 
-export class PeerStatuses {
-  readonly #heard = new Map<number, { readonly status: PeerStatus; readonly atMs: number }>();
+interface Heard {
+  readonly status: PeerStatus;
+  readonly atMs: number;
+  readonly lag: number;
+}
 
-  heard(member: number, status: PeerStatus, nowMs: number): void {
-    this.#heard.set(member, { status, atMs: nowMs });
+export class PeerStatuses {
+  readonly #heard = new Map<number, Heard>();
+
+  /** `commit`: this server's own commit index. */
+  heard(member: number, status: PeerStatus, nowMs: number, commit: number): void {
+    const lag = Math.max(0, commit - status.appliedIndex, status.commitIndex - status.appliedIndex);
+    this.#heard.set(member, { status, atMs: nowMs, lag });
+  }
+
+  /** Entries that it had not applied when it told of itself; undefined: it never did. */
+  lagOf(member: number): number | undefined {
+    return this.#heard.get(member)?.lag;
+  }
+
+  appliedOf(member: number): number {
+    return this.#heard.get(member)?.status.appliedIndex ?? 0;
   }
 
   cluster(
@@ -53,8 +64,15 @@ export class PeerStatuses {
   }
 }
 
+/** Operators know no pre-votes; and who doesn't vote is no follower to them. */
+const roleOf = (role: Role, isLearner: boolean): string => {
+  if (role === 'pre_candidate') return 'candidate';
+  return role === 'follower' && isLearner ? 'learner' : role;
+};
+
 export const ownStatus = (
   raft: Pick<RaftStatus, 'role' | 'term' | 'commit' | 'applied'>,
+  isLearner: boolean,
   rest: {
     readonly name: string;
     readonly keys: number;
@@ -63,7 +81,7 @@ export const ownStatus = (
   },
 ): PeerStatus => ({
   ...rest,
-  role: raft.role === 'pre_candidate' ? 'candidate' : raft.role,
+  role: roleOf(raft.role, isLearner),
   term: raft.term,
   commitIndex: raft.commit,
   appliedIndex: raft.applied,

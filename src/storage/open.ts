@@ -5,7 +5,7 @@ import { LevelEngine } from './level-engine.ts';
 import type { MemoryDisk } from './memory-disk.ts';
 import type { Storage, StorageIdentity } from './types.ts';
 
-interface StorageOptions {
+export interface StorageOptions {
   /** Made if it does not exist. Belongs to one server of one cluster, for good. */
   readonly directory: string;
   readonly identity: StorageIdentity;

@@ -4,10 +4,10 @@
  */
 import { crc32 } from 'node:zlib';
 import type { LogIndex, SnapshotPoint } from '../raft/index.ts';
-import { damaged } from './damage.ts';
+import type { Damage } from './damage.ts';
 import type { Cursor, Row, View } from './engine.ts';
 import { decodeStateRecord } from './records.ts';
-import { sealedHeaderBytes } from './sealed.ts';
+import { sealedHeaderBytes, unseal } from './sealed.ts';
 import type { SnapshotPart, SnapshotReader } from './types.ts';
 
 /** Large enough to make the cost of a part small, small enough that a slow receiver holds little. */
@@ -30,14 +30,14 @@ export interface PackedRecord {
 }
 
 /** Takes a part's bytes apart; throws DATA_DAMAGED. The records are views of `bytes`. */
-const unpackRecords = (where: string, bytes: Uint8Array): readonly PackedRecord[] => {
+const unpackRecords = (bytes: Uint8Array, refuse: (what: string) => never): readonly PackedRecord[] => {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const records: PackedRecord[] = [];
   for (let at = 0; at < buffer.length;) {
-    if (at + headerBytes > buffer.length) throw damaged(where, 'a snapshot part ends within a record');
+    if (at + headerBytes > buffer.length) refuse('ends within a record');
     const keyEnd = at + headerBytes + buffer.readUInt16BE(at);
     const end = keyEnd + buffer.readUInt32BE(at + 2);
-    if (end > buffer.length) throw damaged(where, 'a snapshot part ends within a record');
+    if (end > buffer.length) refuse('ends within a record');
     records.push({
       key: buffer.toString('latin1', at + headerBytes, keyEnd),
       record: buffer.subarray(keyEnd, end),
@@ -116,15 +116,16 @@ export class ViewSnapshotReader implements SnapshotReader {
 
 /** What must hold from one part of a snapshot to the next. */
 export class PartChecker {
-  readonly #where: string;
+  readonly #damage: Damage;
   readonly #snapshotIndex: LogIndex;
   #next = 0;
   #recordsTotal = 0;
   #lastKey = '';
   #complete = false;
 
-  constructor(where: string, snapshotIndex: LogIndex) {
-    this.#where = where;
+  /** `damage`: in what, for messages. */
+  constructor(damage: Damage, snapshotIndex: LogIndex) {
+    this.#damage = damage;
     this.#snapshotIndex = snapshotIndex;
   }
 
@@ -132,19 +133,24 @@ export class PartChecker {
     return this.#complete;
   }
 
+  /** So far. */
+  get recordsTotal(): number {
+    return this.#recordsTotal;
+  }
+
   /** The part's records, when all of them are what was sent, and the next ones in order. */
   check(part: SnapshotPart): readonly PackedRecord[] {
     const name = `part ${part.number} of the snapshot at index ${this.#snapshotIndex}`;
     const refuse = (what: string): never => {
-      throw damaged(this.#where, `${name}, as received, ${what}`);
+      throw this.#damage(`${name} ${what}`);
     };
     if (this.#complete) refuse('comes after the last one');
     if (part.number !== this.#next) refuse(`comes where part ${this.#next} was expected`);
     if (crc32(part.records) !== part.checksum) refuse('has a wrong checksum');
-    const records = unpackRecords(this.#where, part.records);
+    const records = unpackRecords(part.records, refuse);
     for (const { key, record } of records) {
       if (record.length < sealedHeaderBytes) refuse(`has a record without a checksum, "${key}"`);
-      decodeStateRecord(this.#where, key, record);
+      if (unseal(key, record) === undefined) refuse(`has the state record "${key}" with a wrong checksum`);
       if (key <= this.#lastKey) refuse(`has "${key}" after "${this.#lastKey}"`);
       this.#lastKey = key;
     }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { SnapshotPoint } from '../raft/index.ts';
 import type { BatchChain } from './batch-chain.ts';
+import { damaged } from './damage.ts';
 import type { Engine } from './engine.ts';
 import { generationRange, statePrefix } from './keyspaces.ts';
 import { sealedHeaderBytes } from './sealed.ts';
@@ -31,7 +32,10 @@ export class GenerationStaging implements SnapshotStaging {
     this.generation = generation;
     this.point = point;
     this.#onFailure = onFailure;
-    this.#checker = new PartChecker(engine.where, point.index);
+    this.#checker = new PartChecker(
+      (what, cause) => damaged(engine.where, `what was received: ${what}`, cause),
+      point.index,
+    );
   }
 
   get complete(): boolean {

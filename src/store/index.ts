@@ -3,10 +3,11 @@
  * here, and nothing else does.
  *
  * Owns the rules of futures (transitions.ts), batches (writes.ts), idempotency sessions, time and expiry, the
- * remembering of deletions, and the form in which entries and state are kept. May call scopes and protocol. Is pure
- * and synchronous: no I/O, no clock, no randomness, no promise. Promises that `apply` is a function of the state and
- * the entry; that loading the records of a state gives that state; that a future is settled at most once in a
- * generation and no generation of a key is used twice; and that the work of every call is bounded.
+ * remembering of deletions, what is wanted of the cluster's servers (members.ts), and the form in which entries and
+ * state are kept. May call scopes and protocol. Is pure and synchronous: no I/O, no clock, no randomness, no promise.
+ * Promises that `apply` is a function of the state and the entry; that loading the records of a state gives that state;
+ * that a future is settled at most once in a generation and no generation of a key is used twice; that the id of a
+ * member is given once; and that the work of every call is bounded.
  */
 export {
   decodeCommand,
@@ -29,6 +30,7 @@ export type {
   ListPage,
   ListQuery,
   LogEntry,
+  MemberRecord,
   Origin,
   SessionId,
   StateRecord,

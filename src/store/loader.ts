@@ -2,12 +2,14 @@
 import { assert } from './assert.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
+import type { MemberTable } from './members.ts';
 import type { SessionTable } from './sessions.ts';
 import {
   damaged,
   decodeCounters,
   decodeExpiry,
   decodeKeyRecord,
+  decodeMember,
   decodeServer,
   decodeSession,
   recordKeys,
@@ -22,6 +24,7 @@ interface LoadTarget {
   readonly futures: FutureTable;
   readonly sessions: SessionTable;
   readonly servers: Map<number, ServerState>;
+  readonly members: MemberTable;
   readonly counters: Counters;
 }
 
@@ -42,6 +45,7 @@ export class StateLoader {
       if (key.startsWith('f/')) this.#addKey(key, value);
       else if (key.startsWith('s/')) this.#addSession(key, value);
       else if (key.startsWith('m/')) this.#addServer(key, value);
+      else if (key.startsWith('w/')) this.#addMember(key, value);
       else if (key.startsWith('e/')) this.#groups.push(decodeExpiry(key, value));
       else if (key === recordKeys.counters) this.#addCounters(key, value);
       else throw damaged(key, 'is of no kind that this version knows');
@@ -52,8 +56,9 @@ export class StateLoader {
     const { futures, counters } = this.#target;
     const loaded = this.#counters;
     if (loaded === undefined) {
+      const { servers, members } = this.#target;
       const empty =
-        this.#records.length === 0 && this.#sessions.size === 0 && this.#target.servers.size === 0;
+        this.#records.length === 0 && this.#sessions.size === 0 && servers.size === 0 && members.size === 0;
       if (!empty) throw damaged(recordKeys.counters, 'is missing');
       return;
     }
@@ -62,6 +67,7 @@ export class StateLoader {
     this.#endExpired(loaded);
     this.#records.sort((a, b) => a.revision - b.revision);
     this.#checkRevisions(loaded);
+    this.#checkMembers(loaded);
     for (const session of this.#sessions.values()) this.#putSession(session);
     for (const { record, session } of this.#ties) {
       // Its own record is older than its end.
@@ -98,6 +104,11 @@ export class StateLoader {
     const server = decodeServer(recordKey, bytes);
     if (this.#target.servers.has(server.member)) throw damaged(recordKey, 'is there twice');
     this.#target.servers.set(server.member, server);
+  }
+
+  #addMember(recordKey: string, bytes: Uint8Array): void {
+    if (!this.#target.members.load(decodeMember(recordKey, bytes)))
+      throw damaged(recordKey, 'is there twice');
   }
 
   #addCounters(recordKey: string, bytes: Uint8Array): void {
@@ -137,6 +148,12 @@ export class StateLoader {
         throw damaged(recordKeys.future(record.key), 'is a deletion that was forgotten');
       }
     }
+  }
+
+  #checkMembers({ lastMember }: Counters): void {
+    const last = this.#target.members.sorted.at(-1);
+    if (last !== undefined && last.member > lastMember)
+      throw damaged(recordKeys.member(last.member), `has an id above the last one given, ${lastMember}`);
   }
 
   #putSession(loaded: LoadedSession): void {

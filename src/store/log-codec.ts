@@ -13,7 +13,16 @@ import type { Command, CommandBody, DueFuture, DueSession, LogEntry, SessionId }
 type CommandMessage = messages.log.Command.$Properties;
 type CommandBodyMessage = Pick<
   messages.log.Command.$Properties,
-  'write' | 'sessionOpen' | 'sessionClose' | 'sessionDetach' | 'serverStarted' | 'serverLost' | 'expire'
+  | 'write'
+  | 'sessionOpen'
+  | 'sessionClose'
+  | 'sessionDetach'
+  | 'serverStarted'
+  | 'serverLost'
+  | 'expire'
+  | 'memberAdd'
+  | 'memberPromote'
+  | 'memberRemove'
 >;
 
 /** LogEntry.commands: field 2, length-delimited. */
@@ -132,6 +141,20 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
       };
     case 'server_lost':
       return { serverLost: { member: outgoing(command.member), run: outgoing(command.run) } };
+    case 'member_add':
+      return {
+        memberAdd: {
+          least: outgoing(command.least),
+          name: command.name,
+          peersAddress: command.peersAddress,
+          agentsUrl: command.agentsUrl,
+          replaces: outgoing(command.replaces),
+        },
+      };
+    case 'member_promote':
+      return { memberPromote: { member: outgoing(command.member) } };
+    case 'member_remove':
+      return { memberRemove: { member: outgoing(command.member) } };
     case 'expire':
       return {
         expire: {
@@ -211,6 +234,30 @@ const bodyFromMessage = (message: CommandBodyMessage): CommandBody => {
       futures: (expire.futures ?? []).map(dueFutureFromMessage),
       sessions: (expire.sessions ?? []).map(dueSessionFromMessage),
     };
+  }
+  return memberCommandFromMessage(message);
+};
+
+const memberCommandFromMessage = ({
+  memberAdd,
+  memberPromote,
+  memberRemove,
+}: CommandBodyMessage): CommandBody => {
+  if (isGiven(memberAdd)) {
+    return {
+      kind: 'member_add',
+      least: incoming(memberAdd.least, 'member_add.least'),
+      name: memberAdd.name ?? '',
+      peersAddress: memberAdd.peersAddress ?? '',
+      agentsUrl: memberAdd.agentsUrl ?? '',
+      replaces: incoming(memberAdd.replaces, 'member_add.replaces'),
+    };
+  }
+  if (isGiven(memberPromote)) {
+    return { kind: 'member_promote', member: incoming(memberPromote.member, 'member_promote.member') };
+  }
+  if (isGiven(memberRemove)) {
+    return { kind: 'member_remove', member: incoming(memberRemove.member, 'member_remove.member') };
   }
   throw new FuturestoreError('PROTOCOL_ERROR', 'A command has no body that this version knows');
 };

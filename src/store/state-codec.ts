@@ -18,7 +18,7 @@ import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
 import type { KeyRecord } from './future-table.ts';
 import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
 import type { Remembered, Session } from './sessions.ts';
-import type { SessionId } from './types.ts';
+import type { MemberRecord, SessionId } from './types.ts';
 
 /** SessionRecord.answers: field 9, length-delimited. */
 const answersTag = (9 << 3) | 2;
@@ -33,6 +33,10 @@ export interface Counters {
   forgottenUpTo: number;
   /** The highest generation of a forgotten deletion. */
   generationFloor: number;
+  /** The highest id that the log gave to a member, or showed as one; 0: none. */
+  lastMember: number;
+  /** Of the last applied configuration entry, ascending; empty: there was none, and who is a member is not known here. */
+  members: readonly number[];
 }
 
 export interface ServerState {
@@ -46,6 +50,8 @@ export const recordKeys = {
   future: (key: string): string => `f/${key}`,
   session: (id: SessionId): string => `s/${id}`,
   server: (member: number): string => `m/${member}`,
+  /** A member and what is wanted of it. */
+  member: (member: number): string => `w/${member}`,
   /** 16 digits hold every safe integer. */
   expiry: (revision: number): string => `e/${String(revision).padStart(16, '0')}`,
   counters: 'state',
@@ -108,6 +114,21 @@ const encodeRemembered = ({ sequence, answer }: Remembered): Uint8Array =>
 export const encodeServer = ({ member, run, diskId }: ServerState): Uint8Array =>
   messages.log.ServerRecord.encode({ member: outgoing(member), run: outgoing(run), diskId }).finish();
 
+const wantedNumbers = { learner: 1, voter: 2, removed: 3 } as const satisfies Record<
+  MemberRecord['wanted'],
+  number
+>;
+const wantedOf: readonly (MemberRecord['wanted'] | undefined)[] = [undefined, 'learner', 'voter', 'removed'];
+
+export const encodeMember = ({ member, name, peersAddress, agentsUrl, wanted }: MemberRecord): Uint8Array =>
+  messages.log.MemberRecord.encode({
+    member: outgoing(member),
+    name,
+    peersAddress,
+    agentsUrl,
+    wanted: wantedNumbers[wanted],
+  }).finish();
+
 export const encodeExpiry = ({ revision, atMs, keys, generations }: ExpiryGroup): Uint8Array =>
   messages.log.ExpiryRecord.encode({
     revision: outgoing(revision),
@@ -123,6 +144,8 @@ export const encodeCounters = (counters: Counters): Uint8Array =>
     epoch: outgoing(counters.epoch),
     tombstonesFloor: outgoing(counters.forgottenUpTo),
     generationFloor: outgoing(counters.generationFloor),
+    lastMember: outgoing(counters.lastMember),
+    members: counters.members.map(outgoing),
   }).finish();
 
 // ---- back ----
@@ -266,6 +289,23 @@ export const decodeServer = (recordKey: string, bytes: Uint8Array): ServerState 
     return { member, run: incoming(message.run, 'run'), diskId: new Uint8Array(message.diskId ?? noBytes) };
   });
 
+export const decodeMember = (recordKey: string, bytes: Uint8Array): MemberRecord =>
+  decoding(recordKey, () => {
+    const message = messages.log.MemberRecord.decode(asBuffer(bytes));
+    const member = incoming(message.member, 'member');
+    const wanted = wantedOf[message.wanted ?? 0];
+    if (member === 0 || recordKey !== recordKeys.member(member))
+      throw damaged(recordKey, 'holds another member');
+    if (wanted === undefined) throw damaged(recordKey, 'wants nothing that this version knows');
+    return {
+      member,
+      name: message.name ?? '',
+      peersAddress: message.peersAddress ?? '',
+      agentsUrl: message.agentsUrl ?? '',
+      wanted,
+    };
+  });
+
 export const decodeExpiry = (recordKey: string, bytes: Uint8Array): ExpiryGroup =>
   decoding(recordKey, () => {
     const message = messages.log.ExpiryRecord.decode(asBuffer(bytes));
@@ -286,8 +326,15 @@ export const decodeCounters = (recordKey: string, bytes: Uint8Array): Counters =
       epoch: incoming(message.epoch, 'epoch'),
       forgottenUpTo: incoming(message.tombstonesFloor, 'tombstones_floor'),
       generationFloor: incoming(message.generationFloor, 'generation_floor'),
+      lastMember: incoming(message.lastMember, 'last_member'),
+      members: (message.members ?? []).map((member) => incoming(member, 'members')),
     };
     check(recordKey, counters.epoch > 0, 'has no epoch');
     check(recordKey, counters.forgottenUpTo <= counters.revision, 'has forgotten what has not happened');
+    let least = 1;
+    for (const member of counters.members) {
+      check(recordKey, member >= least && member <= counters.lastMember, 'has members out of order');
+      least = member + 1;
+    }
     return counters;
   });

@@ -5,12 +5,14 @@ import { Digest } from './digest.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import { FutureTable, instantOf, type KeyRecord } from './future-table.ts';
 import { StateLoader } from './loader.ts';
+import { MemberTable } from './members.ts';
 import { changesAfter, list } from './queries.ts';
 import { Session, SessionTable } from './sessions.ts';
 import {
   encodeCounters,
   encodeExpiry,
   encodeKeyRecord,
+  encodeMember,
   encodeServer,
   encodeSession,
   recordKeys,
@@ -32,6 +34,7 @@ import type {
   ListPage,
   ListQuery,
   LogEntry,
+  MemberRecord,
   Origin,
   StateRecord,
   StateWrite,
@@ -73,7 +76,16 @@ export class Store {
   readonly #futures = new FutureTable(this.#wheel);
   readonly #sessions = new SessionTable(this.#wheel);
   readonly #servers = new Map<number, ServerState>();
-  readonly #counters: Counters = { revision: 0, timeMs: 0, epoch: 1, forgottenUpTo: 0, generationFloor: 0 };
+  readonly #counters: Counters = {
+    revision: 0,
+    timeMs: 0,
+    epoch: 1,
+    forgottenUpTo: 0,
+    generationFloor: 0,
+    lastMember: 0,
+    members: [],
+  };
+  readonly #members = new MemberTable(this.#counters);
   readonly #dirtyServers = new Set<number>();
   #countersDirty = false;
   #loader: StateLoader | undefined;
@@ -121,6 +133,16 @@ export class Store {
     return this.#futures.tombstones;
   }
 
+  /** By id: those that a command was about. The same array until something changes. */
+  get members(): readonly MemberRecord[] {
+    return this.#members.sorted;
+  }
+
+  /** The highest id that the log gave to a member, or showed as one; 0: none. */
+  get lastMember(): number {
+    return this.#counters.lastMember;
+  }
+
   // ---- changing ----
 
   /** `index` must be above that of every entry applied before, here or in what was loaded. */
@@ -141,6 +163,30 @@ export class Store {
     this.#forget();
     this.#wheel.keepUp(counters.timeMs);
     return { results, changes };
+  }
+
+  /**
+   * A configuration entry of the log was applied: these are the members now, all lists of a joint one. Who was to be
+   * removed and is not among them has left: its records go, and the grace of its sessions begins.
+   */
+  applyConfiguration(members: readonly number[]): void {
+    assert(this.#loader === undefined, 'a configuration is applied before the state is loaded');
+    for (const member of this.#members.applyConfiguration(members)) this.#dropServer(member);
+    this.#countersDirty = true;
+  }
+
+  /**
+   * Makes the loaded state the beginning of another cluster, in the next epoch: positions of the old one mean nothing
+   * there. Its servers and members are gone and no session is attached; answers are remembered as long as before.
+   * Only right after `finishLoad`: `takeStateWrites` then gives what differs from what was loaded.
+   */
+  prepareRestored(): void {
+    assert(this.#loader === undefined && this.#index === 0, 'a state that is in use is restored');
+    for (const session of this.#sessions.all()) if (session.member !== 0) this.#detach(session);
+    for (const member of this.#servers.keys()) this.#dropServer(member);
+    this.#members.clear();
+    this.#counters.epoch += 1;
+    this.#countersDirty = true;
   }
 
   /** Records of what has expired wait for being rewritten: `takeStateWrites` has something to do without an entry. */
@@ -174,6 +220,9 @@ export class Store {
       writes.push({ key: recordKeys.server(member), value: server && encodeServer(server) });
     }
     this.#dirtyServers.clear();
+    this.#members.takeDirty((member, record) => {
+      writes.push({ key: recordKeys.member(member), value: record && encodeMember(record) });
+    });
     if (this.#countersDirty) {
       writes.push({ key: recordKeys.counters, value: encodeCounters(this.#counters) });
       this.#countersDirty = false;
@@ -194,6 +243,7 @@ export class Store {
       futures: this.#futures,
       sessions: this.#sessions,
       servers: this.#servers,
+      members: this.#members,
       counters: this.#counters,
     });
     this.#loader.add(records);
@@ -274,6 +324,9 @@ export class Store {
     for (const server of this.#servers.values()) {
       records.push({ key: recordKeys.server(server.member), bytes: encodeServer(server) });
     }
+    for (const member of this.#members.sorted) {
+      records.push({ key: recordKeys.member(member.member), bytes: encodeMember(member) });
+    }
     records.push({ key: recordKeys.counters, bytes: encodeCounters(this.#counters) });
     records.sort((a, b) => (a.key < b.key ? -1 : 1));
     const digest = new Digest();
@@ -300,6 +353,12 @@ export class Store {
         return this.#startServer(command);
       case 'server_lost':
         return this.#loseServer(command);
+      case 'member_add':
+        return this.#members.add(command);
+      case 'member_promote':
+        return this.#members.promote(command.member);
+      case 'member_remove':
+        return this.#members.remove(command.member);
       case 'expire':
         return this.#expire(command, changes);
       default:
@@ -358,6 +417,8 @@ export class Store {
       return failed('SESSION_EXPIRED', 'the session does not exist: open a new one, with a new id');
     }
     this.#sessions.attach(session, origin.member, origin.run, connection, graceMs);
+    // Nobody will ever say of a server that has left that it is lost.
+    if (this.#members.isGone(origin.member)) this.#detach(session);
     return done;
   }
 
@@ -384,7 +445,7 @@ export class Store {
   #startServer({ member, run, diskId }: Body<'server_started'>): CommandResult {
     const known = this.#servers.get(member);
     // An old run's announcement that was late.
-    if (known !== undefined && known.run > run) return done;
+    if ((known !== undefined && known.run > run) || this.#members.isGone(member)) return done;
     this.#servers.set(member, { member, run, diskId });
     this.#dirtyServers.add(member);
     for (const session of this.#sessions.attachedTo(member)) if (session.run < run) this.#detach(session);
@@ -421,6 +482,11 @@ export class Store {
   }
 
   // ---- what commands have in common ----
+
+  #dropServer(member: number): void {
+    if (this.#servers.delete(member)) this.#dirtyServers.add(member);
+    for (const session of this.#sessions.attachedTo(member)) this.#detach(session);
+  }
 
   #detach(session: Session): void {
     this.#sessions.detach(session, this.#counters.timeMs + session.graceMs);

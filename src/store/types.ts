@@ -42,6 +42,22 @@ export type CommandBody =
       readonly diskId: Uint8Array;
     }
   | { readonly kind: 'server_lost'; readonly member: number; readonly run: number }
+  /**
+   * A new server is wanted: as a learner, or, where it replaces another, as a voter in the place of that one. Its id
+   * is `least` or greater; the result tells it. Again for the same name and addresses while it is no member yet: the
+   * same id.
+   */
+  | {
+      readonly kind: 'member_add';
+      readonly least: number;
+      readonly name: string;
+      readonly peersAddress: string;
+      readonly agentsUrl: string;
+      /** 0: none. */
+      readonly replaces: number;
+    }
+  | { readonly kind: 'member_promote'; readonly member: number }
+  | { readonly kind: 'member_remove'; readonly member: number }
   /** What is early or outdated in it is ignored. */
   | {
       readonly kind: 'expire';
@@ -71,7 +87,21 @@ export interface LogEntry {
 export type CommandResult =
   | { readonly kind: 'written'; readonly result: WriteResult }
   | { readonly kind: 'done' }
+  /** Of the member commands: whom it is about. */
+  | { readonly kind: 'member'; readonly member: number }
   | { readonly kind: 'failed'; readonly failure: Failure };
+
+/** A server that was added, or is to be removed: what the leader makes the configuration agree with. */
+export interface MemberRecord {
+  readonly member: number;
+  /** '' and '' of one that the configuration files name. */
+  readonly name: string;
+  /** 'host:port', for its peers. */
+  readonly peersAddress: string;
+  /** wss://host:port, for agents. */
+  readonly agentsUrl: string;
+  readonly wanted: 'learner' | 'voter' | 'removed';
+}
 
 /** A write to the persisted copy of the state: a key within the state's keyspace, and its bytes or its removal. */
 export interface StateWrite {

@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 import { createAuthority, issueLeaf } from '../../src/cli/authority/certificates.ts';
 import { initCluster, issueAgentCertificate } from '../../src/cli/authority/cluster-directory.ts';
 import { parseServerConfiguration } from '../../src/cli/configuration/server-configuration.ts';
-import { compilePolicies, type PolicyDocument } from '../../src/scopes/index.ts';
+import { clusterVerbs, compilePolicies, type PolicyDocument } from '../../src/scopes/index.ts';
 import { nowMs, runCommand, temporaryDirectory } from './support/command.ts';
 
 const dayMs = 24 * 3600 * 1000;
@@ -134,9 +134,10 @@ describe('init', () => {
       );
       expect([verb, ...elsewhere]).toEqual([verb, false, false, false]);
     }
-    expect(web1.allows('cluster.status', '')).toBe(false);
+    for (const verb of clusterVerbs) expect([verb, web1.allows(verb, '')]).toEqual([verb, false]);
     const admin = policies.scopeFor({ realm: 'agents', name: 'admin' });
-    expect(admin.allows('resolve', 'anything/at/all') && admin.allows('cluster.status', '')).toBe(true);
+    expect(admin.allows('resolve', 'anything/at/all')).toBe(true);
+    for (const verb of clusterVerbs) expect([verb, admin.allows(verb, '')]).toEqual([verb, true]);
   });
 
   test('a cluster is never overwritten', async () => {

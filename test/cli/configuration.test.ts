@@ -59,6 +59,7 @@ describe('server.yaml', () => {
         agents: 'wss://127.0.0.1:7421',
       },
       dataDirectory: '/etc/futurestore/server-1/data',
+      join: false,
       agents: {
         listen: { host: '127.0.0.1', port: 7421 },
         cert: '/etc/futurestore/server-1/server.pem',
@@ -247,6 +248,7 @@ describe('server --print-settings', () => {
       'cluster.members[].agents',
       'member',
       'data',
+      'join',
       'agents.listen',
       'agents.cert',
       'agents.key',
@@ -268,6 +270,10 @@ describe('server --print-settings', () => {
     expect(settings.find(({ setting }) => setting === 'log_retain')).toMatchObject({
       required: false,
       default: '64MiB',
+    });
+    expect(settings.find(({ setting }) => setting === 'join')).toMatchObject({
+      required: false,
+      default: 'false',
     });
     const text = await runCommand(['server', '--print-settings']);
     expect(text.stdout).toContain('limits.connections  (default 20000)\n    Connections of agents at most');

@@ -82,6 +82,7 @@ const environment = (): CommandEnvironment => ({
   variables: {},
   workingDirectory: directory.path,
   now: () => Date.UTC(2026, 0, 1) + machine.elapsedMs,
+  pause: () => Promise.reject(new Error('only the machine pauses')),
   connect: () => Promise.resolve(fakeClient({ status: () => status() }).client),
   interruption: () => interruption.signal,
 });

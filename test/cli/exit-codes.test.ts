@@ -17,6 +17,7 @@ const expected: Record<ErrorCode, number> = {
   TOO_MANY_REQUESTS: 6,
   ALREADY_SETTLED: 7,
   PRECONDITION_FAILED: 7,
+  MEMBERSHIP_REFUSED: 7,
   NOT_FOUND: 8,
   NO_VALUE: 8,
   VALUE_TOO_LARGE: 1,
@@ -28,6 +29,7 @@ const expected: Record<ErrorCode, number> = {
   LIMIT_EXCEEDED: 1,
   VERSION_NOT_SUPPORTED: 1,
   CONNECTION_CLOSED: 1,
+  MEMBER_REMOVED: 1,
   DATA_DAMAGED: 1,
   DATA_FOREIGN: 1,
   DATA_IN_USE: 1,
@@ -83,6 +85,15 @@ describe('usage', () => {
     [['resolve', 'a', 'b', '--if-revision', '9007199254740993'], /is no whole number/],
     [['list', '**', '--limit', '0'], /--limit "0" is no whole number/],
     [['server'], /--config FILE/],
+    [['member', 'ad', 'x'], /unknown command 'ad'.*Did you mean add.*futurestore member --help/],
+    [['member', 'add'], /missing required argument 'name'.*futurestore member add --help/],
+    [['member', 'add', 'x', '--peers', 'a:1'], /give --dir .* or --peers and --agents/],
+    [['member', 'add', 'x', '--port', '65535'], /--port "65535" is no whole number/],
+    [['member', 'add', 'x', '--host', 'a:b c'], /--host "a:b c" is no host name/],
+    [['member', 'promote'], /missing required argument 'who'/],
+    [['snapshot', 'save'], /missing required argument 'file'/],
+    [['snapshot', 'restore', 'f'], /missing required argument 'dir'/],
+    [['snapshot', 'restore', 'f', 'd', '--servers', '10'], /--servers "10" is no whole number/],
     [['init', 'x', '--servers', '10'], /--servers "10" is no whole number from 1 to 9/],
     [['init', 'x', '--port', '65535'], /--port "65535" is no whole number/],
     [['init', 'x', '--host', 'a b'], /--host "a b" is no host name/],
@@ -95,11 +106,16 @@ describe('usage', () => {
     expect(outcome.profiles).toEqual([]);
   });
 
-  test('without a command the help is shown, and that is a usage error', async () => {
-    const outcome = await runCommand([]);
-    expect(outcome.code).toBe(2);
-    expect(outcome.stderr).toContain('Usage: futurestore');
-  });
+  test.each([[[]], [['member']], [['snapshot']]])(
+    'without a command (after %j) the help is shown, and that is a usage error',
+    async (words: string[]) => {
+      const outcome = await runCommand(words);
+      expect(outcome.code).toBe(2);
+      const command = ['futurestore', ...words].join(' ');
+      expect(outcome.stderr).toContain(`Usage: ${command}`);
+      expect(outcome.stderr).toContain(`futurestore: no command was given (see ${command} --help)\n`);
+    },
+  );
 
   const commands = [
     'init',
@@ -114,10 +130,11 @@ describe('usage', () => {
     'resolve',
     'reject',
   ];
-  test.each([...commands, 'delete', 'touch', 'status'])(
+  const groups = ['member add', 'member list', 'member replace', 'snapshot save', 'snapshot restore'];
+  test.each([...commands, 'delete', 'touch', 'status', 'transfer-leader', ...groups])(
     '%s --help explains it and ends with 0',
     async (command) => {
-      const outcome = await runCommand([command, '--help']);
+      const outcome = await runCommand([...command.split(' '), '--help']);
       expect(outcome.code).toBe(0);
       expect(outcome.stdout).toContain(`Usage: futurestore ${command}`);
       expect(outcome.stderr).toBe('');

@@ -183,11 +183,13 @@ const policyDocument = {
       { allow: ['declare', 'resolve', 'reject', 'delete', 'touch'], on: 'nodes/${node}/out/**' },
       { allow: ['resolve'], on: 'nodes/${node}/small/**', value_max: '16B' },
     ],
-    operator: [{ allow: ['cluster.status'] }],
+    operator: [{ allow: ['cluster.status', 'member.list', 'member.change', 'snapshot.save'] }],
+    onlooker: [{ allow: ['*'], on: '**' }, { allow: ['member.list'] }],
   },
   bindings: [
     { realm: 'puppet', policies: ['agent'] },
     { realm: 'puppet', principal: 'admin', policies: ['operator'] },
+    { realm: 'puppet', principal: 'onlooker', policies: ['onlooker'] },
     { realm: 'lab', policies: ['agent'] },
   ],
 } as const;

@@ -211,6 +211,44 @@ describe('what is not allowed', () => {
     await rig.port.until((port) => port.requests.some((request) => request.kind === 'status'));
   });
 
+  const newServer = { name: 'server-4', peersAddress: 'fs4:7431', agentsUrl: 'wss://fs4:7421' };
+  const requests: readonly (readonly [string, RequestBody])[] = [
+    ['member.list', { kind: 'member_list' }],
+    ['member.change', { kind: 'member_add', ...newServer }],
+    ['member.change', { kind: 'member_add', ...newServer, replaces: 2 }],
+    ['member.change', { kind: 'member_promote', member: 4 }],
+    ['member.change', { kind: 'member_remove', member: 4 }],
+    ['member.change', { kind: 'transfer_leader' }],
+    ['snapshot.save', { kind: 'snapshot_read', part: 0 }],
+  ];
+
+  test('what is about the cluster itself needs its own verb, and no wildcard is one', async () => {
+    const credentials = await issue(rig.world.puppet, { subject: 'CN=onlooker' });
+    const onlooker = await rig.greeted({ credentials });
+    for (const [verb, body] of requests) {
+      const failure = {
+        code: 'PERMISSION_DENIED',
+        message: `puppet:web1 may not ask for ${verb}: no policy allows it`,
+      };
+      expect(await agent.failure(agent.request(body))).toMatchObject(failure);
+      if (verb !== 'member.list')
+        expect((await onlooker.failure(onlooker.request(body))).code).toBe('PERMISSION_DENIED');
+    }
+    onlooker.request({ kind: 'member_list' }, 500);
+    await rig.port.until((port) => port.requests.length === 2);
+    expect(rig.port.requests[1]).toMatchObject({ request: 500, kind: 'member_list' });
+  });
+
+  test('who may has the server asked, with all of the request', async () => {
+    const credentials = await issue(rig.world.puppet, { subject: 'CN=admin' });
+    const admin = await rig.greeted({ credentials });
+    for (const [, body] of requests) admin.request(body);
+    await rig.port.until((port) => port.requests.length === 1 + requests.length);
+    expect(rig.port.requests.slice(1)).toEqual(
+      requests.map(([, body]) => expect.objectContaining({ ...body, connection: 2 })),
+    );
+  });
+
   test("a value above the policy's limit is refused, and its bytes are told nobody", async () => {
     const secret = new TextEncoder().encode('SECRETSECRETSECRET');
     const id = agent.request(write(operation('resolve', 'nodes/web1/small/x', secret)), 5);
@@ -365,6 +403,58 @@ describe('limits', () => {
     ]);
     agent.request(subscribe('shared/d'), 6);
     await rig.port.until((port) => port.requests.length === 4);
+  });
+});
+
+describe('parts of snapshots', () => {
+  const part = (number: number, bytes: number): AnswerBody => ({
+    kind: 'snapshot_part',
+    part: {
+      snapshot: 7,
+      part: number,
+      records: new Uint8Array(bytes),
+      checksum: 0,
+      last: false,
+      recordsTotal: 0,
+      clusterId: 'c0ffee',
+      epoch: 3,
+      revision: 10,
+      index: 12,
+      term: 2,
+    },
+  });
+  let admin: TestAgent;
+
+  beforeEach(async () => {
+    rig = await startGateway();
+    admin = await rig.greeted({ credentials: await issue(rig.world.puppet, { subject: 'CN=admin' }) });
+  });
+  afterEach(() => rig.close());
+
+  test('are asked for two at a time: what waits for a slow reader is bounded', async () => {
+    const read: RequestBody = { kind: 'snapshot_read', snapshot: 7, part: 1 };
+    admin.send({ requests: [1, 2, 3].map((id) => ({ id, body: read })) });
+    expect(await admin.failure(3)).toMatchObject({
+      code: 'TOO_MANY_REQUESTS',
+      message: expect.stringContaining('2 parts'),
+    });
+    deliver(1, part(1, 100));
+    expect(await admin.answer(1)).toMatchObject({ kind: 'snapshot_part', part: { part: 1 } });
+    admin.request(read, 4);
+    await rig.port.until((port) => port.requests.length === 3);
+    expect((await admin.failure(admin.request(read, 5))).code).toBe('TOO_MANY_REQUESTS');
+    admin.request({ kind: 'cancel', request: 2 }, 6);
+    await admin.answer(6);
+    admin.request(read, 7);
+    await rig.port.until((port) => port.requests.length === 4);
+  });
+
+  test('may be as large as a client accepts: small records and then one of the greatest size', async () => {
+    const bytes = 256 * 1024 + 1024 * 1024 + 4096;
+    admin.request({ kind: 'snapshot_read', part: 0 }, 1);
+    await rig.port.until((port) => port.requests.length === 1);
+    deliver(1, part(0, bytes));
+    expect(await admin.answer(1)).toMatchObject({ part: { records: { length: bytes } } });
   });
 });
 

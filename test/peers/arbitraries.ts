@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
 import type { Configuration, Entry, Message, MessageBody, SnapshotPoint } from '../../src/raft/index.ts';
 import type { PeerBatch } from '../../src/peers/index.ts';
-import type { PeerFrame } from '../../src/peers/peer-codec.ts';
+import type { PeerFrame, PeerHello } from '../../src/peers/peer-codec.ts';
 
 const whole = fc.oneof(fc.nat({ max: 300 }), fc.maxSafeNat());
 const term = whole.map(asTerm);
@@ -122,33 +122,53 @@ const batches: fc.Arbitrary<PeerBatch> = fc
     forwardTerm: whole,
     leaderTimeMs: fc.option(fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }), { nil: undefined }),
     status: fc.option(status, { nil: undefined }),
+    transferTo: fc.option(member, { nil: undefined }),
   })
-  .map(({ leaderTimeMs, status: told, ...rest }) => ({
+  .map(({ leaderTimeMs, status: told, transferTo, ...rest }) => ({
     ...rest,
     ...(leaderTimeMs === undefined ? {} : { leaderTimeMs }),
     ...(told === undefined ? {} : { status: told }),
+    ...(transferTo === undefined ? {} : { transferTo }),
   }));
 
-const isEmpty = ({ raft, forward, forwardTerm, leaderTimeMs, status: told }: PeerBatch): boolean =>
-  raft.length + forward.length + forwardTerm + (leaderTimeMs ?? 0) === 0 && told === undefined;
+const isEmpty = ({
+  raft,
+  forward,
+  forwardTerm,
+  leaderTimeMs,
+  status: told,
+  transferTo,
+}: PeerBatch): boolean =>
+  raft.length + forward.length + forwardTerm + (leaderTimeMs ?? 0) === 0 &&
+  told === undefined &&
+  transferTo === undefined;
+
+const helloOf = (version: fc.Arbitrary<number>) =>
+  fc.record({
+    clusterId: text,
+    from: member,
+    to: member,
+    run: whole,
+    diskId: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+    version,
+    bulk: fc.boolean(),
+  });
+const hellos: fc.Arbitrary<PeerHello> = fc.oneof(
+  helloOf(fc.constantFrom(0, 1)),
+  fc
+    .tuple(
+      helloOf(fc.oneof(fc.constant(2), fc.integer({ min: 2, max: 0x7fff_ffff }))),
+      fc.record({ term: whole, lastIndex: whole }),
+    )
+    .map(([hello, standing]) => ({ ...hello, standing })),
+);
 
 export const frames: fc.Arbitrary<PeerFrame> = fc.oneof(
   {
     weight: 5,
     arbitrary: batches.filter((batch) => !isEmpty(batch)).map((batch) => ({ kind: 'batch' as const, batch })),
   },
-  fc.record({
-    kind: kind('hello'),
-    hello: fc.record({
-      clusterId: text,
-      from: member,
-      to: member,
-      run: whole,
-      diskId: fc.uint8Array({ minLength: 16, maxLength: 16 }),
-      version: fc.nat({ max: 0x7fff_ffff }),
-      bulk: fc.boolean(),
-    }),
-  }),
+  fc.record({ kind: kind('hello'), hello: hellos }),
   fc.record({
     kind: kind('chunk'),
     stream: fc.record({
@@ -164,6 +184,6 @@ export const frames: fc.Arbitrary<PeerFrame> = fc.oneof(
     }),
   }),
   fc.record({ kind: kind('snapshot_refused'), point: snapshot, reason: text }),
-  fc.record({ kind: kind('hello_refused'), reason: text }),
+  fc.record({ kind: kind('hello_refused'), reason: text, removed: fc.boolean() }),
   fc.record({ kind: kind('empty') }),
 );

@@ -5,7 +5,9 @@ import type { MemberId, Message } from '../../src/raft/index.ts';
 import { createTlsTransport } from '../../src/peers/index.ts';
 import type {
   PeerBatch,
+  PeerAddress,
   PeerEvents,
+  PeerRefusal,
   SnapshotStreamPart,
   TlsTransport,
   TlsTransportOptions,
@@ -15,6 +17,7 @@ import type { TestCa } from '../support/certificates.ts';
 
 export const one = asMemberId(1);
 export const two = asMemberId(2);
+export const three = asMemberId(3);
 export const nameOf = (id: number): string => `server${id}.test`;
 
 let sharedCa: Promise<TestCa> | undefined;
@@ -59,13 +62,16 @@ export class TestPeer implements PeerEvents {
   readonly heard: Heard[] = [];
   readonly parts: SnapshotStreamPart[] = [];
   readonly warnings: Warning[] = [];
-  readonly refusals: string[] = [];
+  readonly refusals: (PeerRefusal & { readonly by: MemberId })[] = [];
+  /** Of the protocol, of each link that came up. */
+  readonly versions: number[] = [];
   readonly up = new Set<MemberId>();
   readonly roundTrips: number[] = [];
   connects = 0;
   disconnects = 0;
   /** Before a part is taken. */
   takePart: (stream: SnapshotStreamPart) => Promise<void> = () => Promise.resolve();
+  onReceived: () => void = () => undefined;
   readonly transport: TlsTransport;
 
   constructor(options: Omit<TlsTransportOptions, 'random'> & Partial<TlsTransportOptions>) {
@@ -78,10 +84,6 @@ export class TestPeer implements PeerEvents {
           this.signal.raise();
         },
       },
-      onRefused: (_, reason) => {
-        this.refusals.push(reason);
-        this.signal.raise();
-      },
       roundTrip: (_, ms) => {
         this.roundTrips.push(ms);
         this.signal.raise();
@@ -93,11 +95,18 @@ export class TestPeer implements PeerEvents {
 
   received(from: MemberId, run: number, batch: PeerBatch): void {
     this.heard.push({ from, run, batch });
+    this.onReceived();
     this.signal.raise();
   }
 
-  connected(peer: MemberId): void {
+  refused(peer: MemberId, refusal: PeerRefusal): void {
+    this.refusals.push({ by: peer, ...refusal });
+    this.signal.raise();
+  }
+
+  connected(peer: MemberId, version: number): void {
     this.up.add(peer);
+    this.versions.push(version);
     this.connects += 1;
     this.signal.raise();
   }
@@ -129,14 +138,16 @@ export class Ports {
   }
 }
 
-const members = (ports: Ports, ids: readonly number[] = [1, 2]): TlsTransportOptions['members'] =>
-  ids.map((id) => ({
-    id: asMemberId(id),
-    name: nameOf(id),
-    get address() {
-      return `127.0.0.1:${ports.get(id)}`;
-    },
-  }));
+export const memberAt = (ports: Ports, id: number, name = nameOf(id)): PeerAddress => ({
+  id: asMemberId(id),
+  name,
+  get address() {
+    return `127.0.0.1:${ports.get(id)}`;
+  },
+});
+
+export const membersAt = (ports: Ports, ...ids: readonly number[]): readonly PeerAddress[] =>
+  ids.map((id) => memberAt(ports, id));
 
 const quick = { reconnectMin: 5, reconnectMax: 20, pingEvery: 20, silenceMax: 2_000 };
 
@@ -150,7 +161,8 @@ export const optionsFor = async (
   clusterId: 'test',
   run: 1,
   diskId: new Uint8Array(16).fill(id),
-  members: members(ports),
+  members: membersAt(ports, 1, 2),
+  standing: () => ({ term: 3, lastIndex: 9 }),
   listen: { host: '127.0.0.1', port: 0 },
   ca: (await peersCa()).cert,
   ...(await certificateOf(nameOf(id))),

@@ -145,6 +145,14 @@ describe('codec', () => {
       hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 1 },
       raft: [{ ...from, timeoutNow: {} }],
     }),
+    'a hello of version 1 with a standing': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 1, lastIndex: 1 },
+    }),
+    'a transfer to a member that can be none': encode({ transferTo: 2 ** 53 }),
+    'a hello with a transfer': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2 },
+      transferTo: 1,
+    }),
     'a hello without a disk id': encode({ hello: { clusterId: 'c', from: 1, to: 2, version: 1 } }),
     'an entry kind that fits only in its low bits': Buffer.from([
       0x12, 0x12, 0x08, 0x01, 0x10, 0x02, 0x18, 0x03, 0x42, 0x0a, 0x22, 0x08, 0x10, 0x82, 0x80, 0x80, 0x80,
@@ -153,6 +161,27 @@ describe('codec', () => {
   };
   test.each(Object.entries(refusedFrames))('%s is a PROTOCOL_ERROR', (_, bytes) => {
     expect(codeOf(() => decodeFrame(bytes))).toBe('PROTOCOL_ERROR');
+  });
+
+  test('what a server of version 1 does not know is on the wire only where it says something', () => {
+    const hello = {
+      clusterId: 'c',
+      from: asMemberId(1),
+      to: asMemberId(2),
+      run: 3,
+      diskId: new Uint8Array(16),
+      bulk: false,
+    };
+    const ofVersion1 = { clusterId: 'c', from: 1, to: 2, run: 3, diskId: new Uint8Array(16), version: 1 };
+    const said = encodeFrame({ kind: 'hello', hello: { ...hello, version: 1 } });
+    expect([...body(said)]).toEqual([...encode({ hello: ofVersion1 })]);
+    const refused = encodeFrame({ kind: 'hello_refused', reason: 'no', removed: false });
+    expect([...body(refused)]).toEqual([...encode({ helloRefused: { reason: 'no' } })]);
+    const standing = { term: 1, lastIndex: 1 };
+    expect(() => encodeFrame({ kind: 'hello', hello: { ...hello, version: 1, standing } })).toThrow(
+      /version 1/,
+    );
+    expect(() => encodeFrame({ kind: 'hello', hello: { ...hello, version: 2 } })).toThrow(/version 2/);
   });
 
   test('a number that protobuf would change in silence is not sent', () => {
@@ -183,7 +212,7 @@ describe('codec', () => {
     });
     const raft = [1, 2, 3, 4, 5].map((index) => append(index, index === 3 ? 12_000_000 : 1_000_000));
     const forward = [1, 2, 3, 4].map((byte) => new Uint8Array(900_000).fill(byte));
-    const sent = encodeBatch({ raft, forward, forwardTerm: 4, leaderTimeMs: 9 });
+    const sent = encodeBatch({ raft, forward, forwardTerm: 4, leaderTimeMs: 9, transferTo: asMemberId(2) });
     expect(sent.length).toBeGreaterThan(3);
     const received = sent.map((frame) => {
       expect(frame.length).toBeLessThan(13_000_000);
@@ -200,6 +229,7 @@ describe('codec', () => {
     expect(received.flatMap((batch) => batch.forward.map(([first]) => first))).toEqual([1, 2, 3, 4]);
     expect(received.map((batch) => batch.forwardTerm)).toEqual(received.map(() => 4));
     expect(received.filter((batch) => batch.leaderTimeMs !== undefined)).toHaveLength(1);
+    expect(received.filter((batch) => batch.transferTo !== undefined)).toHaveLength(1);
   });
 });
 

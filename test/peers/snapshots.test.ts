@@ -107,7 +107,7 @@ describe('snapshots', () => {
   test('a receiver that does not let this server in, or goes away, ends the sending', async () => {
     const [first, second] = await startPair(
       {},
-      { acceptPeer: (_member, run) => (run === 1 ? 'not now' : undefined) },
+      { acceptPeer: (_, { run }) => (run === 1 ? { reason: 'not now', removed: false } : undefined) },
     );
     await expect(first.transport.sendSnapshot(two, asTerm(5), new TestSource(2))).rejects.toThrow(/not now/);
     await second.transport.close();

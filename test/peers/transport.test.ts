@@ -1,12 +1,9 @@
 import { connect as connectTcp } from 'node:net';
-import type { Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import type { TLSSocket } from 'node:tls';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
-import { FrameAssembler } from '../../src/peers/framing.ts';
-import { decodeFrame, encodeFrame, peerProtocolVersion } from '../../src/peers/peer-codec.ts';
-import type { PeerFrame, PeerHello } from '../../src/peers/peer-codec.ts';
+import type { PeerRefusal } from '../../src/peers/index.ts';
+import { encodeFrame } from '../../src/peers/peer-codec.ts';
 import { issue, makeCa } from '../support/certificates.ts';
 import {
   batchOf,
@@ -20,56 +17,10 @@ import {
   startPair,
   startPeer,
   TestPeer,
+  three,
   two,
 } from './cluster.ts';
-
-/** A client of the peer port that does as the test says. */
-const rawClient = async (
-  port: number,
-  name: string,
-  ca?: { cert: string; key: string },
-): Promise<TLSSocket> => {
-  const socket = connectTls({
-    host: '127.0.0.1',
-    port,
-    ca: (await peersCa()).cert,
-    ...(ca ?? (await certificateOf(name))),
-    checkServerIdentity: () => undefined,
-  });
-  onTestFinished(() => void socket.destroy());
-  socket.on('error', () => undefined);
-  return socket;
-};
-
-const closed = (socket: Socket): Promise<void> =>
-  new Promise((resolve) => void socket.once('close', () => resolve()));
-
-const hello = (changes: Partial<PeerHello> = {}): PeerFrame => ({
-  kind: 'hello',
-  hello: {
-    clusterId: 'test',
-    from: two,
-    to: one,
-    run: 1,
-    diskId: new Uint8Array(16),
-    version: peerProtocolVersion,
-    bulk: false,
-    ...changes,
-  },
-});
-
-/** Everything it said until it hung up. */
-const framesUntilClosed = async (socket: TLSSocket): Promise<PeerFrame[]> => {
-  const assembler = new FrameAssembler(10_000);
-  const frames: PeerFrame[] = [];
-  socket.on('data', (chunk: Buffer) => {
-    assembler.push(chunk);
-    for (let frame = assembler.next(); frame !== undefined; frame = assembler.next())
-      frames.push(decodeFrame(frame));
-  });
-  await closed(socket);
-  return frames;
-};
+import { closed, framesUntilClosed, hello, rawClient } from './raw.ts';
 
 describe('messages', () => {
   test('batches arrive in order, each way on its own link', async () => {
@@ -85,6 +36,7 @@ describe('messages', () => {
         forward: [Buffer.from('command')],
         forwardTerm: 3,
         leaderTimeMs: 99,
+        transferTo: two,
       }),
     ).toBe(true);
     await second.signal.until(() => second.heard.length === 50);
@@ -95,7 +47,7 @@ describe('messages', () => {
     expect(rounds).toEqual(Array.from({ length: 50 }, (_, at) => at + 1));
     expect(second.heard.every(({ from, run }) => from === one && run === 7)).toBe(true);
     const [heard] = first.heard;
-    expect(heard?.batch).toMatchObject({ forwardTerm: 3, leaderTimeMs: 99, raft: [] });
+    expect(heard?.batch).toMatchObject({ forwardTerm: 3, leaderTimeMs: 99, transferTo: two, raft: [] });
     expect(Buffer.from(heard?.batch.forward[0] ?? []).toString()).toBe('command');
   });
 
@@ -221,39 +173,45 @@ describe('who may speak', () => {
     expect(await framesUntilClosed(socket)).toEqual([]);
   });
 
-  const third = asMemberId(3);
   test.each([
     [
       'another member than its certificate',
-      { from: third },
+      { from: three },
       /certificate is of "server2.test", which is member 2, not 3/,
     ],
     ['another cluster', { clusterId: 'other' }, /this is cluster "test", not "other"/],
-    ['another receiver', { to: third }, /this is member 1, not 3/],
-    ['another version', { version: 2 }, /version 2 of the protocol is not known/],
+    ['another receiver', { to: three }, /this is member 1 \("server1.test"\), not 3/],
+    ['a later version', { version: 3 }, /version 3 of the protocol is not known here, 1 to 2 are/],
   ] as const)('a hello of %s is refused, with the reason', async (_, changes, reason) => {
     const peer = await startPeer(1, new Ports());
     const socket = await rawClient(peer.transport.port, nameOf(2));
     socket.on('secureConnect', () => socket.write(encodeFrame(hello(changes))));
     const [frame, ...rest] = await framesUntilClosed(socket);
     expect(frame?.kind === 'hello_refused' && frame.reason).toMatch(reason);
+    expect(frame?.kind === 'hello_refused' && frame.removed).toBe(false);
     expect(rest).toEqual([]);
   });
 
   test('pitfall 31: a peer that the server refuses learns why, and is let in when it is fit', async () => {
-    let problem: string | undefined = 'its disk was wiped';
+    let problem: PeerRefusal | undefined = { reason: 'its disk was wiped', removed: false };
     const asked: unknown[] = [];
     const ports = new Ports();
     await startPeer(1, ports, {
-      acceptPeer: (member, run, diskId) => {
-        asked.push([member, run, [...diskId]]);
+      acceptPeer: (member, { run, diskId, standing }) => {
+        asked.push([member, run, [...diskId], standing]);
         return problem;
       },
     });
-    const second = await startPeer(2, ports, { run: 4 });
+    let lastIndex = 7;
+    const standing = (): { term: number; lastIndex: number } => ({ term: 5, lastIndex: (lastIndex += 1) });
+    const second = await startPeer(2, ports, { run: 4, standing });
     await second.signal.until(() => second.refusals.length >= 2);
-    expect(second.refusals[0]).toBe('its disk was wiped');
-    expect(asked[0]).toEqual([two, 4, Array.from({ length: 16 }, () => 2)]);
+    expect(second.refusals[0]).toEqual({ by: one, reason: 'its disk was wiped', removed: false });
+    const diskId = Array.from({ length: 16 }, () => 2);
+    expect(asked.slice(0, 2)).toEqual([
+      [two, 4, diskId, { term: 5, lastIndex: 8 }],
+      [two, 4, diskId, { term: 5, lastIndex: 9 }],
+    ]);
     expect(second.up.has(one)).toBe(false);
     problem = undefined;
     await second.signal.until(() => second.up.has(one));
@@ -275,7 +233,7 @@ describe('who may speak', () => {
   test('pitfall 35: a message in the name of another member ends the link', async () => {
     const [first, second] = await startPair();
     await second.signal.until(() => second.up.has(one));
-    second.transport.send(one, batchOf(heartbeat(third, one, 1)));
+    second.transport.send(one, batchOf(heartbeat(three, one, 1)));
     await first.signal.until(() =>
       first.warnings.some(({ reason }) => reason.includes('sent a message from 3 to 1')),
     );
@@ -358,12 +316,6 @@ describe('who may speak', () => {
     socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
     expect(await framesUntilClosed(socket)).toEqual([{ kind: 'empty' }]);
     expect(peer.warnings.at(-1)?.reason).toMatch(/silent for/);
-  });
-
-  test('two members with one name are a mistake in the configuration', async () => {
-    const options = await optionsFor(1, new Ports());
-    const same = [2, 3].map((id) => ({ id: asMemberId(id), name: 'same', address: '127.0.0.1:1' }));
-    expect(() => new TestPeer({ ...options, members: same })).toThrow(/Two members have the name "same"/);
   });
 
   test('a port in use is a mistake in the configuration', async () => {

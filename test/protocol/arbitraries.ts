@@ -138,6 +138,20 @@ const writeBody = plain({
   operations: fc.array(operation, { minLength: 1, maxLength: 4 }),
 }).map((body) => ({ ...body, answeredBelow: Math.min(body.answeredBelow, body.sequence) }));
 
+const memberId = whole(1, limits.memberIdMax);
+const memberName = fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
+const peersAddress = fc
+  .tuple(
+    fc.oneof(
+      fc.domain(),
+      fc.ipV4(),
+      fc.ipV6().map((address) => `[${address}]`),
+    ),
+    fc.integer({ min: 1, max: 65_535 }),
+  )
+  .map(([host, port]) => `${host}:${port}`);
+const agentsUrl = peersAddress.map((address) => `wss://${address}`);
+
 const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
   plain({
     kind: fc.constant('open_session' as const),
@@ -173,6 +187,15 @@ const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
   }),
   plain({ kind: fc.constant('cancel' as const), request: identifier }),
   plain({ kind: fc.constant('status' as const) }),
+  plain({ kind: fc.constant('member_list' as const) }),
+  record(
+    { kind: fc.constant('member_add' as const), name: memberName, peersAddress, agentsUrl },
+    { replaces: memberId },
+  ),
+  plain({ kind: fc.constantFrom('member_promote' as const, 'member_remove' as const), member: memberId }),
+  record({ kind: fc.constant('transfer_leader' as const) }, { member: memberId }),
+  plain({ kind: fc.constant('snapshot_read' as const), part: fc.constant(0) }),
+  plain({ kind: fc.constant('snapshot_read' as const), snapshot: identifier, part: number }),
 );
 
 const request: fc.Arbitrary<Request> = record({ id: identifier, body: requestBody }, { timeoutMs: duration });
@@ -240,6 +263,36 @@ const operationResult = plain({
   unchanged: fc.boolean(),
 });
 
+const members = fc
+  .uniqueArray(
+    plain({
+      id: identifier,
+      name: text,
+      peersAddress: text,
+      agentsUrl: text,
+      standing: fc.constantFrom('voter' as const, 'learner' as const, 'joining' as const, 'leaving' as const),
+      wanted: fc.constantFrom('voter' as const, 'learner' as const, 'removed' as const),
+      reachable: fc.boolean(),
+      lag: number,
+    }),
+    { maxLength: 4, selector: ({ id }) => id },
+  )
+  .map((list) => list.toSorted((a, b) => a.id - b.id));
+
+const snapshotPart = plain({
+  snapshot: identifier,
+  part: number,
+  records: bytes,
+  checksum: whole(0, 2 ** 32 - 1),
+  last: fc.boolean(),
+  recordsTotal: number,
+  clusterId: text,
+  epoch: number,
+  revision: number,
+  index: number,
+  term: number,
+});
+
 const answerBody: fc.Arbitrary<AnswerBody> = fc.oneof(
   plain({ kind: fc.constant('failed' as const), failure }),
   fc.constantFrom<AnswerBody>({ kind: 'session_opened' }, { kind: 'session_closed' }, { kind: 'cancelled' }),
@@ -274,6 +327,15 @@ const answerBody: fc.Arbitrary<AnswerBody> = fc.oneof(
       members: fc.array(member, { maxLength: 2 }),
     }),
   }),
+  plain({
+    kind: fc.constant('members' as const),
+    list: plain({ members, changePending: fc.boolean(), leader: fc.option(identifier, { nil: undefined }) }),
+  }),
+  plain({
+    kind: fc.constantFrom('member_changed' as const, 'leader_transferred' as const),
+    member: identifier,
+  }),
+  plain({ kind: fc.constant('snapshot_part' as const), part: snapshotPart }),
 );
 
 const answer: fc.Arbitrary<Answer> = plain({ id: identifier, body: answerBody });

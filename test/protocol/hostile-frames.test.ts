@@ -1,7 +1,15 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { codecs, FuturestoreError, jsonCodec, limits, protobufCodec } from '../../src/protocol/index.ts';
+import {
+  codecs,
+  FuturestoreError,
+  jsonCodec,
+  limits,
+  messages,
+  protobufCodec,
+} from '../../src/protocol/index.ts';
 import type { FrameCodec, ReceivedClientFrame } from '../../src/protocol/index.ts';
+import { messageToJson } from '../../src/protocol/json-mapping.ts';
 import { Writer } from '../../src/protocol/protobuf.ts';
 import { asSent, clientFrame, serverFrame } from './arbitraries.ts';
 
@@ -69,6 +77,10 @@ function requestFrame(write: (writer: ReturnType<typeof Writer.create>) => void,
   return writer.ldelim().finish();
 }
 
+const listOf = (...members: messages.agent.Member.$Properties[]): messages.agent.Answer.$Properties => ({
+  memberList: { members },
+});
+
 describe.each(codecs)('$subprotocol', (codec) => {
   test('arbitrary bytes give a frame or PROTOCOL_ERROR, nothing else', () => {
     fc.assert(
@@ -109,6 +121,27 @@ describe.each(codecs)('$subprotocol', (codec) => {
       }),
       { numRuns: 400 },
     );
+  });
+
+  test.each<[string, messages.agent.Answer.$Properties, RegExp]>([
+    ['a member of unknown standing', listOf({ id: 1, standing: 'observer', wanted: 'voter' }), /"observer"/],
+    ['a member without a standing', listOf({ id: 1, wanted: 'voter' }), /standing is ""/],
+    ['an unknown wish', listOf({ id: 1, standing: 'voter', wanted: 'VOTER' }), /wanted is "VOTER"/],
+    ['a member without an id', listOf({ standing: 'voter', wanted: 'voter' }), /has 0 after 0/],
+    [
+      'members out of order',
+      listOf({ id: 2, standing: 'voter', wanted: 'voter' }, { id: 2, standing: 'voter', wanted: 'voter' }),
+      /has 2 after 2/,
+    ],
+    ['a change of nobody', { memberChanged: {} }, /member_changed\.member is missing/],
+    ['a leader that is nobody', { leaderTransferred: {} }, /leader_transferred\.member is missing/],
+    ['a part of no snapshot', { snapshotPart: { part: 1 } }, /snapshot_part\.snapshot is missing/],
+  ])('a client does not believe %s', (_what, answer, problem) => {
+    const frame = { answers: [{ id: 1, ...answer }] };
+    const sent = codec.binary
+      ? messages.agent.ServerFrame.encode(frame).finish()
+      : new TextEncoder().encode(JSON.stringify(messageToJson('ServerFrame', frame)));
+    expect(() => codec.decodeServerFrame(sent)).toThrow(problem);
   });
 
   test('a frame with nothing in it is refused in both directions', () => {

@@ -23,6 +23,8 @@ const write = (operation: messages.agent.Operation.$Properties): RequestMessage 
   },
 });
 
+const newServer = { name: 'server-4', peersAddress: 'fs4:7431', agentsUrl: 'wss://fs4:7421' };
+
 const many = <T>(count: number, one: T): T[] => Array.from({ length: count }, () => one);
 
 describe.each(codecs)('$subprotocol refuses a request, naming field and value, for', (codec) => {
@@ -104,6 +106,63 @@ describe.each(codecs)('$subprotocol refuses a request, naming field and value, f
       /grace_ms is 999/,
     ],
     ['cancelling request 0', { cancel: {} }, 'INVALID_ARGUMENT', /request_id is 0/],
+    ['adding nobody', { memberAdd: {} }, 'INVALID_ARGUMENT', /^member_add\.name is ""/],
+    [
+      'a name that is more than a segment',
+      { memberAdd: { ...newServer, name: 'a/b' } },
+      'INVALID_ARGUMENT',
+      /^member_add\.name is "a\/b"/,
+    ],
+    [
+      'a long name',
+      { memberAdd: { ...newServer, name: 'a'.repeat(65) } },
+      'INVALID_ARGUMENT',
+      /^member_add\.name/,
+    ],
+    [
+      "a peers' address without a port",
+      { memberAdd: { ...newServer, peersAddress: 'a' } },
+      'INVALID_ARGUMENT',
+      /^member_add\.peers_address is "a"/,
+    ],
+    [
+      "a peers' address with port 0",
+      { memberAdd: { ...newServer, peersAddress: 'a:0' } },
+      'INVALID_ARGUMENT',
+      /^member_add\.peers_address is "a:0"/,
+    ],
+    [
+      'a URL without TLS',
+      { memberAdd: { ...newServer, agentsUrl: 'ws://a:1' } },
+      'INVALID_ARGUMENT',
+      /^member_add\.agents_url is "ws:\/\/a:1"/,
+    ],
+    [
+      'a URL with a path',
+      { memberAdd: { ...newServer, agentsUrl: 'wss://a:1/x' } },
+      'INVALID_ARGUMENT',
+      /^member_add\.agents_url/,
+    ],
+    [
+      'replacing a member that no one can be',
+      { memberAdd: { ...newServer, replaces: limits.memberIdMax + 1 } },
+      'INVALID_ARGUMENT',
+      /^member_add\.replaces is 2147483649/,
+    ],
+    ['promoting nobody', { memberPromote: {} }, 'INVALID_ARGUMENT', /^member_promote\.member is 0/],
+    ['removing nobody', { memberRemove: {} }, 'INVALID_ARGUMENT', /^member_remove\.member is 0/],
+    [
+      'a leader that no one can be',
+      { transferLeader: { member: 2 ** 32 } },
+      'INVALID_ARGUMENT',
+      /^transfer_leader\.member is 4294967296/,
+    ],
+    [
+      'a later part of no snapshot',
+      { snapshotRead: { part: 3 } },
+      'INVALID_ARGUMENT',
+      /^snapshot_read\.part is 3 of no snapshot/,
+    ],
     [
       'a write without sequence',
       { write: { operations: [{ key: 'a', delete: {} }] } },

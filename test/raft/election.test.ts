@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { asLogIndex, asTerm } from '../../src/raft/index.ts';
+import { asLogIndex, asTerm, encodeConfiguration, initialConfiguration } from '../../src/raft/index.ts';
 import { listCluster } from './support/cluster.ts';
 import type { ScriptedCluster } from './support/cluster.ts';
 import type { ListMachine } from './support/machine.ts';
@@ -209,7 +209,7 @@ describe('elections', () => {
       term: asTerm(1),
       index: asLogIndex(2),
       kind: 'configuration',
-      payload: new Uint8Array(1),
+      payload: encodeConfiguration(initialConfiguration([1, 2, 3, 4])),
     } as const;
     cluster.holdApply(2);
     for (const to of [3, 2]) {

@@ -4,6 +4,7 @@ import {
   asMemberId,
   asTerm,
   checkInvariants,
+  encodeConfiguration,
   initialConfiguration,
   Raft,
 } from '../../src/raft/index.ts';
@@ -52,5 +53,59 @@ describe('the invariant checks', () => {
     const led = { ...view(), role: 'leader', leader: asMemberId(1) } as const;
     expect(() => checkInvariants(led, { ...led, truncations: 1 })).toThrow(/cut off its own log/);
     expect(() => checkInvariants(led, { ...led, leader: asMemberId(3) })).toThrow(/had leader 1 and now 3/);
+  });
+
+  test('find members that change without an entry, and a leader that changes too many at once', () => {
+    const before = view();
+    const other = { configuration: initialConfiguration([1, 4, 5]) };
+    expect(() => checkInvariants(before, { ...before, ...other })).toThrow(/nothing was applied/);
+    const applied = { ...other, applied: asLogIndex(2) };
+    expect(() => checkInvariants(before, { ...before, ...applied })).not.toThrow();
+    const led = { role: 'leader', leader: asMemberId(1) } as const;
+    expect(() => checkInvariants({ ...before, ...led }, { ...before, ...led, ...applied })).toThrow(
+      /on a leader in one step/,
+    );
+  });
+
+  test('find a second configuration entry where the first one is not known to be committed', () => {
+    const start = (commit: number): Raft =>
+      new Raft({
+        id: asMemberId(1),
+        hardState: { term: asTerm(2), vote: undefined, commit: asLogIndex(commit) },
+        snapshot: { index: asLogIndex(0), term: asTerm(0), configuration: initialConfiguration([1, 2, 3]) },
+        entries: [
+          [1, 2],
+          [1, 2, 4],
+        ].map((voters, i) => ({
+          term: asTerm(2),
+          index: asLogIndex(i + 1),
+          kind: 'configuration',
+          payload: encodeConfiguration(initialConfiguration(voters)),
+        })),
+        applied: asLogIndex(0),
+        random: () => 0.5,
+      });
+    expect(() => start(1).checkInvariants()).not.toThrow();
+    expect(() => start(0).checkInvariants()).toThrow(/2 configuration entries follow commit 0/);
+  });
+
+  test('a configuration that cannot follow ends the core when it is applied', () => {
+    const raft = new Raft({
+      id: asMemberId(1),
+      hardState: { term: asTerm(2), vote: undefined, commit: asLogIndex(1) },
+      snapshot: { index: asLogIndex(0), term: asTerm(0), configuration: initialConfiguration([1, 2, 3]) },
+      entries: [
+        {
+          term: asTerm(2),
+          index: asLogIndex(1),
+          kind: 'configuration',
+          payload: encodeConfiguration(initialConfiguration([1, 4, 5])),
+        },
+      ],
+      applied: asLogIndex(0),
+      random: () => 0.5,
+    });
+    expect(raft.ready()?.apply?.entries).toHaveLength(1);
+    expect(() => raft.step({ kind: 'applied', index: asLogIndex(1) })).toThrow(/cannot follow/);
   });
 });

@@ -1,5 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { membersOf } from '../../src/raft/index.ts';
 import { listCluster } from './support/cluster.ts';
 import type { ScriptedCluster } from './support/cluster.ts';
 import type { ListMachine } from './support/machine.ts';
@@ -25,6 +26,8 @@ const actions = [
   'cut',
   'heal',
   'transfer',
+  'change',
+  'change',
   'campaign',
   'compact',
   'unreachable',
@@ -42,6 +45,51 @@ interface Tokens {
   readonly reads: Map<number, number>;
   proposals: number;
 }
+
+/** Servers that there can ever be, whoever is a member. */
+const serversMax = 7;
+
+/** One of the things that people do with members, to the members that `leader` knows. */
+const changeMembers = (cluster: Cluster, leader: number, amount: number): void => {
+  const { configuration } = cluster.status(leader);
+  const voters: number[] = [...configuration.voters];
+  const learners: number[] = [...configuration.learners];
+  const at = Math.floor(amount / 6);
+  const server = 1 + (at % serversMax);
+  const without = (ids: readonly number[], gone: number): number[] => ids.filter((id) => id !== gone);
+  const change = (newVoters: readonly number[], newLearners: readonly number[]): void => {
+    cluster.join(...newVoters, ...newLearners);
+    cluster.change(leader, newVoters, newLearners);
+  };
+  switch (amount % 6) {
+    case 0:
+      if (!voters.includes(server)) change(voters, [...without(learners, server), server]);
+      return;
+    case 1: {
+      const learner = learners[at % Math.max(learners.length, 1)];
+      if (learner !== undefined) change([...voters, learner], without(learners, learner));
+      return;
+    }
+    case 2:
+      return change(without(voters, server), without(learners, server));
+    case 3:
+      if (voters.includes(server)) change(without(voters, server), [...learners, server]);
+      return;
+    case 4: {
+      const replaced = voters[at % voters.length] ?? 0;
+      if (!voters.includes(server)) change([...without(voters, replaced), server], without(learners, server));
+      return;
+    }
+    default: {
+      const all = Array.from({ length: serversMax }, (_, i) => i + 1);
+      const chosen = all.filter((id) => ((at >> (id % 5)) & 1) === 1);
+      change(
+        chosen.filter((id) => id % 3 > 0),
+        chosen.filter((id) => id % 3 === 0),
+      );
+    }
+  }
+};
 
 /** Moves the packets, one way or another. */
 const actOnNetwork = (cluster: Cluster, { kind, member, amount }: Action): boolean => {
@@ -109,6 +157,8 @@ const actOnMember = (cluster: Cluster, tokens: Tokens, { kind, member, amount }:
       if (target !== undefined) cluster.step(member, { kind: 'transfer_leader', target });
       return;
     }
+    case 'change':
+      return changeMembers(cluster, cluster.leader() ?? member, amount);
     case 'campaign':
       if (amount % 4 === 0) cluster.step(member, { kind: 'campaign' });
       return;
@@ -151,36 +201,49 @@ const script = fc.record({
 const runs = Number(process.env['RAFT_RANDOM_RUNS'] ?? 300);
 const seed = Number(process.env['RAFT_RANDOM_SEED'] ?? 20_261_122);
 
+const runScripts = (withChanges: boolean): void => {
+  fc.assert(
+    fc.property(script, ({ voters, learners, seed: clusterSeed, steps }) => {
+      const tuning = {
+        inflightMessagesMax: 3,
+        appendBytesMax: 6,
+        uncommittedBytesMax: 60,
+        applyBytesMax: 8,
+        promotionLagMax: 3,
+      };
+      const cluster = listCluster(voters, { learners, seed: clusterSeed, tuning });
+      const tokens: Tokens = { reads: new Map(), proposals: 0 };
+      cluster.run(25);
+      for (const { kind, choice, amount } of steps) {
+        if (kind === 'change' && !withChanges) continue;
+        const member = cluster.ids[choice % cluster.ids.length] ?? 1;
+        act(cluster, tokens, { kind, amount, member });
+      }
+      cluster.convergeOrFail();
+
+      const leader = cluster.leader() ?? 0;
+      const proposal = cluster.propose(leader, 'last');
+      const read = cluster.read(leader);
+      cluster.settle();
+      cluster.run(12);
+      expect(cluster.dropped.get(proposal)).toBeUndefined();
+      for (const id of membersOf(cluster.status(leader).configuration)) {
+        expect(cluster.machine(id).items.at(-1)).toBe('last');
+      }
+      expect(cluster.reads.get(read)?.kind).toBe('index');
+      // Every read of a member that did not crash since has ended, one way or the other.
+      for (const token of tokens.reads.keys()) expect(cluster.reads.has(token)).toBe(true);
+    }),
+    { numRuns: runs, seed, endOnFailure: false },
+  );
+};
+
 describe('random scripts', () => {
   test('stay safe under any faults, and converge when these end', { timeout: 600_000 }, () => {
-    fc.assert(
-      fc.property(script, ({ voters, learners, seed: clusterSeed, steps }) => {
-        const tuning = {
-          inflightMessagesMax: 3,
-          appendBytesMax: 6,
-          uncommittedBytesMax: 60,
-          applyBytesMax: 8,
-        };
-        const cluster = listCluster(voters, { learners, seed: clusterSeed, tuning });
-        const tokens: Tokens = { reads: new Map(), proposals: 0 };
-        cluster.run(25);
-        for (const { kind, choice, amount } of steps) {
-          act(cluster, tokens, { kind, amount, member: 1 + (choice % (voters + learners)) });
-        }
-        cluster.convergeOrFail();
+    runScripts(false);
+  });
 
-        const leader = cluster.leader() ?? 0;
-        const proposal = cluster.propose(leader, 'last');
-        const read = cluster.read(leader);
-        cluster.settle();
-        cluster.run(12);
-        expect(cluster.dropped.get(proposal)).toBeUndefined();
-        for (const id of cluster.ids) expect(cluster.machine(id).items.at(-1)).toBe('last');
-        expect(cluster.reads.get(read)?.kind).toBe('index');
-        // Every read of a member that did not crash since has ended, one way or the other.
-        for (const token of tokens.reads.keys()) expect(cluster.reads.has(token)).toBe(true);
-      }),
-      { numRuns: runs, seed, endOnFailure: false },
-    );
+  test('stay safe while members change too, and every change is finished', { timeout: 600_000 }, () => {
+    runScripts(true);
   });
 });

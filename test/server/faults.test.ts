@@ -49,7 +49,7 @@ describe('a cluster', () => {
         future: { state: 'resolved' },
       });
     }
-  });
+  }, 60_000);
 });
 
 test('writes succeed again within two and a half election timeouts of the death of a leader, whoever waits how long', async () => {

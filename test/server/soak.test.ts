@@ -1,11 +1,21 @@
 import { describe, expect, test } from 'vitest';
-import type { AnswerBody } from '../../src/protocol/index.ts';
+import type { AnswerBody, MemberList } from '../../src/protocol/index.ts';
 import type { GatewayEvent } from '../../src/server/index.ts';
-import { resolveOperation, ServerCluster, type Agent } from './support/server-cluster.ts';
+import { CopyableDisk } from './support/copyable-disk.ts';
+import {
+  describeMember,
+  resolveOperation,
+  ServerCluster,
+  type Agent,
+  type AgentRequest,
+} from './support/server-cluster.ts';
 
 /**
  * Whole servers under random faults, then everything heals. Each writer counts upwards in a register of its own with
  * pipelined writes, so that the answers alone show order and exactly-once: write n opens generation n.
+ *
+ * With half of the seeds the members change meanwhile: servers are added, promoted, removed and replaced, with disks that
+ * were wiped too, and leadership is handed about.
  */
 
 const seeds = Number(process.env['FUTURESTORE_SOAK_SEEDS'] ?? 60);
@@ -296,8 +306,124 @@ class Subscriber extends Client {
   }
 }
 
+/** An operator who changes the members, and starts and ends servers as the list of members says. */
+class Operator {
+  readonly #world: World;
+  #ids: readonly number[];
+  #asked = 0;
+  #removals = 0;
+  /** Its disk is gone: it must be replaced. */
+  #wiped: number | undefined;
+  changes = 0;
+
+  constructor(world: World, ids: readonly number[]) {
+    this.#world = world;
+    this.#ids = ids;
+  }
+
+  /** Those that are members, or were told to be, as far as is known. */
+  get ids(): readonly number[] {
+    return this.#ids;
+  }
+
+  get wiped(): number | undefined {
+    return this.#wiped;
+  }
+
+  #ask(request: AgentRequest, answered: (body: AnswerBody) => void): void {
+    const at = this.#world.pick(this.#world.up);
+    if (at === undefined) return;
+    const agent = this.#world.cluster.agent(at);
+    const take = agent.received.bind(agent);
+    agent.received = (event) => {
+      take(event);
+      if (event.kind === 'answer') answered(event.body);
+    };
+    agent.send(request);
+  }
+
+  #change(request: AgentRequest): void {
+    if (request.kind === 'member_remove' || (request.kind === 'member_add' && request.replaces))
+      this.#removals += 1;
+    this.#ask(request, (body) => {
+      if (body.kind === 'member_changed') this.changes += 1;
+      else if (body.kind === 'failed')
+        this.#world.check(
+          ['MEMBERSHIP_REFUSED', 'UNAVAILABLE'].includes(body.failure.code),
+          () => `a change of members was answered ${JSON.stringify(body)}`,
+        );
+      else if (body.kind !== 'leader_transferred')
+        this.#world.check(false, () => `a change of members was answered ${JSON.stringify(body)}`);
+    });
+  }
+
+  /** Looks at who is a member, and does one thing about it. */
+  step(): void {
+    this.#ask({ kind: 'member_list' }, (body) => {
+      if (body.kind === 'members') this.#look(body.list);
+    });
+  }
+
+  #look({ members }: MemberList): void {
+    const world = this.#world;
+    const unknown = members.map(({ id }) => id).filter((id) => id > Math.max(...this.#ids));
+    this.#ids = [...this.#ids, ...unknown];
+    const { random } = world;
+    const voters = members.filter(({ standing }) => standing === 'voter').map(({ id }) => id);
+    const learners = members.filter(({ standing }) => standing === 'learner').map(({ id }) => id);
+    const [voter, learner] = [world.pick(voters), world.pick(learners)];
+    this.#asked += 1;
+    const { name, peersAddress, agentsUrl } = describeMember(100 + this.#asked);
+    const add = { kind: 'member_add', name, peersAddress, agentsUrl } as const;
+    if (this.#wiped !== undefined) {
+      const wanted = members.find(({ id }) => id === this.#wiped)?.wanted;
+      if (wanted === undefined) this.#wiped = undefined;
+      else if (wanted !== 'removed') this.#change({ ...add, replaces: this.#wiped });
+      return;
+    }
+    const chance = random();
+    if (voter === undefined) return;
+    if (chance < 0.2) this.#change({ kind: 'transfer_leader', member: voter });
+    else if (learner !== undefined && chance < 0.5) this.#change({ kind: 'member_promote', member: learner });
+    else if (chance < 0.7 && members.length < 6) this.#change(add);
+    else if (chance < 0.85) this.#change({ kind: 'member_remove', member: learner ?? voter });
+    else if (voters.length > 2 && learners.length === 0) {
+      // Not while another removal may be under way: of two voters none can be spared.
+      if (this.#removals === 0 && random() < 0.5) this.#wipe(voter);
+      this.#change({ ...add, replaces: voter });
+    }
+  }
+
+  #wipe(id: number): void {
+    const { cluster } = this.#world;
+    this.#wiped = id;
+    cluster.crash(id);
+    cluster.disks.set(id, new CopyableDisk());
+  }
+
+  /** Those that the cluster has removed are ended for good. */
+  follow(): void {
+    const { cluster } = this.#world;
+    for (const id of cluster.removed) {
+      cluster.crash(id);
+      this.#ids = this.#ids.filter((each) => each !== id);
+    }
+    cluster.removed.clear();
+  }
+
+  /** No more changes: those that are members in the end are the ones that are started. */
+  end({ members }: MemberList): void {
+    const { cluster } = this.#world;
+    const ids = members.map(({ id }) => id);
+    for (const id of cluster.running) if (!ids.includes(id)) cluster.crash(id);
+    this.#ids = ids;
+  }
+}
+
 class World {
   readonly cluster: ServerCluster;
+  readonly operator: Operator;
+  readonly #membersChange: boolean;
   readonly random: () => number;
   readonly problems: string[] = [];
   readonly #runs = new Map<number, number>();
@@ -307,8 +433,10 @@ class World {
   readonly waiters: readonly Waiter[];
   readonly subscribers: readonly Subscriber[];
 
-  constructor(cluster: ServerCluster, seed: number) {
+  constructor(cluster: ServerCluster, seed: number, membersChange: boolean) {
     this.cluster = cluster;
+    this.operator = new Operator(this, cluster.ids);
+    this.#membersChange = membersChange;
     this.random = mulberry32(seed);
     for (const id of cluster.ids) this.#runs.set(id, 1);
     this.writers = [1, 2, 3].map((number) => new Writer(this, number));
@@ -336,7 +464,11 @@ class World {
   }
 
   get up(): readonly number[] {
-    return this.cluster.ids.filter((id) => this.isUp(id));
+    return this.ids.filter((id) => this.isUp(id));
+  }
+
+  get ids(): readonly number[] {
+    return this.operator.ids;
   }
 
   runOf(id: number): number {
@@ -353,7 +485,11 @@ class World {
 
   async restart(id: number): Promise<void> {
     this.#runs.set(id, (this.#runs.get(id) ?? 0) + 1);
-    await this.cluster.start(id);
+    // A new one waits to be added; on a disk that has something this means nothing. One that was wiped begins anew, from
+    // a file as old as its disk is new, and is not let in.
+    const { ids } = this.cluster;
+    const isWiped = id === this.operator.wiped;
+    await this.cluster.start(id, { join: !ids.includes(id), file: isWiped ? ids : this.ids });
   }
 
   checkFatal(): void {
@@ -367,7 +503,7 @@ class World {
 
   async fault(): Promise<void> {
     const { cluster } = this;
-    const id = this.pick(cluster.ids);
+    const id = this.pick(this.ids);
     if (id === undefined) return;
     const disk = cluster.disks.get(id);
     const chance = this.random();
@@ -379,11 +515,11 @@ class World {
         cluster.crash(id);
       }
     } else if (chance < 0.55) {
-      const down = this.pick(cluster.ids.filter((each) => !this.isUp(each)));
+      const down = this.pick(this.ids.filter((each) => !this.isUp(each)));
       if (down !== undefined) await this.restart(down);
-    } else if (chance < 0.65) cluster.network.isolate(id, cluster.ids);
+    } else if (chance < 0.65) cluster.network.isolate(id, this.ids);
     else if (chance < 0.75) {
-      const other = this.pick(cluster.ids.filter((each) => each !== id));
+      const other = this.pick(this.ids.filter((each) => each !== id));
       if (other !== undefined) cluster.network.cut(id, other);
     } else if (chance < 0.9) cluster.network.heal();
     else if (chance < 0.93) {
@@ -411,10 +547,12 @@ class World {
       if (waiter && waited) waiter.add(waited);
     }
     if (this.random() < 0.12) await this.fault();
+    if (this.#membersChange && this.random() < 0.15) within(() => this.operator.step());
     if (this.random() < 0.3) cluster.network.delayMs = 1 + Math.floor(this.random() * 30);
     await cluster.time.run(durationMs);
     for (const disk of cluster.disks.values()) if (disk.manual && this.random() < 0.6) disk.completeNext();
     this.checkFatal();
+    this.operator.follow();
     for (const client of this.clients) client.step();
   }
 
@@ -425,8 +563,28 @@ class World {
     // What is to fail yet does so now.
     await cluster.time.run(1000);
     this.checkFatal();
-    for (const id of cluster.ids) if (!this.isUp(id)) await this.restart(id);
+    for (const id of this.ids) if (!this.isUp(id)) await this.restart(id);
     cluster.network.heal();
+    if (this.#membersChange) await this.endChanges();
+  }
+
+  /** All that is wanted of the members is carried out, and who is wiped is replaced. */
+  async endChanges(): Promise<void> {
+    const { cluster, operator } = this;
+    const endMs = this.nowMs + 60_000;
+    for (;;) {
+      await cluster.time.run(500);
+      this.checkFatal();
+      operator.follow();
+      for (const id of this.ids) if (!this.isUp(id)) await this.restart(id);
+      if (this.nowMs >= endMs) return this.check(false, () => 'the members are never as they are wanted');
+      if (cluster.leads === undefined) continue;
+      if (operator.wiped !== undefined) operator.step();
+      else {
+        const list = await cluster.list(cluster.leads);
+        if (!list.changePending) return operator.end(list);
+      }
+    }
   }
 
   get idle(): boolean {
@@ -436,6 +594,8 @@ class World {
   /** Everything that was asked is answered, and everyone has seen the end. */
   async converge(): Promise<void> {
     const { cluster } = this;
+    // Away from servers that have left.
+    for (const client of this.clients) client.step();
     const endMs = this.nowMs + 60_000;
     while (!this.idle && this.nowMs < endMs) {
       for (const waiter of this.waiters)
@@ -444,7 +604,7 @@ class World {
             this.writers.find((writer) => writer.register === register)?.write();
       await cluster.time.run(50);
       this.checkFatal();
-      for (const id of cluster.ids) if (!this.isUp(id)) await this.restart(id);
+      for (const id of this.ids) if (!this.isUp(id)) await this.restart(id);
       for (const client of this.clients) client.step();
     }
     this.check(this.idle, () => 'something was never answered, though all servers were well for a minute');
@@ -477,7 +637,7 @@ describe('whole servers under random faults', () => {
         logRetainBytes: seed % 2 === 0 ? 8_000 : 64 * 1024 * 1024,
         ...small,
       });
-      const world = new World(cluster, seed);
+      const world = new World(cluster, seed, Math.floor(seed / 4) % 2 === 0);
       for (let step = 0; step < steps && world.problems.length === 0; step += 1) await world.step();
       if (world.problems.length === 0) await world.heal();
       if (world.problems.length === 0) await world.converge();

@@ -77,7 +77,7 @@ describe('a flipped byte', () => {
   test.prop([fc.string({ maxLength: 20 }), fc.oneof(fc.uint8Array({ maxLength: 100 }), messageTree)])(
     'in a record of the state is damage, if anything',
     (name, value) => {
-      for (const key of [`f/${name}`, `s/${name}`, `m/${name}`, 'state', name]) {
+      for (const key of [`f/${name}`, `s/${name}`, `m/${name}`, `w/${name}`, 'state', name]) {
         const store = new Store({ clusterId: 'c'.repeat(32) });
         try {
           store.load([{ key, value }]);

@@ -5,6 +5,7 @@ import {
   Store,
   decodeLogEntry,
   encodeLogEntry,
+  type Applied,
   type Command,
   type CommandResult,
   type LogEntry,
@@ -34,28 +35,49 @@ const beginning: LogEntry = {
   ),
 };
 
+interface LogItem {
+  readonly entry: Uint8Array;
+  /** Of the configuration entry behind it. */
+  readonly members: readonly number[] | undefined;
+}
+
+const applyItem = (store: Store, { entry, members }: LogItem, index: number): Applied => {
+  const applied = store.apply(decodeLogEntry(entry), index);
+  if (members !== undefined) store.applyConfiguration(members);
+  return applied;
+};
+
 /** Applies a history; `applied` is told of every entry. Gives the log. */
 const play = (
   store: Store,
   turns: readonly Turn[],
-  applied: (entry: LogEntry, results: readonly CommandResult[], changes: readonly Change[]) => void = () =>
-    undefined,
-): Uint8Array[] => {
+  applied: (
+    entry: LogEntry,
+    results: readonly CommandResult[],
+    changes: readonly Change[],
+    members: readonly number[] | undefined,
+  ) => void = () => undefined,
+): LogItem[] => {
   const leader = new Leader();
-  const log: Uint8Array[] = [];
-  const apply = (entry: LogEntry): void => {
-    log.push(encodeLogEntry(entry));
-    const outcome = store.apply(decodeLogEntry(encodeLogEntry(entry)), log.length);
-    applied(entry, outcome.results, outcome.changes);
+  const log: LogItem[] = [];
+  const apply = (entry: LogEntry, members?: readonly number[]): void => {
+    const item = { entry: encodeLogEntry(entry), members };
+    log.push(item);
+    const outcome = applyItem(store, item, log.length);
+    applied(entry, outcome.results, outcome.changes, members);
   };
   apply(beginning);
-  for (const turn of turns) apply(leader.entry(turn, store));
+  for (const turn of turns) {
+    const entry = leader.entry(turn, store);
+    apply(entry, leader.configuration(turn, store));
+  }
   return log;
 };
 
 const short = (result: CommandResult): unknown => {
   if (result.kind === 'done') return 'done';
   if (result.kind === 'written') return result.result;
+  if (result.kind === 'member') return { member: result.member };
   const { code, operation } = result.failure;
   return operation === undefined ? code : `${code}@${operation}`;
 };
@@ -93,7 +115,15 @@ const futuresOf = (store: Store): unknown[] =>
       };
     });
 
-test('the store does what the model does: results, futures, changes from any revision in any pages', () => {
+const membersOf = (store: Store): unknown =>
+  Object.fromEntries(
+    store.members.map(({ member, name, peersAddress, agentsUrl, wanted }) => [
+      member,
+      { name, addresses: `${peersAddress} ${agentsUrl}`, wanted },
+    ]),
+  );
+
+test('the store does what the model does: results, futures, members, changes from any revision in any pages', () => {
   let settled = 0;
   fc.assert(
     fc.property(
@@ -103,8 +133,11 @@ test('the store does what the model does: results, futures, changes from any rev
       (turns, limit, visitMax) => {
         const store = new Store(smallWorld);
         const model = new Model(smallWorld);
-        play(store, turns, (entry, results) => {
+        play(store, turns, (entry, results, _changes, members) => {
           expect(results.map(short)).toEqual(model.apply(entry));
+          if (members !== undefined) model.configure(members);
+          expect(membersOf(store)).toEqual(model.s.members);
+          expect(store.lastMember).toBe(model.s.lastMember);
           expect(store.revision).toBe(model.s.revision);
           expect(store.timeMs).toBe(model.s.timeMs);
           expect(store.forgottenUpTo).toBe(model.s.forgottenUpTo);
@@ -135,7 +168,7 @@ test('apply is a function of the log: two stores that apply the same have the sa
       const leader = new Store(smallWorld);
       const log = play(leader, turns);
       const follower = new Store(smallWorld);
-      for (const [at, entry] of log.entries()) follower.apply(decodeLogEntry(entry), at + 1);
+      for (const [at, item] of log.entries()) applyItem(follower, item, at + 1);
       expect(follower.digest()).toBe(leader.digest());
     }),
     runs,
@@ -172,9 +205,9 @@ test('a snapshot and the rest of the log are the whole log, wherever it is taken
         write(whole);
       });
       const loaded = fromDisk();
-      for (const [number, entry] of log.entries()) {
+      for (const [number, item] of log.entries()) {
         if (number < at) continue;
-        const { results, changes } = loaded.apply(decodeLogEntry(entry), number + 1);
+        const { results, changes } = applyItem(loaded, item, number + 1);
         const sorted = [...changes].sort((a, b) => a.revision - b.revision || (a.key < b.key ? -1 : 1));
         expect({ results, changes: sorted }).toEqual(outcomes[number]);
         if (number % 2 === 0) write(loaded);
@@ -232,8 +265,8 @@ test('sending every write twice changes nothing but answers it twice', () => {
       const once = new Store(smallWorld);
       const twice = new Store(smallWorld);
       const log = play(once, turns);
-      for (const [at, bytes] of log.entries()) {
-        const entry = decodeLogEntry(bytes);
+      for (const [at, item] of log.entries()) {
+        const entry = decodeLogEntry(item.entry);
         const commands = entry.commands.flatMap((one): Command[] =>
           one.kind === 'write' ? [one, one] : [one],
         );
@@ -241,9 +274,47 @@ test('sending every write twice changes nothing but answers it twice', () => {
         for (const [number, one] of commands.entries()) {
           if (one === commands[number + 1]) expect(results[number]).toEqual(results[number + 1]);
         }
+        if (item.members !== undefined) twice.applyConfiguration(item.members);
       }
       expect(twice.digest()).toBe(once.digest());
     }),
     runs,
   );
+});
+
+test('the id of a member is given once: never to two, never again to another, never to one that was a member', () => {
+  let given = 0;
+  fc.assert(
+    fc.property(history, (turns) => {
+      /** By id: all names that it ever had, and whether it is over. */
+      const names = new Map<number, string>();
+      const over = new Set<number>();
+      const seen = new Set<number>();
+      const store = new Store(smallWorld);
+      let before: readonly number[] = [];
+      play(store, turns, (entry, results, _changes, members) => {
+        const present = store.members.map(({ member }) => member);
+        for (const { member, name } of store.members) {
+          expect(over).not.toContain(member);
+          expect(names.get(member) ?? name).toBe(name);
+          names.set(member, name);
+        }
+        for (const [number, { kind }] of entry.commands.entries()) {
+          const result = results[number];
+          if (kind !== 'member_add' || result?.kind !== 'member') continue;
+          if (!before.includes(result.member)) given += 1;
+          if (!names.has(result.member)) expect(seen).not.toContain(result.member);
+        }
+        for (const member of members ?? []) seen.add(member);
+        for (const member of names.keys()) {
+          if (members !== undefined && !present.includes(member) && !members.includes(member))
+            over.add(member);
+        }
+        before = present;
+      });
+      expect(store.lastMember).toBe(Math.max(0, ...names.keys(), ...seen));
+    }),
+    runs,
+  );
+  expect(given).toBeGreaterThan(runs.numRuns / 3);
 });

@@ -68,6 +68,17 @@ const commands: readonly Command[] = [
     sessions: [{ session: sessionId(8), atMs: 5 }],
   }),
   command({ kind: 'expire', futures: [], sessions: [] }),
+  command({
+    kind: 'member_add',
+    least: 4,
+    name: 'server-4',
+    peersAddress: '[::1]:7422',
+    agentsUrl: 'wss://server-4:7421',
+    replaces: 3,
+  }),
+  command({ kind: 'member_add', least: 0, name: '', peersAddress: '', agentsUrl: '', replaces: 0 }),
+  command({ kind: 'member_promote', member: 4 }),
+  command({ kind: 'member_remove', member: 4 }),
 ];
 
 describe('log entries', () => {

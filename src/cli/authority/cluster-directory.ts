@@ -1,7 +1,7 @@
 /** A cluster's directory: what `init` makes of an empty one, and what `cert` adds. */
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { FuturestoreError } from '../../protocol/index.ts';
@@ -9,8 +9,17 @@ import { keyProblem } from '../../scopes/index.ts';
 import { formatHostAndPort } from '../configuration/scalars.ts';
 import { commonNameLengthMax, createAuthority, issueLeaf } from './certificates.ts';
 import type { Credentials } from './certificates.ts';
+import {
+  adminProfileOf,
+  makeDirectory,
+  readClusterFile,
+  serverDirectoryOf,
+  writeCredentials,
+  writePublic,
+} from './files.ts';
+import { issueServerCertificates, writeServerDirectory } from './server-directory.ts';
 import type { PlannedServer } from './yaml-text.ts';
-import { policyText, profileText, serverText } from './yaml-text.ts';
+import { policyText, profileText } from './yaml-text.ts';
 
 export interface InitOptions {
   readonly directory: string;
@@ -34,32 +43,12 @@ export interface InitializedCluster {
   readonly serverConfigurations: readonly string[];
 }
 
-const localHosts = ['127.0.0.1', '::1', 'localhost'];
 /** The distance between the three ranges of ports, and so the most servers that `init` makes. */
-const portStride = 10;
+export const portStride = 10;
 export const serversMax = portStride - 1;
 export const basePortMax = 65_535 - 3 * portStride;
 
 const refuse = (message: string): FuturestoreError => new FuturestoreError('CONFIGURATION_INVALID', message);
-
-/** Private files are written beside and renamed, so that no reader ever sees half of one, and never with a wider mode. */
-const writeNew = async (path: string, text: string, mode: number): Promise<void> => {
-  const temporary = `${path}.${process.pid}.new`;
-  await writeFile(temporary, text, { mode, flag: 'w' });
-  await chmod(temporary, mode);
-  await rename(temporary, path);
-};
-const writePublic = (path: string, text: string): Promise<void> => writeNew(path, text, 0o644);
-const writePrivate = (path: string, text: string): Promise<void> => writeNew(path, text, 0o600);
-
-const writeCredentials = async (directory: string, name: string, credentials: Credentials): Promise<void> => {
-  await writePrivate(join(directory, `${name}.key`), credentials.privateKey);
-  await writePublic(join(directory, `${name}.pem`), credentials.certificate);
-};
-
-const makeDirectory = async (path: string): Promise<void> => {
-  await mkdir(path, { recursive: true, mode: 0o700 });
-};
 
 /** What `init` would overwrite. */
 const presentParts = async (directory: string): Promise<string[]> => {
@@ -70,8 +59,6 @@ const presentParts = async (directory: string): Promise<string[]> => {
 
 /** Whether `init` has been completed in the directory. */
 export const isInitialized = (directory: string): boolean => existsSync(adminProfileOf(directory));
-
-export const adminProfileOf = (directory: string): string => join(directory, 'admin.yaml');
 
 const plan = (options: InitOptions): PlannedServer[] => {
   const { hosts } = options;
@@ -91,32 +78,6 @@ const plan = (options: InitOptions): PlannedServer[] => {
       adminListen: formatHostAndPort({ host: '127.0.0.1', port: at(2) }),
     };
   });
-};
-
-interface Authorities {
-  readonly servers: Credentials;
-  readonly agents: Credentials;
-}
-
-const writeServer = async (
-  options: InitOptions,
-  clusterId: string,
-  authorities: Authorities,
-  servers: readonly PlannedServer[],
-  self: PlannedServer,
-): Promise<string> => {
-  const directory = join(options.directory, self.name);
-  await makeDirectory(directory);
-  const hosts = [...new Set([...localHosts, ...options.hosts])];
-  const base = { commonName: self.name, hosts };
-  // What agents see serves only: it can open no link between servers.
-  const shown = await issueLeaf(authorities.servers, { ...base, server: true, client: false }, options.nowMs);
-  await writeCredentials(directory, 'server', shown);
-  const peer = await issueLeaf(authorities.servers, { ...base, server: true, client: true }, options.nowMs);
-  await writeCredentials(directory, 'peer', peer);
-  const file = join(directory, 'server.yaml');
-  await writePublic(file, serverText(clusterId, servers, self));
-  return file;
 };
 
 const refuseIfPresent = async (directory: string): Promise<void> => {
@@ -155,7 +116,15 @@ export const initCluster = async (options: InitOptions): Promise<InitializedClus
   const servers = plan(options);
   const serverConfigurations: string[] = [];
   for (const self of servers) {
-    serverConfigurations.push(await writeServer(options, clusterId, authorities, servers, self));
+    const file = await writeServerDirectory({
+      path: serverDirectoryOf(directory, self.id),
+      clusterId,
+      certificates: await issueServerCertificates(authorities.servers, self.name, options.hosts, nowMs),
+      members: servers,
+      self,
+      join: false,
+    });
+    serverConfigurations.push(file);
   }
   await makeDirectory(join(directory, 'agents'));
   // The administrator's profile comes last: where it is, the rest is.
@@ -217,21 +186,9 @@ const checkName = (name: string): void => {
   }
 };
 
-const readPem = async (path: string): Promise<string> => {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    throw new FuturestoreError(
-      'CONFIGURATION_INVALID',
-      `cannot read ${path}: give the directory that futurestore init made with --dir`,
-      { cause: error },
-    );
-  }
-};
-
 const readEndpoints = async (directory: string): Promise<string[]> => {
   const profile = adminProfileOf(directory);
-  const content: unknown = parse(await readPem(profile));
+  const content: unknown = parse(await readClusterFile(profile));
   const endpoints: unknown =
     typeof content === 'object' && content !== null && 'endpoints' in content ? content.endpoints : undefined;
   const texts = Array.isArray(endpoints) ? endpoints.filter((endpoint) => typeof endpoint === 'string') : [];
@@ -250,8 +207,8 @@ export const issueAgentCertificate = async (request: CertificateRequest): Promis
   checkName(name);
   const ca = join(directory, 'ca');
   const authority = {
-    certificate: await readPem(join(ca, 'agents.pem')),
-    privateKey: await readPem(join(ca, 'agents.key')),
+    certificate: await readClusterFile(join(ca, 'agents.pem')),
+    privateKey: await readClusterFile(join(ca, 'agents.key')),
   };
   const endpoints = await readEndpoints(directory);
   if (name === administratorName) return reissueAdmin(request, endpoints, authority);
@@ -266,7 +223,7 @@ export const issueAgentCertificate = async (request: CertificateRequest): Promis
   await makeDirectory(agents);
   const leaf = { commonName: name, hosts: [], server: false, client: true };
   await writeCredentials(agents, name, await issueLeaf(authority, leaf, nowMs));
-  await writePublic(join(agents, `${name}.ca`), await readPem(join(ca, 'servers.pem')));
+  await writePublic(join(agents, `${name}.ca`), await readClusterFile(join(ca, 'servers.pem')));
   await writePublic(
     profile,
     profileText({

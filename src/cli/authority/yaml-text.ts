@@ -22,37 +22,46 @@ cert: ${scalar(profile.cert)}
 key: ${scalar(profile.key)}
 `;
 
-export interface PlannedServer {
+export interface PlannedMember {
   readonly id: number;
   readonly name: string;
   /** host:port */
   readonly peers: string;
   /** wss://host:port */
   readonly agentsUrl: string;
+}
+
+export interface PlannedServer extends PlannedMember {
   readonly agentsListen: string;
   readonly peersListen: string;
   readonly adminListen: string;
 }
 
-const memberLine = ({ id, name, peers, agentsUrl }: PlannedServer): string =>
+/** One line of cluster.members. */
+export const memberLine = ({ id, name, peers, agentsUrl }: PlannedMember): string =>
   `    - { id: ${id}, name: ${scalar(name)}, peers: ${scalar(peers)}, agents: ${scalar(agentsUrl)} }\n`;
 
-/** One server's server.yaml. */
+const joinLines = `# It was added to a running cluster: while its data directory is empty, it waits for what the others send.
+join: true
+`;
+
+/** One server's server.yaml. `join`: of one that is added to a running cluster. */
 export const serverText = (
   clusterId: string,
-  servers: readonly PlannedServer[],
+  members: readonly PlannedMember[],
   self: PlannedServer,
+  join: boolean,
 ): string => `# One server of the cluster. Paths are relative to this file.
 # All settings and their meaning: futurestore server --print-settings
 cluster:
   # The same in all server.yaml of the cluster.
   id: ${JSON.stringify(clusterId)}
   members:
-${servers.map(memberLine).join('')}
+${members.map(memberLine).join('')}
 # Which of the members this server is.
 member: ${self.id}
 data: data
-
+${join ? joinLines : ''}
 # Where agents connect.
 agents: { listen: ${scalar(self.agentsListen)}, cert: server.pem, key: server.key }
 # Where the other servers connect.
@@ -86,8 +95,8 @@ policies:
   admin:
     - allow: ["*"]
       on: "**"
-    # In no wildcard: it must be named.
-    - allow: [cluster.status]
+    # In no wildcard: they must be named.
+    - allow: [cluster.status, member.list, member.change, snapshot.save]
 
 bindings:
   - { realm: agents, policies: [agent] }

@@ -1,24 +1,11 @@
 /** The kinds of values that settings have: what is written in the file, checked and brought into the program's units. */
 import * as v from 'valibot';
-import { parseDuration } from '../../protocol/index.ts';
+import { isAgentsUrl, isMemberName, parseDuration, parseHostAndPort } from '../../protocol/index.ts';
+import type { HostAndPort } from '../../protocol/index.ts';
 import { parseSize } from '../../scopes/index.ts';
 
-export interface HostAndPort {
-  readonly host: string;
-  readonly port: number;
-}
-
-/** 'host:port' or '[IPv6]:port'. */
-export const parseHostAndPort = (text: string): HostAndPort | undefined => {
-  const parts = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})$/.exec(text);
-  const host = parts?.[1] ?? parts?.[2];
-  const port = Number(parts?.[3]);
-  return host === undefined || port > 65_535 ? undefined : { host, port };
-};
-
-/** The inverse of `parseHostAndPort`. */
-export const formatHostAndPort = ({ host, port }: HostAndPort): string =>
-  host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+export { formatHostAndPort, parseHostAndPort } from '../../protocol/index.ts';
+export type { HostAndPort } from '../../protocol/index.ts';
 
 const shown = (input: unknown): string => {
   // What a file holds may have a toString of its own, which is no function.
@@ -53,11 +40,7 @@ export const agentsUrl = () => {
   const expected = 'an address for agents, written wss://host:port';
   return v.pipe(
     text(expected),
-    v.check(
-      (value) =>
-        value.startsWith('wss://') && (parseHostAndPort(value.slice('wss://'.length))?.port ?? 0) > 0,
-      (issue) => `must be ${expected}, got ${shown(issue.input)}`,
-    ),
+    v.check(isAgentsUrl, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
   );
 };
 
@@ -85,7 +68,7 @@ export const memberName = () => {
     "a server's name: 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit";
   return v.pipe(
     text(expected),
-    v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
+    v.check(isMemberName, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
   );
 };
 
@@ -126,6 +109,8 @@ export const size = (least: string, most: string) => {
     }),
   );
 };
+
+export const yesOrNo = () => v.boolean((issue) => `must be true or false, got ${shown(issue.input)}`);
 
 /** One of a few words. */
 export const choice = <const Options extends readonly [string, ...string[]]>(options: Options) =>

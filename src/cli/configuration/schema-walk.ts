@@ -67,7 +67,7 @@ export const describeSettings = (table: Schema, place = ''): DescribedSetting[] 
   }
   if (hasItem(schema)) return describeSettings(schema.item, `${place}[]`);
   const found: unknown = 'default' in table ? table.default : undefined;
-  const defaultValue = typeof found === 'number' ? String(found) : found;
+  const defaultValue = typeof found === 'number' || typeof found === 'boolean' ? String(found) : found;
   return [
     {
       place,

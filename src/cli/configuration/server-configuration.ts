@@ -26,6 +26,8 @@ export interface ServerConfiguration {
   /** The one of `members` that this server is. */
   readonly self: MemberConfiguration;
   readonly dataDirectory: string;
+  /** With an empty data directory it waits to be given the cluster's state, instead of beginning a new cluster. */
+  readonly join: boolean;
   readonly agents: { readonly listen: HostAndPort; readonly cert: string; readonly key: string };
   readonly peers: {
     readonly listen: HostAndPort;
@@ -124,6 +126,7 @@ const resolved = (settings: ServerSettings, file: string): ServerConfiguration =
     members,
     self,
     dataDirectory: beside(settings.data),
+    join: settings.join,
     agents: { ...settings.agents, cert: beside(settings.agents.cert), key: beside(settings.agents.key) },
     peers: {
       listen: settings.peers.listen,

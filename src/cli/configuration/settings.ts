@@ -14,6 +14,7 @@ import {
   memberName,
   peerAddress,
   size,
+  yesOrNo,
 } from './scalars.ts';
 
 const group = (issue: { readonly input: unknown }): string =>
@@ -54,6 +55,12 @@ export const serverSettings = v.object(
     data: v.pipe(
       file('a directory'),
       v.description('Where the server keeps its data. Made if missing, with mode 0700.'),
+    ),
+    join: v.pipe(
+      v.optional(yesOrNo(), false),
+      v.description(
+        'Of a server that was added to a running cluster: while its data directory is empty, it waits for what the others send.',
+      ),
     ),
     agents: v.object(
       {

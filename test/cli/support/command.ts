@@ -38,6 +38,12 @@ export const fakeClient = (given: Partial<CommandClient>): { client: CommandClie
     batch: unexpected('batch'),
     subscribe: unexpected('subscribe'),
     status: unexpected('status'),
+    members: unexpected('members'),
+    addMember: unexpected('addMember'),
+    promoteMember: unexpected('promoteMember'),
+    removeMember: unexpected('removeMember'),
+    transferLeader: unexpected('transferLeader'),
+    readSnapshot: unexpected('readSnapshot'),
     close: () => Promise.resolve(),
     ...methods,
   };
@@ -89,6 +95,7 @@ export const runCommand = async (
   const written: Buffer[] = [];
   let stderr = '';
   const profiles: string[] = [];
+  let pausedMs = 0;
   const { client, calls } = fakeClient(options.client ?? {});
   const environment: CommandEnvironment = {
     stdout: {
@@ -104,7 +111,12 @@ export const runCommand = async (
     })(),
     variables: options.variables ?? { FUTURESTORE_PROFILE: profile },
     workingDirectory: options.workingDirectory ?? directory.path,
-    now: () => nowMs,
+    now: () => nowMs + pausedMs,
+    // Takes no time but the command's own.
+    pause: (ms) => {
+      pausedMs += ms;
+      return Promise.resolve();
+    },
     connect: (file) => {
       profiles.push(file);
       return Promise.resolve(client);

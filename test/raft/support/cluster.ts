@@ -1,6 +1,8 @@
 import {
   describeMessage,
+  emptyConfiguration,
   initialConfiguration,
+  membersOf,
   Raft,
   asLogIndex,
   asMemberId,
@@ -44,6 +46,8 @@ export interface ClusterOptions<M extends Machine> {
 interface Node<M extends Machine> {
   readonly id: MemberId;
   readonly disk: ScriptedDisk;
+  /** As of the last check. */
+  commit: number;
   machine: M;
   /** undefined: crashed. */
   raft: Raft | undefined;
@@ -72,7 +76,7 @@ const settleTurnsMax = 20_000;
  * Every safety check runs after every step.
  */
 export class ScriptedCluster<M extends Machine> {
-  readonly safety = new SafetyChecks();
+  readonly safety: SafetyChecks;
   /** Every message that left a member, oldest first. */
   readonly sent: Message[] = [];
   readonly dropped = new Map<number, DropReason>();
@@ -83,6 +87,7 @@ export class ScriptedCluster<M extends Machine> {
   held: Packet[] = [];
   /** What happens to a message that leaves. */
   filter: (message: Message) => Verdict = () => 'pass';
+  /** At the beginning. */
   readonly configuration: Configuration;
   readonly #nodes = new Map<MemberId, Node<M>>();
   readonly #blocked = new Set<string>();
@@ -99,13 +104,8 @@ export class ScriptedCluster<M extends Machine> {
       ...initialConfiguration(ids.slice(0, options.voters)),
       learners: ids.slice(options.voters),
     };
-    const base: SnapshotPoint = { index: asLogIndex(0), term: asTerm(0), configuration: this.configuration };
-    for (const id of ids) {
-      const machine = options.machine();
-      const disk = new ScriptedDisk(base, machine.snapshot());
-      this.#nodes.set(id, { id, disk, machine, raft: undefined, holdsApply: false, unapplied: [] });
-      this.restart(id);
-    }
+    this.safety = new SafetyChecks(this.configuration);
+    for (const id of ids) this.#install(id, this.configuration);
   }
 
   get ids(): MemberId[] {
@@ -124,6 +124,9 @@ export class ScriptedCluster<M extends Machine> {
   status(id: number): RaftStatus {
     return this.#raft(id).status();
   }
+  configurationAt(id: number, index: number): Configuration {
+    return this.#raft(id).configurationAt(asLogIndex(index));
+  }
   isUp(id: number): boolean {
     return this.#node(id).raft !== undefined;
   }
@@ -132,6 +135,13 @@ export class ScriptedCluster<M extends Machine> {
   leader(): MemberId | undefined {
     const leaders = this.aliveIds.map((id) => this.status(id)).filter(({ role }) => role === 'leader');
     return leaders.sort((a, b) => b.term - a.term)[0]?.id;
+  }
+
+  /** A new server with an empty disk, that waits to be added. Nothing happens if there is one with this id. */
+  join(...ids: readonly number[]): void {
+    for (const id of ids) {
+      if (!this.#nodes.has(asMemberId(id))) this.#install(asMemberId(id), emptyConfiguration);
+    }
   }
 
   // Inputs. What follows from them is queued; `settle` moves it.
@@ -169,6 +179,14 @@ export class ScriptedCluster<M extends Machine> {
 
   propose(id: number, text: string): number {
     return this.proposeMany(id, [text])[0] ?? 0;
+  }
+
+  /** Asks this member to make these the members. */
+  change(id: number, voters: readonly number[], learners: readonly number[] = []): number {
+    const token = this.#nextToken();
+    const members = { voters: voters.map(asMemberId), learners: learners.map(asMemberId) };
+    this.step(id, { kind: 'change_configuration', token, ...members });
+    return token;
   }
 
   read(id: number): number {
@@ -226,6 +244,7 @@ export class ScriptedCluster<M extends Machine> {
     const { hardState, base, entries, state } = node.disk.durable;
     node.machine = this.#options.machine();
     node.machine.restore(state.bytes);
+    node.commit = 0;
     node.raft = new Raft({
       ...this.#options.tuning,
       id: node.id,
@@ -247,7 +266,7 @@ export class ScriptedCluster<M extends Machine> {
     if (upTo < status.firstIndex) return;
     const term = node.disk.durable.termAt(upTo);
     if (term === undefined) throw new Error(`${id} cannot compact up to ${upTo}: it is not on its disk`);
-    const base = { index: upTo, term, configuration: status.configuration };
+    const base = { index: upTo, term, configuration: this.#raft(id).configurationAt(upTo) };
     node.disk.compact(base, { index: status.applied, bytes: node.machine.snapshot() });
     this.step(id, { kind: 'compact', index: upTo });
   }
@@ -333,9 +352,10 @@ export class ScriptedCluster<M extends Machine> {
   }
 
   #hasConverged(): boolean {
-    const statuses = this.ids.map((id) => this.status(id));
-    const leader = statuses.find(({ role }) => role === 'leader');
+    const leader = this.leader() === undefined ? undefined : this.status(this.leader() ?? 0);
     if (leader === undefined || leader.transferTarget !== undefined) return false;
+    if (leader.changePending || !leader.changeSettled) return false;
+    const statuses = membersOf(leader.configuration).map((id) => this.status(id));
     if (this.disk(leader.id).handed.termAt(leader.commit) !== leader.term) return false;
     return statuses.every(
       (status) =>
@@ -343,9 +363,28 @@ export class ScriptedCluster<M extends Machine> {
         status.term === leader.term &&
         status.applied === leader.lastIndex &&
         status.lastIndex === leader.lastIndex &&
+        !status.changePending &&
         this.machine(status.id).digest() === this.machine(leader.id).digest(),
     );
   }
+
+  #install(id: MemberId, configuration: Configuration): void {
+    const machine = this.#options.machine();
+    const base: SnapshotPoint = { index: asLogIndex(0), term: asTerm(0), configuration };
+    const disk = new ScriptedDisk(base, machine.snapshot());
+    this.#nodes.set(id, {
+      id,
+      disk,
+      commit: 0,
+      machine,
+      raft: undefined,
+      holdsApply: false,
+      unapplied: [],
+    });
+    this.restart(id);
+  }
+
+  #diskOf = (id: MemberId): ScriptedDisk | undefined => this.#nodes.get(id)?.disk;
 
   #node(id: number): Node<M> {
     const node = this.#nodes.get(asMemberId(id));
@@ -365,8 +404,15 @@ export class ScriptedCluster<M extends Machine> {
   }
 
   #check(node: Node<M>): void {
-    node.raft?.checkInvariants();
-    this.safety.committed(node.raft?.status().commit ?? 0);
+    if (node.raft === undefined) return;
+    node.raft.checkInvariants();
+    const status = node.raft.status();
+    this.safety.counted(status, this.#diskOf);
+    if (status.role === 'leader' && status.commit > node.commit) {
+      this.safety.decided(status, this.#diskOf);
+    }
+    node.commit = status.commit;
+    this.safety.committed(status.commit);
   }
 
   #drain(node: Node<M>): void {
@@ -394,7 +440,7 @@ export class ScriptedCluster<M extends Machine> {
     for (const { token, index } of ready.reads) this.#finishRead(token, { kind: 'index', index });
     for (const { kind, token, reason } of ready.dropped) {
       if (kind === 'read') this.#finishRead(token, { kind: 'dropped', reason });
-      else if (this.dropped.has(token)) throw new SafetyViolation(`proposal ${token} was dropped twice`);
+      else if (this.dropped.has(token)) throw new SafetyViolation(`${kind} ${token} was dropped twice`);
       else this.dropped.set(token, reason);
     }
     for (const { to, term } of ready.snapshots) this.#streamSnapshot(node, raft, to, term);
@@ -402,9 +448,8 @@ export class ScriptedCluster<M extends Machine> {
   }
 
   #apply(node: Node<M>, entries: readonly Entry[]): void {
-    const voterDisks = this.configuration.voters.map((id) => this.#node(id).disk);
     for (const entry of entries) {
-      this.safety.applied(node.id, entry, node.disk, voterDisks);
+      this.safety.applied(node.id, entry, this.#diskOf);
       node.machine.apply(entry);
     }
     const last = entries.at(-1);

@@ -1,5 +1,13 @@
-import type { Entry, MemberId, Message, Persist, RaftStatus, Term } from '../../../src/raft/index.ts';
-import { describeMessage } from '../../../src/raft/index.ts';
+import type {
+  Configuration,
+  Entry,
+  MemberId,
+  Message,
+  Persist,
+  RaftStatus,
+  Term,
+} from '../../../src/raft/index.ts';
+import { decodeConfiguration, describeConfiguration, describeMessage } from '../../../src/raft/index.ts';
 import type { DiskImage, ScriptedDisk } from './disk.ts';
 
 export class SafetyViolation extends Error {
@@ -13,6 +21,20 @@ const unsafe = (message: string): never => {
   throw new SafetyViolation(message);
 };
 
+type DiskOf = (id: MemberId) => ScriptedDisk | undefined;
+
+interface Since {
+  readonly index: number;
+  readonly configuration: Configuration;
+}
+
+const isMajority = (voters: readonly MemberId[], has: (id: MemberId) => boolean): boolean =>
+  voters.length === 0 || voters.filter(has).length * 2 > voters.length;
+
+/** Written anew, so that a flaw in the core's arithmetic is none here. */
+const isQuorum = ({ voters, votersOutgoing }: Configuration, has: (id: MemberId) => boolean): boolean =>
+  voters.length > 0 && isMajority(voters, has) && isMajority(votersOutgoing, has);
+
 const contentOf = (entry: Entry): string => `${entry.kind}:${Buffer.from(entry.payload).toString('latin1')}`;
 
 /** What Raft promises (figure 3 of the paper), watched from outside while the cluster runs. */
@@ -24,8 +46,14 @@ export class SafetyChecks {
   /** What was applied anywhere; index 1 is at 0. */
   readonly #history: Entry[] = [];
   readonly #digests = new Map<number, string>();
+  /** Those that were applied anywhere, oldest first. */
+  readonly #configurations: Since[];
   /** The greatest index that any member ever knew to be committed. */
   commitMax = 0;
+
+  constructor(configuration: Configuration) {
+    this.#configurations = [{ index: 0, configuration }];
+  }
 
   get history(): readonly Entry[] {
     return this.#history;
@@ -82,11 +110,37 @@ export class SafetyChecks {
     }
   }
 
+  /** Everybody goes by the configuration as of what it has applied. */
+  counted({ id, applied, configuration }: RaftStatus, diskOf: DiskOf): void {
+    const expected = this.#configurations.findLast(({ index }) => index <= applied);
+    // One that joined knows nobody, or goes by the first entry about the members in its log.
+    if (expected?.index === 0 && diskOf(id)?.durable.base.configuration.voters.length === 0) return;
+    const [is, should] = [configuration, expected?.configuration ?? configuration].map(describeConfiguration);
+    if (is !== should) unsafe(`${id} goes by "${is}", as of ${applied} "${should}" counts`);
+  }
+
+  /** What a leader takes for committed is on the disks of a quorum of the configuration that it goes by. */
+  decided({ id, commit, term, configuration }: RaftStatus, diskOf: DiskOf): void {
+    const entryTerm = diskOf(id)?.handed.termAt(commit);
+    if (entryTerm !== term) unsafe(`${id} commits ${commit}@${entryTerm ?? '?'} in term ${term}`);
+    const holders: MemberId[] = [];
+    const has = (voter: MemberId): boolean => {
+      const durable = diskOf(voter)?.durable;
+      const holds =
+        durable !== undefined && (durable.base.index >= commit || durable.termAt(commit) === entryTerm);
+      if (holds) holders.push(voter);
+      return holds;
+    };
+    if (!isQuorum(configuration, has)) {
+      unsafe(`${id} commits ${commit} with [${holders.join()}] of "${describeConfiguration(configuration)}"`);
+    }
+  }
+
   /** State machine safety, and that only what a quorum has on disk is applied. */
-  applied(id: MemberId, entry: Entry, disk: ScriptedDisk, voterDisks: readonly ScriptedDisk[]): void {
+  applied(id: MemberId, entry: Entry, diskOf: DiskOf): void {
     const known = this.#history[entry.index - 1];
-    if (disk.durable.last < entry.index)
-      unsafe(`${id} applies ${entry.index}, its disk ends at ${disk.durable.last}`);
+    const last = diskOf(id)?.durable.last ?? 0;
+    if (last < entry.index) unsafe(`${id} applies ${entry.index}, its disk ends at ${last}`);
     if (known !== undefined) {
       if (known.term !== entry.term || contentOf(known) !== contentOf(entry)) {
         unsafe(
@@ -98,15 +152,21 @@ export class SafetyChecks {
     }
     if (entry.index !== this.#history.length + 1)
       unsafe(`${id} applies ${entry.index} before anybody applied all below`);
-    const holders = voterDisks.filter(
-      ({ durable }) => durable.base.index >= entry.index || durable.termAt(entry.index) === entry.term,
-    );
-    if (holders.length * 2 <= voterDisks.length) {
-      unsafe(
-        `${id} applies ${entry.index}@${entry.term}, which is on ${holders.length} of ${voterDisks.length} voters' disks`,
-      );
+    const has = (voter: MemberId): boolean => {
+      const durable = diskOf(voter)?.durable;
+      if (durable === undefined) return false;
+      return durable.base.index >= entry.index || durable.termAt(entry.index) === entry.term;
+    };
+    // The leader that committed it may not have applied the last configuration before it.
+    const possible = this.#configurations.slice(-2).map(({ configuration }) => configuration);
+    // Nor need it have known any before this one.
+    if (entry.kind === 'configuration') possible.push(decodeConfiguration(entry.payload));
+    if (!possible.some((configuration) => isQuorum(configuration, has))) {
+      unsafe(`${id} applies ${entry.index}@${entry.term}, which is not on a quorum's disks`);
     }
     this.#history.push(entry);
+    if (entry.kind !== 'configuration') return;
+    this.#configurations.push({ index: entry.index, configuration: decodeConfiguration(entry.payload) });
   }
 
   reached(id: MemberId, index: number, digest: string): void {

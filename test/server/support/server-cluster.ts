@@ -1,5 +1,6 @@
 /** Whole servers (loop, raft, store, feed, storage) in one process under virtual time, with scripted faults. */
-import type { AnswerBody, Operation } from '../../../src/protocol/index.ts';
+import type { PeerPresence } from '../../../src/peers/index.ts';
+import type { AnswerBody, Member, MemberList, Operation } from '../../../src/protocol/index.ts';
 import {
   noMetrics,
   silentLogger,
@@ -8,12 +9,14 @@ import {
   type GatewayEvent,
   type GatewayPort,
   type GatewayRequest,
+  type MemberDescription,
   type Server,
   type StartServerOptions,
 } from '../../../src/server/index.ts';
-import { MemoryDisk, openMemoryStorage } from '../../../src/storage/index.ts';
+import { openMemoryStorage, type MemoryDisk } from '../../../src/storage/index.ts';
+import { CopyableDisk } from './copyable-disk.ts';
 import { VirtualNetwork } from './virtual-network.ts';
-import { VirtualTime } from './virtual-time.ts';
+import { VirtualTime, type ProcessClock } from './virtual-time.ts';
 
 const clusterId = 'c'.repeat(32);
 
@@ -110,8 +113,24 @@ class TestGateway implements Gateway {
 interface Running {
   readonly server: Server;
   readonly gateway: TestGateway;
-  readonly identity: { readonly run: number; readonly diskId: Uint8Array };
+  readonly presence: PeerPresence;
 }
+
+export interface StartOptions {
+  /** On an empty disk: wait to be added. */
+  readonly join?: boolean;
+  /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
+  readonly file?: readonly number[];
+  /** Of the peer protocol. Default 2. */
+  readonly version?: number;
+}
+
+export const describeMember = (id: number, name = `server-${id}`): MemberDescription => ({
+  id,
+  name,
+  peersAddress: `s${id}:7422`,
+  agentsUrl: `wss://s${id}`,
+});
 
 export interface ServerClusterOptions {
   readonly servers: number;
@@ -125,7 +144,9 @@ export class ServerCluster {
   readonly network: VirtualNetwork;
   readonly ids: readonly number[];
   readonly disks = new Map<number, MemoryDisk>();
-  readonly clocks = new Map<number, { wallOffsetMs: number }>();
+  readonly clocks = new Map<number, ProcessClock>();
+  /** Those that were told that the cluster has removed them. */
+  readonly removed = new Set<number>();
   readonly fatal: { readonly id: number; readonly error: unknown }[] = [];
   readonly #running = new Map<number, Running>();
   readonly #options: ServerClusterOptions;
@@ -136,10 +157,6 @@ export class ServerCluster {
     this.time = new VirtualTime(options.seed ?? 1);
     this.network = new VirtualNetwork(this.time);
     this.ids = Array.from({ length: options.servers }, (_, index) => index + 1);
-    for (const id of this.ids) {
-      this.disks.set(id, new MemoryDisk());
-      this.clocks.set(id, { wallOffsetMs: 0 });
-    }
   }
 
   static async start(options: ServerClusterOptions): Promise<ServerCluster> {
@@ -149,26 +166,26 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number): Promise<void> {
-    const disk = this.disks.get(id) as MemoryDisk;
-    const members = this.ids.map((member) => ({
-      id: member,
-      name: `server-${member}`,
-      agentsUrl: `wss://s${member}`,
-    }));
+  async start(id: number, { join = false, file, version = 2 }: StartOptions = {}): Promise<void> {
+    const disk = this.disks.get(id) ?? new CopyableDisk();
+    this.disks.set(id, disk);
+    const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
+    this.clocks.set(id, clock);
+    const named = new Set(file ?? this.ids).add(id);
     const storage = await openMemoryStorage({ identity: { clusterId, member: id }, disk });
     const { diskId } = storage.recovered;
-    let announced = 0;
+    let presence: PeerPresence = { run: 0, diskId };
     const server = await startServer({
       clusterId,
-      self: members[id - 1] as (typeof members)[number],
-      members,
+      self: describeMember(id),
+      members: [...named].map((member) => describeMember(member)),
+      join,
       version: 'test',
       electionTimeoutMs: 1000,
       heartbeatIntervalMs: 100,
       logRetainBytes: this.#options.logRetainBytes ?? 64 * 1024 * 1024,
       ...(this.#options.raft && { raft: this.#options.raft }),
-      environment: this.time.environment(this.clocks.get(id) as { wallOffsetMs: number }),
+      environment: this.time.environment(clock),
       logger: silentLogger,
       metrics: noMetrics,
       onFatal: (error) => {
@@ -176,20 +193,42 @@ export class ServerCluster {
         this.network.crash(id);
         this.#running.delete(id);
       },
+      onRemoved: () => this.removed.add(id),
       storage,
-      transport: (acceptPeer, run) => {
-        announced = run;
-        return this.network.transport(id, { run, diskId, acceptPeer });
+      transport: (acceptPeer, run, standing) => {
+        presence = version >= 2 ? { run, diskId, standing: standing() } : { run, diskId };
+        const takesUp = (work: () => void): void => this.time.takeUp(clock, work);
+        return this.network.transport(id, { presence, acceptPeer, takesUp, version });
       },
     });
-    this.#running.set(id, { server, gateway: new TestGateway(server), identity: { run: announced, diskId } });
+    this.#running.set(id, { server, gateway: new TestGateway(server), presence });
   }
 
-  /** The run and disk that a server announces to its peers. */
-  identity(id: number): { readonly run: number; readonly diskId: Uint8Array } {
+  /** What a server announces to its peers. */
+  presence(id: number): PeerPresence {
+    return this.#get(id).presence;
+  }
+
+  #get(id: number): Running {
     const running = this.#running.get(id);
     if (!running) throw new Error(`server ${id} is not running`);
-    return running.identity;
+    return running;
+  }
+
+  get running(): readonly number[] {
+    return [...this.#running.keys()];
+  }
+
+  /** The process ends in order. */
+  async stop(id: number): Promise<void> {
+    const { server } = this.#get(id);
+    let stopped = false;
+    const stopping = server.stop().then(() => {
+      stopped = true;
+    });
+    await this.time.until(`server ${id} has stopped`, () => stopped);
+    await stopping;
+    this.#running.delete(id);
   }
 
   /** The process dies; what its disk had not synced is lost. */
@@ -200,18 +239,85 @@ export class ServerCluster {
   }
 
   server(id: number): Server {
-    const running = this.#running.get(id);
-    if (!running) throw new Error(`server ${id} is not running`);
-    return running.server;
+    return this.#get(id).server;
   }
 
   agent(id: number, session = `${this.#lastConnection + 1}`.padStart(32, '0')): Agent {
-    const running = this.#running.get(id);
-    if (!running) throw new Error(`server ${id} is not running`);
+    const running = this.#get(id);
     this.#lastConnection += 1;
     const agent = new Agent(running.gateway, this.#lastConnection, session);
     running.gateway.agents.set(agent.connection, agent);
     return agent;
+  }
+
+  // ---- members ----
+
+  /** What a server says of the members. */
+  async list(at: number): Promise<MemberList> {
+    const agent = this.agent(at);
+    const body = await this.answer(agent, agent.send({ kind: 'member_list' }));
+    if (body.kind !== 'members') throw new Error(`the list of members was answered ${JSON.stringify(body)}`);
+    return body.list;
+  }
+
+  async member(at: number, id: number): Promise<Member | undefined> {
+    return (await this.list(at)).members.find((member) => member.id === id);
+  }
+
+  /** Asks for a change until it is in the log; gives the member's id. A refusal is thrown. */
+  async change(at: number, request: AgentRequest): Promise<number> {
+    const agent = this.agent(at);
+    const body = await this.answer(agent, agent.send(request));
+    if (body.kind === 'failed') throw new Error(`${body.failure.code}: ${body.failure.message}`);
+    if (body.kind !== 'member_changed') throw new Error(`a change was answered ${JSON.stringify(body)}`);
+    return body.member;
+  }
+
+  add(at: number, id: number, replaces?: number): Promise<number> {
+    const { name, peersAddress, agentsUrl } = describeMember(id);
+    return this.change(at, {
+      kind: 'member_add',
+      name,
+      peersAddress,
+      agentsUrl,
+      ...(replaces !== undefined && { replaces }),
+    });
+  }
+
+  promote(at: number, member: number): Promise<number> {
+    return this.change(at, { kind: 'member_promote', member });
+  }
+
+  remove(at: number, member: number): Promise<number> {
+    return this.change(at, { kind: 'member_remove', member });
+  }
+
+  /** Waits until the changes that are wanted are carried out, as this server sees it. */
+  async settled(at: number, withinMs = 10_000): Promise<MemberList> {
+    const endMs = this.time.nowMs + withinMs;
+    for (;;) {
+      const list = await this.list(at);
+      if (!list.changePending) return list;
+      if (this.time.nowMs >= endMs)
+        throw new Error(`the change was not carried out within ${withinMs} ms: ${JSON.stringify(list)}`);
+      await this.time.run(20);
+    }
+  }
+
+  /** Adds a server with an empty disk and makes it a voter. */
+  async grow(at: number, id: number): Promise<void> {
+    const given = await this.add(at, id);
+    if (given !== id) throw new Error(`the new member is ${given} instead of ${id}`);
+    await this.start(id, { join: true });
+    await this.settled(at);
+    for (let patience = 0; ; patience += 1) {
+      const member = await this.member(at, id);
+      if (member?.reachable === true && member.standing === 'learner' && member.lag < 100) break;
+      if (patience > 500) throw new Error(`member ${id} does not catch up: ${JSON.stringify(member)}`);
+      await this.time.run(20);
+    }
+    await this.promote(at, id);
+    await this.settled(at);
   }
 
   /** The leader that a majority follows. */
@@ -225,6 +331,15 @@ export class ServerCluster {
       if (followers.length * 2 > this.ids.length) return id;
     }
     return undefined;
+  }
+
+  /** Who leads the newest term, whoever follows; undefined: nobody does. */
+  get leads(): number | undefined {
+    const leaders = [...this.#running]
+      .map(([id, { server }]) => ({ id, ...server.status() }))
+      .filter(({ role }) => role === 'leader')
+      .sort((a, b) => b.term - a.term);
+    return leaders[0]?.id;
   }
 
   get followers(): number[] {

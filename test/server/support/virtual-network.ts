@@ -1,20 +1,42 @@
-import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from '../../../src/peers/index.ts';
+import type {
+  AcceptPeer,
+  PeerBatch,
+  PeerEvents,
+  PeerPresence,
+  PeerRefusal,
+  PeerTransport,
+  SnapshotSource,
+} from '../../../src/peers/index.ts';
 import type { MemberId, Term } from '../../../src/raft/index.ts';
-import type { AcceptPeer } from '../../../src/server/index.ts';
 import type { VirtualTime } from './virtual-time.ts';
 
-/** Who is behind a link, and whom it lets in. */
+/** Who is behind a link, whom it lets in, and when it hears what arrives. */
 interface Endpoint {
-  readonly run: number;
-  readonly diskId: Uint8Array;
+  readonly presence: PeerPresence;
   readonly acceptPeer: AcceptPeer;
+  /** A process that is stopped takes up what has arrived when it goes on. */
+  readonly takesUp: (work: () => void) => void;
+  /** Of the peer protocol, at most. */
+  readonly version: number;
 }
+
+/** One process's side of the network. */
+interface Side {
+  readonly endpoint: Endpoint;
+  members: ReadonlySet<number>;
+  /** Once it has started. */
+  events: PeerEvents | undefined;
+  /** Peers to which its links are up. */
+  readonly up: Set<number>;
+}
+
+/** A link that is not let in is tried again so often. */
+const redialMs = 500;
 
 /** Links between servers in one process: reliable and ordered like TCP, cut and mended by the test. */
 export class VirtualNetwork {
   readonly #time: VirtualTime;
-  readonly #events = new Map<number, PeerEvents>();
-  readonly #endpoints = new Map<number, Endpoint>();
+  readonly #sides = new Map<number, Side>();
   readonly #cut = new Set<string>();
   /** Why a server was not let in by another, in order. */
   readonly refusals: string[] = [];
@@ -25,19 +47,53 @@ export class VirtualNetwork {
     this.#time = time;
   }
 
-  #open(from: number, to: number): boolean {
-    if (!this.#events.has(from) || !this.#events.has(to) || this.#cut.has(`${from}>${to}`)) return false;
-    const [sender, receiver] = [this.#endpoints.get(from), this.#endpoints.get(to)];
-    if (sender === undefined || receiver === undefined) return false;
-    const refusal = receiver.acceptPeer(from, sender.run, sender.diskId);
-    if (refusal !== undefined) this.refusals.push(refusal);
-    return refusal === undefined;
+  /** Why nothing gets through from one to the other; undefined: it does. */
+  #obstacle(from: number, to: number): PeerRefusal | 'down' | undefined {
+    const [sender, receiver] = [this.#sides.get(from), this.#sides.get(to)];
+    if (!sender?.events || !receiver?.events || this.#cut.has(`${from}>${to}`)) return 'down';
+    if (!sender.members.has(to)) return 'down';
+    const refusal = receiver.endpoint.acceptPeer(from as MemberId, sender.endpoint.presence);
+    if (receiver.members.has(from) || refusal?.removed === true) return refusal;
+    return { reason: `member ${from} is no member`, removed: false };
+  }
+
+  #isOpen(from: number, to: number): boolean {
+    return this.#sides.get(from)?.up.has(to) === true && this.#obstacle(from, to) === undefined;
+  }
+
+  /** Makes the link if it can be made, closes it if it can't stay, and tells of it. */
+  #look(from: number, to: number): void {
+    const side = this.#sides.get(from);
+    if (!side?.events) return;
+    const obstacle = this.#obstacle(from, to);
+    if (obstacle === undefined) {
+      if (side.up.has(to)) return;
+      side.up.add(to);
+      const version = Math.min(side.endpoint.version, this.#sides.get(to)?.endpoint.version ?? 1);
+      side.events.connected(to as MemberId, version);
+      return;
+    }
+    if (obstacle !== 'down') {
+      this.refusals.push(obstacle.reason);
+      side.events.refused(to as MemberId, obstacle);
+    }
+    if (side.up.delete(to)) side.events.disconnected(to as MemberId);
+  }
+
+  #lookAgain(self: number, side: Side): void {
+    this.#time.after(redialMs, () => {
+      if (this.#sides.get(self) !== side || !side.events) return;
+      side.endpoint.takesUp(() => {
+        for (const other of side.members) if (!side.up.has(other)) this.#look(self, other);
+      });
+      this.#lookAgain(self, side);
+    });
   }
 
   /** Nothing from `from` reaches `to`. */
   cut(from: number, to: number): void {
     this.#cut.add(`${from}>${to}`);
-    this.#events.get(from)?.disconnected(to as MemberId);
+    this.#look(from, to);
   }
 
   isolate(member: number, others: readonly number[]): void {
@@ -53,47 +109,62 @@ export class VirtualNetwork {
     this.#cut.clear();
     for (const link of mended) {
       const [from, to] = link.split('>').map(Number) as [number, number];
-      if (this.#open(from, to)) this.#events.get(from)?.connected(to as MemberId);
+      this.#look(from, to);
     }
   }
 
   /** As if it had come from `from`. */
   inject(from: number, to: number, batch: PeerBatch): void {
-    this.#events.get(to)?.received(from as MemberId, this.#endpoints.get(from)?.run ?? 0, batch);
+    const run = this.#sides.get(from)?.endpoint.presence.run ?? 0;
+    this.#sides.get(to)?.events?.received(from as MemberId, run, batch);
   }
 
   /** The process is gone. */
   crash(member: number): void {
-    this.#events.delete(member);
-    for (const [other, events] of this.#events) if (other !== member) events.disconnected(member as MemberId);
+    this.#sides.delete(member);
+    for (const other of this.#sides.keys()) this.#look(other, member);
   }
 
   transport(self: number, endpoint: Endpoint): PeerTransport {
-    this.#endpoints.set(self, endpoint);
-    let own: PeerEvents | undefined;
+    const side: Side = { endpoint, members: new Set(), events: undefined, up: new Set() };
+    this.#sides.set(self, side);
     /** A process that has crashed says nothing more, also when another one has taken its place. */
-    const alive = (): boolean => own !== undefined && this.#events.get(self) === own;
+    const alive = (): boolean => this.#sides.get(self) === side && side.events !== undefined;
     const arrivals = new Map<MemberId, number>();
     return {
       start: async (events: PeerEvents) => {
-        own = events;
-        this.#events.set(self, events);
-        for (const [other, theirs] of this.#events) {
+        side.events = events;
+        for (const other of this.#sides.keys()) {
           if (other === self) continue;
-          if (this.#open(self, other)) events.connected(other as MemberId);
-          if (this.#open(other, self)) theirs.connected(self as MemberId);
+          this.#look(self, other);
+          this.#look(other, self);
         }
+        this.#lookAgain(self, side);
+      },
+      setMembers: (members) => {
+        side.members = new Set(members.map(({ id }): number => id).filter((id) => id !== self));
+        // Not from within the server that says it.
+        this.#time.after(0, () => {
+          if (!alive()) return;
+          for (const other of this.#sides.keys()) {
+            if (other === self) continue;
+            this.#look(self, other);
+            this.#look(other, self);
+          }
+        });
       },
       send: (to: MemberId, batch: PeerBatch) => {
-        if (!alive() || !this.#open(self, to)) return false;
-        const receiver = this.#events.get(to);
+        if (!alive() || !this.#isOpen(self, to)) return false;
+        const receiver = this.#sides.get(to);
         // Also when the delay has just become shorter: a later batch never overtakes an earlier one.
         const atMs = Math.max(this.#time.nowMs + this.delayMs, arrivals.get(to) ?? 0);
         arrivals.set(to, atMs);
         this.#time.after(atMs - this.#time.nowMs, () => {
-          // A batch under way is lost with its link or receiver.
-          if (this.#open(self, to) && this.#events.get(to) === receiver)
-            receiver?.received(self as MemberId, 1, batch);
+          receiver?.endpoint.takesUp(() => {
+            // A batch under way is lost with its link or receiver.
+            if (this.#isOpen(self, to) && this.#sides.get(to) === receiver)
+              receiver.events?.received(self as MemberId, endpoint.presence.run, batch);
+          });
         });
         return true;
       },
@@ -101,13 +172,15 @@ export class VirtualNetwork {
         for (;;) {
           const part = await source.next();
           if (!part) break;
-          if (!alive() || !this.#open(self, to)) throw new Error('the link is cut');
-          await this.#events.get(to)?.snapshotPart(self as MemberId, { term, point: source.point, part });
+          if (!alive() || !this.#isOpen(self, to)) throw new Error('the link is cut');
+          await this.#sides
+            .get(to)
+            ?.events?.snapshotPart(self as MemberId, { term, point: source.point, part });
         }
         this.snapshotsSent += 1;
       },
       close: async () => {
-        this.#events.delete(self);
+        if (alive()) this.crash(self);
       },
     };
   }

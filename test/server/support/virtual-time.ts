@@ -7,6 +7,14 @@ interface Scheduled {
   cancelled: boolean;
 }
 
+/** May be changed by the test. */
+export interface ProcessClock {
+  /** A wall clock that is wrong, or jumps. */
+  wallOffsetMs: number;
+  /** The process does nothing until then: its loop is busy, or it was stopped. */
+  stoppedUntilMs: number;
+}
+
 /** Lets everything that waits for a promise go on, until nothing does. */
 const settlePromises = async (): Promise<void> => {
   for (let round = 0; round < 3; round += 1) await new Promise<void>((resolve) => setImmediate(resolve));
@@ -54,17 +62,34 @@ export class VirtualTime {
     };
   }
 
-  /** `wallOffsetMs` may be changed by the test: a wall clock that is wrong or jumps. */
-  environment(clock: { wallOffsetMs: number }): Environment {
+  environment(clock: ProcessClock): Environment {
     return {
       wallMs: () => 1_700_000_000_000 + this.#nowMs + clock.wallOffsetMs,
       monotonicMs: () => (this.#nowMs += this.readingTakesMs),
       random: () => this.random(),
       defer: (callback) => {
-        this.after(0, callback);
+        this.after(0, () => this.takeUp(clock, callback));
       },
-      setTimer: (delayMs, callback) => this.after(delayMs, callback),
+      setTimer: (delayMs, callback) => {
+        const timer = { cancelled: false };
+        const run = (): void => {
+          if (!timer.cancelled) callback();
+        };
+        const due = this.after(delayMs, () => this.takeUp(clock, run));
+        return {
+          cancel: () => {
+            timer.cancelled = true;
+            due.cancel();
+          },
+        };
+      },
     };
+  }
+
+  /** Now; or, in a process that is stopped, when it goes on, in the order in which things came up. */
+  takeUp(clock: ProcessClock, work: () => void): void {
+    if (clock.stoppedUntilMs <= this.#nowMs) work();
+    else this.after(clock.stoppedUntilMs - this.#nowMs, () => this.takeUp(clock, work));
   }
 
   /** Runs everything that is due within the next `durationMs`. */

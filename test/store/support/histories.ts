@@ -149,8 +149,35 @@ type Step =
   /** What a leader proposes; `stale`: what it would have proposed some time ago. */
   | { readonly kind: 'expire'; readonly limit: number; readonly stale: boolean };
 
+/** Those that the configuration files name and those that the log adds. */
+const anyMember = fc.integer({ min: 1, max: 6 });
+const members = fc.oneof(
+  fc
+    .record({
+      least: fc.constantFrom(1, 3, 4),
+      name: fc.constantFrom('north', 'south', 'west'),
+      peersAddress: fc.constantFrom('north:7422', 'south:7422'),
+      replaces: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, { weight: 2, arbitrary: anyMember }),
+    })
+    .map((one): CommandBody => ({ kind: 'member_add', agentsUrl: `wss://${one.name}`, ...one })),
+  anyMember.map((one): CommandBody => ({ kind: 'member_promote', member: one })),
+  anyMember.map((one): CommandBody => ({ kind: 'member_remove', member: one })),
+);
+/** A configuration in which most of what the other commands say is about members. */
+const configuration = fc
+  .tuple(fc.constantFrom([1, 2], [1, 2, 3], [1, 2], [1], [2, 3]), fc.subarray([4, 5, 6, 7, 8]))
+  .map(([first, added]) => [...first, ...added]);
+
 const other = fc
-  .tuple(fc.oneof({ weight: 9, arbitrary: sessions }, { weight: 1, arbitrary: servers }), member, run)
+  .tuple(
+    fc.oneof(
+      { weight: 9, arbitrary: sessions },
+      { weight: 1, arbitrary: servers },
+      { weight: 2, arbitrary: members },
+    ),
+    member,
+    run,
+  )
   .map(([body, from, its]): Step => ({
     kind: 'command',
     command: { origin: { member: from, run: its, request: 1 }, ...body },
@@ -173,6 +200,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 export interface Turn {
   readonly laterMs: number;
   readonly steps: readonly Step[];
+  /** A configuration entry that follows. */
+  readonly members: readonly number[] | undefined;
 }
 
 /** Time mostly goes on, and goes back when the leader changes. */
@@ -183,6 +212,7 @@ export const history: fc.Arbitrary<readonly Turn[]> = fc.array(
       { weight: 1, arbitrary: fc.integer({ min: -50, max: 100 }) },
     ),
     steps: fc.array(step, { minLength: 1, maxLength: 4 }),
+    members: fc.option(configuration, { nil: undefined, freq: 9 }),
   }),
   { minLength: 30, maxLength: 90 },
 );
@@ -192,6 +222,10 @@ export class Leader {
   #nowMs = 1000;
   #commands: Command[] = [];
   readonly #sequences = new Map<string, number>();
+  /** Members that ever were, in a configuration or by a command. */
+  readonly #seen = new Set<number>();
+  readonly #left = new Set<number>();
+  #last: readonly number[] = [];
   #lastDue: CommandBody = { kind: 'expire', futures: [], sessions: [] };
 
   entry(turn: Turn, store: Store): LogEntry {
@@ -211,6 +245,19 @@ export class Leader {
     this.#commands = [...this.#commands, ...commands].slice(-25);
     return { timeMs: this.#nowMs, commands };
   }
+
+  /** As raft's is: who has left does not come back. */
+  configuration({ members: chosen }: Turn, store: Store): readonly number[] | undefined {
+    const recorded = new Set(store.members.map((one) => one.member));
+    for (const one of this.#seen) if (!recorded.has(one)) this.#left.add(one);
+    for (const one of this.#last) this.#left.delete(one);
+    const members = chosen?.filter((one) => !this.#left.has(one)) ?? [];
+    for (const one of [...members, ...recorded]) this.#seen.add(one);
+    if (members.length === 0) return undefined;
+    this.#last = members;
+    return members;
+  }
+
   #write({ session: id, principal, back, unanswered, operations }: WriteStep): Command {
     const next = (this.#sequences.get(id) ?? 0) + 1;
     const sequence = Math.max(1, next - back);

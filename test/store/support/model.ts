@@ -26,6 +26,12 @@ interface ModelSession {
   answers: Record<number, unknown>;
 }
 
+interface ModelMember {
+  name: string;
+  addresses: string;
+  wanted: string;
+}
+
 interface State {
   timeMs: number;
   revision: number;
@@ -35,6 +41,10 @@ interface State {
   deleted: Record<string, { generation: number; revision: number; atMs: number }>;
   sessions: Record<string, ModelSession>;
   runs: Record<number, number>;
+  members: Record<number, ModelMember>;
+  lastMember: number;
+  /** Of the last configuration entry. */
+  configured: readonly number[];
 }
 
 class Refused extends Error {}
@@ -52,6 +62,9 @@ export class Model {
     deleted: {},
     sessions: {},
     runs: {},
+    members: {},
+    lastMember: 0,
+    configured: [],
   };
   readonly #sessionsMax: number;
   readonly #tombstonesMax: number;
@@ -75,6 +88,20 @@ export class Model {
     });
     this.#forget();
     return results;
+  }
+
+  configure(members: readonly number[]): void {
+    const { s } = this;
+    s.configured = members;
+    s.lastMember = Math.max(s.lastMember, ...members);
+    for (const [id, { wanted }] of Object.entries(s.members)) {
+      const member = Number(id);
+      if (wanted !== 'removed' || members.includes(member)) continue;
+      delete s.members[member];
+      delete s.runs[member];
+      for (const session of Object.values(s.sessions))
+        if (session.at?.member === member) this.#detach(session);
+    }
   }
 
   /** The latest change of each key after a revision, as 'key@revision' or '-key@revision'. */
@@ -131,6 +158,8 @@ export class Model {
           detachedAtMs: 0,
           at: { member: origin.member, run: origin.run, connection: command.connection },
         };
+        const opened = s.sessions[command.session];
+        if (opened !== undefined && this.#hasLeft(origin.member)) this.#detach(opened);
         return 'done';
       }
       case 'session_close': {
@@ -147,7 +176,7 @@ export class Model {
         return 'done';
       }
       case 'server_started':
-        if ((s.runs[command.member] ?? 0) > command.run) return 'done';
+        if ((s.runs[command.member] ?? 0) > command.run || this.#hasLeft(command.member)) return 'done';
         s.runs[command.member] = command.run;
         for (const session of Object.values(s.sessions)) {
           if (session.at?.member === command.member && session.at.run < command.run) this.#detach(session);
@@ -158,6 +187,17 @@ export class Model {
         for (const session of Object.values(s.sessions))
           if (session.at?.member === command.member) this.#detach(session);
         return 'done';
+      case 'member_add':
+        return this.#addMember(command);
+      case 'member_promote':
+        if (this.#hasLeft(command.member)) return 'MEMBERSHIP_REFUSED';
+        if (s.members[command.member]?.wanted === 'removed') return 'MEMBERSHIP_REFUSED';
+        this.#want(command.member, 'voter');
+        return { member: command.member };
+      case 'member_remove':
+        if (this.#hasLeft(command.member)) return 'MEMBERSHIP_REFUSED';
+        this.#want(command.member, 'removed');
+        return { member: command.member };
       case 'expire':
         for (const { key, generation, atMs } of command.futures) {
           const f = s.futures[key];
@@ -178,6 +218,42 @@ export class Model {
       default:
         return command satisfies never;
     }
+  }
+
+  #addMember(command: Extract<LogEntry['commands'][number], { kind: 'member_add' }>): unknown {
+    const { s } = this;
+    const { name, replaces } = command;
+    const addresses = `${command.peersAddress} ${command.agentsUrl}`;
+    const replacing = replaces !== 0;
+    const entries = Object.entries(s.members).map(([id, one]) => ({ id: Number(id), ...one }));
+    const known = entries.find((one) => one.name === name && one.wanted !== 'removed' && one.id !== replaces);
+    if (known !== undefined && known.addresses !== addresses) return 'MEMBERSHIP_REFUSED';
+    if (known !== undefined) {
+      if (replacing && !this.#hasLeft(replaces)) {
+        this.#want(known.id, 'voter');
+        this.#want(replaces, 'removed');
+      }
+      return { member: known.id };
+    }
+    if (replacing && (this.#hasLeft(replaces) || s.members[replaces]?.wanted === 'removed'))
+      return 'MEMBERSHIP_REFUSED';
+    let member = Math.max(command.least, s.lastMember + 1);
+    if (replacing && member <= replaces) member = replaces + 1;
+    s.members[member] = { name, addresses, wanted: replacing ? 'voter' : 'learner' };
+    s.lastMember = member;
+    if (replacing) this.#want(replaces, 'removed');
+    return { member };
+  }
+
+  #want(member: number, wanted: string): void {
+    const { s } = this;
+    s.members[member] = { ...(s.members[member] ?? { name: '', addresses: ' ' }), wanted };
+    s.lastMember = Math.max(s.lastMember, member);
+  }
+
+  #hasLeft(member: number): boolean {
+    const { configured, members } = this.s;
+    return configured.length > 0 && !configured.includes(member) && members[member] === undefined;
   }
 
   #batch(operations: readonly Operation[], session: string, principal: string): unknown {

@@ -1,0 +1,308 @@
+/**
+ * Who takes part, as this server knows it: the members that count, whom it has links with and lets in, and on a leader
+ * the way from what is wanted of the members (the store's records) to raft's configuration.
+ */
+import type { PeerBatch, PeerPresence, PeerRefusal, PeerTransport } from '../peers/index.ts';
+import {
+  asMemberId,
+  membersOf,
+  type Configuration,
+  type Dropped,
+  type Entry,
+  type MemberId,
+  type Message,
+  type Raft,
+  type SoftState,
+} from '../raft/index.ts';
+import type { MemberRecord, Store } from '../store/index.ts';
+import type { Environment, Logger } from './environment.ts';
+import { MemberDirectory, type MemberDescription } from './member-directory.ts';
+import { PeerMemory } from './runs.ts';
+
+/** Entries that a learner may lack to be made a voter; raft refuses it beyond the same. */
+export const promotionLagMax = 1000;
+
+/** A member whose link is up has to be heard this often to count as there; it tells of itself once a second. */
+const silenceMaxMs = 5000;
+
+/** Who is to be a member in the end. Sorted. */
+interface WantedMembers {
+  readonly voters: readonly MemberId[];
+  readonly learners: readonly MemberId[];
+}
+
+/**
+ * The configuration that the records ask for; the present one where they ask for nothing else, or for no voter at all.
+ * `mayVote`: a learner that is far behind is not made a voter yet, and holds up no other change.
+ */
+export const wantedMembers = (
+  { voters, learners }: Configuration,
+  records: readonly MemberRecord[],
+  mayVote: (learner: number) => boolean,
+): WantedMembers => {
+  const wanted = new Map(records.map((record) => [record.member, record.wanted]));
+  const isNew = (id: number): boolean => !learners.some((each) => each === id);
+  const wantedToVote = [...wanted].filter(([id, as]) => as === 'voter' && (isNew(id) || mayVote(id)));
+  const votersNext = new Set<number>([...voters, ...wantedToVote.map(([id]) => id)]);
+  const learnersNext = new Set<number>(learners);
+  for (const [id, as] of wanted) {
+    if (as === 'removed') votersNext.delete(id);
+    if (as === 'removed' || votersNext.has(id)) learnersNext.delete(id);
+    else if (as === 'learner') learnersNext.add(id);
+  }
+  if (votersNext.size === 0) return { voters, learners };
+  const sorted = (ids: ReadonlySet<number>): MemberId[] => [...ids].sort((a, b) => a - b).map(asMemberId);
+  return { voters: sorted(votersNext), learners: sorted(learnersNext) };
+};
+
+const same = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((id, at) => id === b[at]);
+
+export const isCarriedOut = (configuration: Configuration, wanted: WantedMembers): boolean =>
+  configuration.votersOutgoing.length === 0 &&
+  same(configuration.voters, wanted.voters) &&
+  same(configuration.learners, wanted.learners);
+
+export interface MembershipOptions {
+  readonly self: number;
+  /** As the configuration file names them. */
+  readonly members: readonly MemberDescription[];
+  readonly raft: Raft;
+  readonly store: () => Store;
+  readonly soft: () => SoftState;
+  readonly transport: PeerTransport;
+  readonly environment: Environment;
+  readonly logger: Logger;
+  /** Once: the cluster has removed this server, and will never let it in again. */
+  readonly onRemoved: (reason: string) => void;
+}
+
+export class Membership {
+  readonly #options: MembershipOptions;
+  readonly #directory: MemberDirectory;
+  readonly #memory = new PeerMemory();
+  /** Of the peers that have let this server in: the protocol's version. */
+  readonly #linked = new Map<number, number>();
+  readonly #heardMs = new Map<number, number>();
+  /** Those with whom there are to be links. */
+  #peers: ReadonlySet<number> = new Set();
+  #configuration: Configuration;
+  /** See `applied`. */
+  #isSealed = false;
+  #lastTerm = -1;
+  /** What `refresh` has been done for. */
+  #seen: { readonly records: readonly MemberRecord[]; readonly leader: number | undefined } | undefined;
+  #lastToken = 0;
+  #refusedFor: Dropped['reason'] | undefined;
+  #removed = false;
+
+  constructor(options: MembershipOptions) {
+    this.#options = options;
+    this.#directory = new MemberDirectory(options.members);
+    this.#configuration = options.raft.status().configuration;
+    this.refresh();
+  }
+
+  /** The one that counts. */
+  get configuration(): Configuration {
+    return this.#configuration;
+  }
+
+  get directory(): MemberDirectory {
+    return this.#directory;
+  }
+
+  get others(): readonly number[] {
+    return this.#directory.current.map(({ id }) => id).filter((id) => id !== this.#options.self);
+  }
+
+  /** Where agents reach the members, as far as is known here. */
+  get endpoints(): readonly string[] {
+    return this.#directory.current.map(({ agentsUrl }) => agentsUrl).filter((url) => url !== '');
+  }
+
+  get isAlone(): boolean {
+    return same(membersOf(this.#configuration), [this.#options.self]);
+  }
+
+  get isLearner(): boolean {
+    const { voters, votersOutgoing } = this.#configuration;
+    const own = (id: number): boolean => id === this.#options.self;
+    return !voters.some(own) && !votersOutgoing.some(own);
+  }
+
+  // ---- links ----
+
+  /** Why this peer may not take part; undefined: it may. Who says that it is this peer has proved it only if it is one. */
+  accept(member: number, presence: PeerPresence): PeerRefusal | undefined {
+    const { store } = this.#options;
+    if (!this.#peers.has(member)) return this.#refusalOfStranger(member);
+    const reason = this.#memory.refusalOf(member, store().server(member), presence);
+    return reason === undefined ? undefined : { reason, removed: false };
+  }
+
+  #refusalOfStranger(member: number): PeerRefusal {
+    const { store } = this.#options;
+    if (!this.#directory.isGone(member))
+      return {
+        reason: `member ${member} is not known here as a member (yet): it has to be added`,
+        removed: false,
+      };
+    const isLeaving = store().members.some((record) => record.member === member);
+    const removed = !isLeaving && this.#isSettled;
+    return {
+      reason: `member ${member} ${removed ? 'has been' : 'is being'} removed from the cluster`,
+      removed,
+    };
+  }
+
+  /**
+   * Who has left is not needed any more, be it for an election: it may be told to stop. A leader knows; others know once
+   * they have applied what raft's leader appends when it has applied a configuration.
+   */
+  get #isSettled(): boolean {
+    const { soft, raft } = this.#options;
+    return soft().role === 'leader' ? raft.status().changeSettled : this.#isSealed;
+  }
+
+  /** A peer has refused this server. */
+  refused({ reason, removed }: PeerRefusal): void {
+    if (!removed || this.#removed) return;
+    this.#removed = true;
+    const { logger, onRemoved, self } = this.#options;
+    logger.warn(
+      { code: 'MEMBER_REMOVED', member: self, reason },
+      'this server has been removed from the cluster; its data directory is of no use any more',
+    );
+    onRemoved(reason);
+  }
+
+  connected(peer: number, version: number): void {
+    this.#linked.set(peer, version);
+  }
+
+  disconnected(peer: number): void {
+    this.#linked.delete(peer);
+    this.#heardMs.delete(peer);
+  }
+
+  heard(peer: number, run: number, { raft, status }: PeerBatch): void {
+    this.#heardMs.set(peer, this.#options.environment.monotonicMs());
+    for (const message of raft) this.#memory.heard(peer, run, message);
+    if (status !== undefined) this.#memory.heardApplied(peer, run, status.appliedIndex);
+  }
+
+  /**
+   * Who waits to be added knows nobody's disk, and has nothing itself that a candidate could lack: one that was wiped,
+   * and has begun anew, could win its vote. A cluster that adds servers has a log.
+   */
+  mayTake(message: Message): boolean {
+    const isVoteRequest = message.kind === 'vote_request' || message.kind === 'pre_vote_request';
+    return !isVoteRequest || message.lastIndex > 0 || this.#configuration.voters.length > 0;
+  }
+
+  isReachable(member: number): boolean {
+    if (member === this.#options.self) return true;
+    const heardMs = this.#heardMs.get(member);
+    return (
+      this.#linked.has(member) &&
+      heardMs !== undefined &&
+      this.#options.environment.monotonicMs() - heardMs < silenceMaxMs
+    );
+  }
+
+  /** Of the peer protocol, as agreed with it; undefined: there is no link. */
+  versionOf(member: number): number | undefined {
+    return this.#linked.get(member);
+  }
+
+  // ---- what is the case, and what is wanted ----
+
+  /**
+   * An entry was applied, also one that was before the start. An empty one that is not its leader's first was appended
+   * by a leader that had applied all configurations before it; `drive` begins no other change before it is committed.
+   */
+  applied({ kind, term }: Entry): void {
+    if (kind === 'configuration') this.#isSealed = false;
+    else if (kind === 'empty' && term === this.#lastTerm) this.#isSealed = true;
+    this.#lastTerm = term;
+  }
+
+  /** Raft has been told of an applied configuration entry, or of a snapshot that was installed. */
+  configurationChanged(): void {
+    this.#configuration = this.#options.raft.status().configuration;
+    this.#seen = undefined;
+  }
+
+  /** A snapshot is the state now: what came before it is not known. */
+  restarted(): void {
+    this.#isSealed = false;
+    this.#lastTerm = -1;
+    this.configurationChanged();
+    this.refresh();
+  }
+
+  /** Follows the records, the configuration and the leader. Costs nothing while they stay the same, and gives false. */
+  refresh(): boolean {
+    const { members: records } = this.#options.store();
+    const { leader } = this.#options.soft();
+    if (this.#seen?.records === records && this.#seen.leader === leader) return false;
+    this.#seen = { records, leader };
+    this.#update();
+    const peers = this.#directory.peers(this.#options.self, leader);
+    this.#options.transport.setMembers(peers);
+    this.#peers = new Set(peers.map(({ id }) => id));
+    this.#memory.keepOnly(this.#peers);
+    for (const known of [this.#linked, this.#heardMs])
+      for (const id of known.keys()) if (!this.#peers.has(id)) known.delete(id);
+    this.#warnOfUnknown();
+    return true;
+  }
+
+  #update(): void {
+    const { members, lastMember } = this.#options.store();
+    this.#directory.update(this.#configuration, members, lastMember);
+  }
+
+  #warnOfUnknown(): void {
+    const nameless = this.#directory.current.filter(
+      ({ id, name }) => name === '' && id !== this.#options.self,
+    );
+    if (nameless.length === 0) return;
+    this.#options.logger.warn(
+      { members: nameless.map(({ id }) => id) },
+      'the addresses of these members are not known here: add them to cluster.members of the configuration file',
+    );
+  }
+
+  get wanted(): WantedMembers {
+    return wantedMembers(this.#configuration, this.#options.store().members, () => true);
+  }
+
+  get isChanging(): boolean {
+    return !isCarriedOut(this.#configuration, this.wanted) || this.#options.raft.status().changePending;
+  }
+
+  /** On a leader: asks raft for what is wanted. What it refuses is asked again at a later tick. */
+  drive(): void {
+    const { raft, store } = this.#options;
+    const { members } = store();
+    if (members.length === 0) return;
+    const { configuration, changePending, changeSettled, progress, lastIndex } = raft.status();
+    if (changePending || !changeSettled) return;
+    const wanted = wantedMembers(configuration, members, (learner) => {
+      const peer = progress.find(({ id }) => id === learner);
+      return peer?.state === 'replicate' && lastIndex - peer.match <= promotionLagMax;
+    });
+    if (isCarriedOut(configuration, wanted)) return;
+    this.#lastToken += 1;
+    raft.step({ kind: 'change_configuration', token: this.#lastToken, ...wanted });
+  }
+
+  /** Raft could not begin the change. */
+  dropped({ reason }: Dropped): void {
+    if (this.#refusedFor === reason) return;
+    this.#refusedFor = reason;
+    this.#options.logger.debug({ reason }, 'the change of members cannot be begun yet; it is tried again');
+  }
+}
