@@ -15,6 +15,7 @@ import type { CommandClient, CommandEnvironment } from './environment.ts';
 import { oneLine } from './exit-codes.ts';
 import { leaderOf, Table } from './output.ts';
 import { defaultDirectory } from './profile-location.ts';
+import { endsRemoved } from './removed-server.ts';
 
 /** Starting three servers takes about a second; ten times that on a machine that is busy. */
 const readyTimeoutMs = 30_000;
@@ -38,6 +39,32 @@ const readServers = (directory: string): ServerConfiguration[] => {
     .map((file) => parseServerConfiguration(readFileSync(file, 'utf8'), file))
     .sort((a, b) => a.self.id - b.self.id);
 };
+
+const tellRemoved = (
+  environment: CommandEnvironment,
+  { self, file }: ServerConfiguration,
+  why = '',
+): void => {
+  environment.stderr.write(
+    `futurestore: ${self.name} (server ${self.id}) is no member of the cluster any more${why}: ${dirname(file)} is no longer used, remove it\n`,
+  );
+};
+
+/**
+ * Those that may be members. The cluster gives an address to a new member only when the one that had it is to leave, and
+ * greater ids to later ones; both started here, each would keep the other from listening.
+ */
+const withoutReplaced = (
+  environment: CommandEnvironment,
+  servers: readonly ServerConfiguration[],
+): ServerConfiguration[] =>
+  servers.filter((server) => {
+    const address = formatHostAndPort(server.self.peers);
+    const successor = servers.findLast(({ self }) => formatHostAndPort(self.peers) === address);
+    if (successor === undefined || successor === server) return true;
+    tellRemoved(environment, server, `, server ${successor.self.id} has its address`);
+    return false;
+  });
 
 /** Connects only for as long as one question takes: what fails is no answer. */
 const askStatus = async (
@@ -98,6 +125,7 @@ const whenReady = async (
   for (const { configuration, process, logFile } of running) {
     void process.ended.then((how) => {
       const last = machine.lastLine(logFile);
+      if (endsRemoved(last)) return;
       deaths.push(
         `${configuration.self.name} ended with ${how}${last === undefined ? '' : `: ${oneLine(last)}`} (all of it: ${logFile})`,
       );
@@ -130,7 +158,7 @@ const describe = (
   new Table(stdout, ['SERVER', 'ROLE', 'AGENTS', 'ADMIN', 'PID', 'LOG']).write(
     running.map(({ configuration: { self, adminListen }, process, logFile }) => [
       self.name,
-      status.members.find(({ id }) => id === self.id)?.role ?? 'unknown',
+      status.members.find(({ id }) => id === self.id)?.role ?? 'no member',
       self.agents,
       `http://${formatHostAndPort(adminListen)}`,
       String(process.pid),
@@ -171,13 +199,16 @@ const stopAll = async (
 /** Resolves when it is interrupted; rejects when no server is left. */
 const whileRunning = async (
   environment: CommandEnvironment,
+  machine: Machine,
   running: readonly RunningServer[],
   interruption: AbortSignal,
 ): Promise<void> => {
   let stopping = false;
   const deaths = running.map(async ({ configuration, process, logFile }) => {
     const how = await process.ended;
-    if (!stopping)
+    if (stopping) return;
+    if (endsRemoved(machine.lastLine(logFile))) tellRemoved(environment, configuration);
+    else
       environment.stderr.write(`futurestore: ${configuration.self.name} ended with ${how}: see ${logFile}\n`);
   });
   const interrupted = new Promise<'interrupted'>((resolve) => {
@@ -203,7 +234,7 @@ export const runDevelopmentCluster = async (
     const made = await initCluster(plan);
     environment.stdout.write(`Made cluster ${made.clusterId} in ${directory}.\n`);
   }
-  const servers = readServers(directory);
+  const servers = withoutReplaced(environment, readServers(directory));
   if (countChosen && servers.length !== plan.servers) {
     environment.stderr.write(
       `futurestore: the cluster in ${directory} has ${servers.length} servers, not ${plan.servers}: use another --dir for another cluster\n`,
@@ -217,7 +248,7 @@ export const runDevelopmentCluster = async (
   try {
     const status = await whenReady(environment, machine, running, adminProfileOf(directory), interruption);
     if (status !== undefined && !interruption.aborted) describe(environment, directory, running, status);
-    await whileRunning(environment, running, interruption);
+    await whileRunning(environment, machine, running, interruption);
   } finally {
     await stopAll(environment, machine, running);
   }

@@ -18,7 +18,7 @@ export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 interface Ending {
   readonly exit: ExitCode;
-  /** What the command's user can do that the error itself, made by a library, does not know of. */
+  /** What a client's user can do that the error itself, made by a library, does not know of. */
   readonly advice?: string;
 }
 
@@ -86,11 +86,17 @@ export const oneLine = (text: string): string =>
 export const rejectionText = (key: string, { code, message }: Rejection): string =>
   `${key} was rejected with ${code}${message === '' ? '' : `: ${message}`}`;
 
-/** The line for standard error and the exit code. */
-export const describeError = (error: unknown): { readonly line: string; readonly exit: ExitCode } => {
+/** The line for standard error and the exit code. `advises`: the command is a client's, to whom the advice is addressed. */
+export const describeError = (
+  error: unknown,
+  advises = true,
+): { readonly line: string; readonly exit: ExitCode } => {
   if (error instanceof UsageError) return { line: oneLine(error.message), exit: exitCodes.usage };
   if (!(error instanceof Error)) return { line: oneLine(String(error)), exit: exitCodes.other };
   if (!hasCode(error)) return { line: oneLine(error.message), exit: exitCodes.other };
   const { exit, advice } = endings[error.code];
-  return { line: oneLine(advice === undefined ? error.message : `${error.message} (${advice})`), exit };
+  return {
+    line: oneLine(advice === undefined || !advises ? error.message : `${error.message} (${advice})`),
+    exit,
+  };
 };

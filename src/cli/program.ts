@@ -64,12 +64,16 @@ export const run = async (
   commandLine: readonly string[],
   environment: CommandEnvironment,
 ): Promise<ExitCode> => {
+  let isClient = false;
   try {
-    await build(environment).parseAsync([...commandLine], { from: 'user' });
+    const program = build(environment).hook('preAction', (_, command) => {
+      isClient = command.options.some(({ long }) => long === '--profile');
+    });
+    await program.parseAsync([...commandLine], { from: 'user' });
     return exitCodes.done;
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return exitCodes.done;
-    const { line, exit } = describeError(error);
+    const { line, exit } = describeError(error, isClient);
     environment.stderr.write(`futurestore: ${line}\n`);
     return exit;
   }

@@ -15,6 +15,7 @@ import type { Storage } from '../storage/index.ts';
 import { formatHostAndPort } from './configuration/scalars.ts';
 import type { ServerConfiguration } from './configuration/server-configuration.ts';
 import { packageVersion } from './package-version.ts';
+import { removedText } from './removed-server.ts';
 import type { ServerFiles } from './server-files.ts';
 import { readServerConfiguration, readServerFiles } from './server-files.ts';
 
@@ -105,6 +106,7 @@ const startStorageAndServer = async (
       createTlsTransport({
         memberId: asMemberId(self.id),
         memberName: self.name,
+        address: formatHostAndPort(self.peers),
         clusterId,
         run,
         standing,
@@ -269,7 +271,5 @@ export const serve = async (
   );
   await stopAll(running, configuration.stopGraceMs);
   clearTimeout(hung);
-  logger.info(
-    removal.signal.aborted ? 'stopped: this server is no member of the cluster any more' : 'stopped',
-  );
+  logger.info(removal.signal.aborted ? removedText : 'stopped');
 };

@@ -12,35 +12,13 @@ export type Admission =
   /** The certificate is no member's: it is told nothing. */
   | { readonly kind: 'stranger'; readonly reason: string };
 
-const refused = (reason: string): Admission => ({ kind: 'refused', refusal: { reason, removed: false } });
-
-const presenceOf = ({ run, diskId, standing }: PeerHello): PeerPresence =>
-  standing === undefined ? { run, diskId } : { run, diskId, standing };
-
-const judge = (options: LinkOptions, members: Members, name: string, hello: PeerHello): Admission => {
-  const { clusterId, memberId, memberName, acceptPeer } = options;
-  const { version, from, to } = hello;
-  if (version < peerProtocolVersionMin || version > peerProtocolVersion) {
-    const known = `${peerProtocolVersionMin} to ${peerProtocolVersion} are`;
-    return refused(`version ${version} of the protocol is not known here, ${known}`);
-  }
-  if (hello.clusterId !== clusterId)
-    return refused(`this is cluster "${clusterId}", not "${hello.clusterId}"`);
-  if (to !== memberId) return refused(`this is member ${memberId} ("${memberName}"), not ${to}`);
-
-  const peer = members.get(from);
-  if (peer?.name === name) {
-    const refusal = acceptPeer?.(from, presenceOf(hello));
-    return refusal === undefined ? { kind: 'peer', peer } : { kind: 'refused', refusal };
-  }
-  // A member that has been removed is in no list any more, and its name may be its successor's now.
-  if (peer === undefined && from !== memberId) {
-    const refusal = acceptPeer?.(from, presenceOf(hello));
-    if (refusal?.removed === true) return { kind: 'refused', refusal };
-  }
-  const namesakes = members.named(name).map(({ id }) => id);
-  return refused(`the certificate is of "${name}", which is member ${namesakes.join(' and ')}, not ${from}`);
-};
+/** `name`: of its certificate. */
+const presenceOf = (name: string, { run, diskId, standing, address }: PeerHello): PeerPresence => ({
+  run,
+  diskId,
+  ...(standing && { standing }),
+  ...(address !== undefined && { introduction: { name, address } }),
+});
 
 /** `name`: of the certificate, which has been verified. Nothing in the hello is believed without it. */
 export const admissionOf = (
@@ -49,8 +27,35 @@ export const admissionOf = (
   name: string,
   hello: PeerHello,
 ): Admission => {
-  const admission = judge(options, members, name, hello);
-  const stranger =
-    admission.kind === 'refused' && !admission.refusal.removed && members.named(name).length === 0;
-  return stranger ? { kind: 'stranger', reason: 'no member has this name' } : admission;
+  const { clusterId, memberId, memberName, acceptPeer } = options;
+  const { version, from, to } = hello;
+  const refuse = (reason: string): Admission =>
+    members.named(name).length === 0
+      ? { kind: 'stranger', reason: 'no member has this name' }
+      : { kind: 'refused', refusal: { reason, removed: false } };
+  if (version < peerProtocolVersionMin || version > peerProtocolVersion) {
+    const known = `${peerProtocolVersionMin} to ${peerProtocolVersion} are`;
+    return refuse(`version ${version} of the protocol is not known here, ${known}`);
+  }
+  if (hello.clusterId !== clusterId)
+    return refuse(`this is cluster "${clusterId}", not "${hello.clusterId}"`);
+  if (to !== memberId) return refuse(`this is member ${memberId} ("${memberName}"), not ${to}`);
+
+  const namesakes = members.named(name).map(({ id }) => id);
+  const mismatch = `the certificate is of "${name}", which is member ${namesakes.join(' and ')}, not ${from}`;
+  if (from === memberId || (members.get(from)?.name ?? name) !== name) return refuse(mismatch);
+  const refusal = acceptPeer?.(from, presenceOf(name, hello));
+  if (refusal !== undefined) return { kind: 'refused', refusal };
+  // In no list before, it may be in one now.
+  const peer = members.get(from);
+  return peer?.name === name ? { kind: 'peer', peer } : refuse(mismatch);
 };
+
+/**
+ * Whether the peer on a link that is open may still take part: what is known of its disk may be more than at its hello.
+ */
+export const renewedRefusalOf = (
+  { acceptPeer }: LinkOptions,
+  peer: PeerAddress,
+  hello: PeerHello,
+): PeerRefusal | undefined => acceptPeer?.(peer.id, presenceOf(peer.name, hello));

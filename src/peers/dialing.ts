@@ -35,7 +35,10 @@ export const dial = (options: LinkOptions, peer: PeerAddress, bulk: boolean, ver
     socket.write(
       encodeFrame({
         kind: 'hello',
-        hello: version < standingSince ? hello : { ...hello, standing: options.standing() },
+        hello:
+          version < standingSince
+            ? hello
+            : { ...hello, standing: options.standing(), address: options.address },
       }),
     );
   });

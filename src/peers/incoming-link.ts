@@ -62,6 +62,11 @@ export class IncomingLink {
     });
   }
 
+  /** undefined: none was heard, or it was refused. */
+  get hello(): PeerHello | undefined {
+    return this.#hello;
+  }
+
   get bulk(): boolean {
     return this.#hello?.bulk ?? false;
   }

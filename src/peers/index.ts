@@ -3,7 +3,7 @@
  *
  * Owns the port for peers, the sockets, the codec of frames, the version spoken on each link, and who may speak: a
  * certificate of the servers' own CA whose CN is the name of a present member, and a hello of that member, for this
- * cluster and server. Who the members are, and whether one of them is fit to take part, it is told. May call the doors
+ * cluster and server. (The server may make a member of one that says hello.) Who the members are, and whether one of them is fit to take part, it is told. May call the doors
  * of protocol, raft and storage for their types and codecs. What a message means is the server's business.
  *
  * Promises: frames of one link arrive in order or not at all; what is received has passed every check of its form, and

@@ -2,7 +2,7 @@ import type { TLSSocket } from 'node:tls';
 import { FuturestoreError } from '../protocol/index.ts';
 import { asMemberId } from '../raft/index.ts';
 import type { MemberId } from '../raft/index.ts';
-import type { AcceptPeer, PeerAddress } from './types.ts';
+import type { AcceptPeer, PeerAddress, PeerStanding } from './types.ts';
 
 export interface PeerLogger {
   info(fields: object, message: string): void;
@@ -13,6 +13,8 @@ export interface TlsTransportOptions {
   readonly memberId: number;
   /** The CN of this server's certificate. */
   readonly memberName: string;
+  /** Where peers reach this server: 'host:port'. It tells them, for those who have not heard of it. */
+  readonly address: string;
   readonly clusterId: string;
   readonly run: number;
   /** 16 bytes. */
@@ -25,12 +27,12 @@ export interface TlsTransportOptions {
   readonly ca: string | Buffer;
   readonly cert: string | Buffer;
   readonly key: string | Buffer;
-  /** This server's term and the end of its log, both durable. Asked for each hello. */
-  readonly standing: () => { readonly term: number; readonly lastIndex: number };
+  /** Of this server. Asked for each hello. */
+  readonly standing: () => PeerStanding;
   /**
    * Asked about each member that has proved its name: it may be refused, for example for a disk that is not the one it
    * had. Asked also about an id that is in no list, by somebody whose certificate is of the servers' CA but proves no
-   * id: there only the answer `removed` counts, and nothing is to be concluded from the question.
+   * id: who is still in none after the answer is not let in.
    */
   readonly acceptPeer?: AcceptPeer;
   readonly logger?: PeerLogger;

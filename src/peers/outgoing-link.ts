@@ -156,9 +156,8 @@ export class OutgoingLink {
     }
     if (frame.kind === 'hello_refused') {
       const { reason, removed } = frame;
-      const fallsBack = this.#isToFallBack(socket);
       socket.destroy(new Error(`the peer refuses this server: ${reason}`));
-      if (!fallsBack) this.#events.refused(this.#peer.id, { reason, removed });
+      this.#events.refused(this.#peer.id, { reason, removed });
       return;
     }
     throw protocolError(`the peer sent a frame of kind ${frame.kind} on a link on which it is to listen`);
@@ -196,8 +195,7 @@ export class OutgoingLink {
   }
 
   /**
-   * A listener of version 1 hangs up on a hello of version 2: with a word if all that it does not know is the version,
-   * without one for a field it does not know.
+   * A listener of version 1 hangs up on a hello of version 2 without a word, for it has fields that it does not know.
    */
   #isToFallBack(socket: TLSSocket): boolean {
     const greeted = socket.authorized && !this.#up;

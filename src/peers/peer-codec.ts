@@ -5,13 +5,13 @@
  */
 import assert from 'node:assert/strict';
 import { Writer } from 'protobufjs/minimal.js';
-import { FuturestoreError, messages, StrictReader } from '../protocol/index.ts';
+import { FuturestoreError, isPeersAddress, messages, StrictReader } from '../protocol/index.ts';
 import { asMemberId, asTerm } from '../raft/index.ts';
 import type { MemberId, Message, SnapshotPoint } from '../raft/index.ts';
 import { snapshotPointFromMessage, snapshotPointToMessage } from '../storage/index.ts';
 import { frameBytesMax, lengthBytes } from './framing.ts';
 import { asWhole, raftFromMessage, raftToMessage } from './raft-messages.ts';
-import type { PeerBatch, PeerStatus, SnapshotStreamPart } from './types.ts';
+import type { PeerBatch, PeerStanding, PeerStatus, SnapshotStreamPart } from './types.ts';
 
 export const protocolError = (message: string, cause?: unknown): FuturestoreError =>
   new FuturestoreError('PROTOCOL_ERROR', message, cause === undefined ? undefined : { cause });
@@ -22,7 +22,10 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
 /** Of the protocol between servers: what this server says first, and the oldest that it still understands. */
 export const peerProtocolVersion = 2;
 export const peerProtocolVersionMin = 1;
-/** The versions from which on a hello has a standing, and a peer takes requests to hand leadership over. */
+/**
+ * The versions from which on a hello says where its server stands and is reached, and a peer takes requests to hand
+ * leadership over.
+ */
 export const standingSince = 2;
 export const transferSince = 2;
 
@@ -38,8 +41,10 @@ export interface PeerHello {
   readonly version: number;
   /** A link of its own for a snapshot. */
   readonly bulk: boolean;
-  /** Exactly in version 2 and later. */
-  readonly standing?: { readonly term: number; readonly lastIndex: number };
+  /** Exactly in version 2 and later, as is `address`. */
+  readonly standing?: PeerStanding;
+  /** Where peers reach the sender: 'host:port'. */
+  readonly address?: string;
 }
 
 export type PeerFrame =
@@ -77,13 +82,16 @@ const batchToMessage = ({
   ...(transferTo === undefined ? {} : { transferTo: asMemberId(transferTo) }),
 });
 
-const helloToMessage = ({ standing, ...hello }: PeerHello): messages.peer.PeerHello.$Properties => {
+const helloToMessage = ({ standing, address, ...hello }: PeerHello): messages.peer.PeerHello.$Properties => {
+  const has = (what: unknown): boolean => what !== undefined;
   assert(
-    hello.version >= standingSince === (standing !== undefined),
-    `a hello of version ${hello.version} was to be sent ${standing === undefined ? 'without' : 'with'} a standing`,
+    has(standing) === hello.version >= standingSince && has(address) === has(standing),
+    `a hello of version ${hello.version} was to be sent ${has(standing) ? 'with' : 'without'} a standing and ` +
+      `${has(address) ? 'with' : 'without'} an address`,
   );
-  if (standing === undefined) return hello;
-  return { ...hello, term: asWhole(standing.term), lastIndex: asWhole(standing.lastIndex) };
+  if (standing === undefined || address === undefined) return hello;
+  const { term, lastIndex, founds = false } = standing;
+  return { ...hello, term: asWhole(term), lastIndex: asWhole(lastIndex), founds, address };
 };
 
 const frameToMessage = (frame: PeerFrame): FrameProperties => {
@@ -192,12 +200,15 @@ const statusFromMessage = (message: messages.peer.PeerStatus.$Properties): PeerS
 /** A dialer of version 1 is not to be believed more than it can say. */
 const standingFromMessage = (
   version: number,
-  { term, lastIndex }: messages.peer.PeerHello.$Properties,
-): Pick<PeerHello, 'standing'> => {
+  { term, lastIndex, founds = false, address = '' }: messages.peer.PeerHello.$Properties,
+): Pick<PeerHello, 'standing' | 'address'> => {
   const standing = { term: asWhole(term ?? 0), lastIndex: asWhole(lastIndex ?? 0) };
-  if (version >= standingSince) return { standing };
-  if (standing.term + standing.lastIndex > 0)
-    throw new RangeError(`a hello of version ${version} has a standing`);
+  if (version >= standingSince) {
+    if (!isPeersAddress(address)) throw new RangeError('the address in the hello is not host:port');
+    return { standing: founds ? { ...standing, founds } : standing, address };
+  }
+  if (standing.term + standing.lastIndex > 0 || founds || address !== '')
+    throw new RangeError(`a hello of version ${version} has a standing or an address`);
   return {};
 };
 

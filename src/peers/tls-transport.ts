@@ -5,7 +5,7 @@ import { createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
 import { FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { MemberId, Term } from '../raft/index.ts';
-import { admissionOf } from './admission.ts';
+import { admissionOf, renewedRefusalOf } from './admission.ts';
 import { IncomingLink } from './incoming-link.ts';
 import { Members } from './members.ts';
 import { checkedOptions, commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
@@ -110,9 +110,7 @@ class TlsPeerTransport implements TlsTransport {
     for (const sender of this.#senders) {
       if (!this.#members.includes(sender.peer)) sender.fail('it is not a member any more');
     }
-    for (const link of this.#incoming) {
-      if (link.peer !== undefined && !this.#members.includes(link.peer)) link.close();
-    }
+    for (const link of this.#incoming) this.#keepOrClose(link);
     for (const member of this.#members.all()) {
       const known = this.#outgoing.get(member.id);
       if (known !== undefined) {
@@ -123,6 +121,17 @@ class TlsPeerTransport implements TlsTransport {
       this.#outgoing.set(member.id, link);
       link.start();
     }
+  }
+
+  #keepOrClose(link: IncomingLink): void {
+    const { peer, hello } = link;
+    if (peer === undefined || hello === undefined) return;
+    if (!this.#members.includes(peer)) return link.close();
+    const refusal = renewedRefusalOf(this.#options, peer, hello);
+    if (refusal === undefined) return;
+    // Its next hello is refused, with the reason.
+    this.#logger.warn({ peer: peer.id, reason: refusal.reason }, 'a peer may not take part any more');
+    link.close();
   }
 
   send(to: MemberId, batch: PeerBatch): boolean {

@@ -36,13 +36,27 @@ export interface PeerAddress {
   readonly address: string;
 }
 
+/** Where a server's disk stands; all durable. */
+export interface PeerStanding {
+  readonly term: number;
+  /** The end of its log. */
+  readonly lastIndex: number;
+  /** It begins a cluster: its log is empty, and who counts for it are the members that its file names. */
+  readonly founds?: boolean;
+}
+
 /** What a server says of itself when it makes a link. */
 export interface PeerPresence {
   /** See `makeRun`. */
   readonly run: number;
   readonly diskId: Uint8Array;
-  /** Its term and the end of its log, both durable, at that moment; undefined: from a server of protocol version 1. */
-  readonly standing?: { readonly term: number; readonly lastIndex: number };
+  /** undefined: from a server of protocol version 1. */
+  readonly standing?: PeerStanding;
+  /**
+   * Who it is and where it is reached: the name by its certificate, which has been verified, the address by its own
+   * word. Of use for one of whom nothing else is known. undefined: it is of protocol version 1.
+   */
+  readonly introduction?: { readonly name: string; readonly address: string };
 }
 
 /** Why a peer may not take part. */
@@ -52,7 +66,10 @@ export interface PeerRefusal {
   readonly removed: boolean;
 }
 
-/** undefined: it may take part. */
+/**
+ * undefined: it may take part. Who is in no list is asked about as well: it may only if it is in the list when the answer
+ * comes (`setMembers` may be called meanwhile).
+ */
 export type AcceptPeer = (member: MemberId, presence: PeerPresence) => PeerRefusal | undefined;
 
 export interface SnapshotStreamPart {
@@ -79,7 +96,8 @@ export interface PeerTransport {
   start(events: PeerEvents): Promise<void>;
   /**
    * From now on these are the other members (this server's own entry is ignored): links to and from others are
-   * closed, links to new ones are made; where only the address is new, the next attempt takes it.
+   * closed, links to new ones are made; where only the address is new, the next attempt takes it. Of those whose links
+   * are open already it is asked again whether they may take part.
    */
   setMembers(members: readonly PeerAddress[]): void;
   /** Drops the batch when the link is down or its buffer is full, and says so by false. */

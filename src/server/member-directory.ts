@@ -1,4 +1,7 @@
-/** Who the members are, by name and address: as the configuration file says of those it names, else as the log says. */
+/**
+ * Who the members are, by name and address: as the configuration file says of those it names, else as the log says, else
+ * as they say themselves.
+ */
 import type { PeerAddress } from '../peers/index.ts';
 import { asMemberId, membersOf, type Configuration } from '../raft/index.ts';
 import type { MemberRecord } from '../store/index.ts';
@@ -18,10 +21,24 @@ export const allVoters = ({ voters, votersOutgoing }: Configuration): readonly n
   ...new Set([...voters, ...votersOutgoing]),
 ];
 
+/**
+ * Enough for a cluster of nine, all but this one unknown. What they cost is a link each, and their certificate is of the
+ * servers' CA.
+ */
+const provisionalMax = 8;
+
+const nobody: readonly number[] = [];
+
 export class MemberDirectory {
   readonly #file: ReadonlyMap<number, MemberDescription>;
   /** As last known: who has left is still spoken to while it leads. */
   readonly #known: Map<number, MemberDescription>;
+  /**
+   * They have said who they are, and neither the file nor the log as far as it is applied here knows of them: members
+   * that were added while this server was away, for all it knows, and one of them may be the leader from whom it will
+   * learn that.
+   */
+  readonly #provisional = new Map<number, MemberDescription>();
   #members: readonly number[] = [];
   /** The greatest id that has ever been a member's, as far as is known here; 0: nothing is known. */
   #greatest = 0;
@@ -43,6 +60,8 @@ export class MemberDirectory {
     const wanted = records.filter((record) => record.wanted !== 'removed').map(({ member }) => member);
     this.#members = [...new Set<number>([...counted, ...wanted])].sort((a, b) => a - b);
     this.#greatest = counted.length === 0 ? 0 : Math.max(lastMember, ...this.#members);
+    for (const id of this.#provisional.keys())
+      if (this.#known.has(id) || this.isGone(id)) this.#provisional.delete(id);
     const ids = counted.length === 0 ? [...this.#file.keys()].sort((a, b) => a - b) : this.#members;
     this.#current = ids.map((id) => this.find(id));
   }
@@ -54,7 +73,27 @@ export class MemberDirectory {
 
   /** Of one whose name nobody has told, '' and ''. */
   find(id: number): MemberDescription {
-    return this.#known.get(id) ?? { id, name: '', peersAddress: '', agentsUrl: '' };
+    return (
+      this.#known.get(id) ?? this.#provisional.get(id) ?? { id, name: '', peersAddress: '', agentsUrl: '' }
+    );
+  }
+
+  /** Until the log says who this is, or that it is gone. false: that is said already, or there are too many of them. */
+  takeProvisionally(id: number, name: string, peersAddress: string): boolean {
+    if (this.#known.has(id) || this.#provisional.has(id) || this.isGone(id)) return false;
+    if (this.#provisional.size >= provisionalMax) return false;
+    this.#provisional.set(id, { id, name, peersAddress, agentsUrl: '' });
+    return true;
+  }
+
+  /** Those that are no members, as far as is known here. */
+  get strangers(): readonly number[] {
+    if (this.#provisional.size === 0) return nobody;
+    return [...this.#provisional.keys()].filter((id) => !this.has(id));
+  }
+
+  forget(stranger: number): void {
+    this.#provisional.delete(stranger);
   }
 
   has(id: number): boolean {
@@ -68,11 +107,11 @@ export class MemberDirectory {
 
   /**
    * Whom this server is to have links with. Also those that its file names and the log, as far as it is applied here,
-   * has not reached yet: one of them may be the leader from whom it will learn of them. And the leader that has left:
-   * it leads until another does.
+   * has not reached yet: one of them may be the leader from whom it will learn of them; and those that have come and
+   * said who they are. And the leader that has left: it leads until another does.
    */
   peers(self: number, leader: number | undefined): readonly PeerAddress[] {
-    const ids = new Set(this.#members);
+    const ids = new Set([...this.#members, ...this.#provisional.keys()]);
     for (const id of this.#file.keys()) if (id > this.#greatest) ids.add(id);
     if (leader !== undefined) ids.add(leader);
     ids.delete(self);

@@ -3,6 +3,7 @@
  * the way from what is wanted of the members (the store's records) to raft's configuration.
  */
 import type { PeerBatch, PeerPresence, PeerRefusal, PeerTransport } from '../peers/index.ts';
+import { isMemberName } from '../protocol/index.ts';
 import {
   asMemberId,
   membersOf,
@@ -24,6 +25,9 @@ export const promotionLagMax = 1000;
 
 /** A member whose link is up has to be heard this often to count as there; it tells of itself once a second. */
 const silenceMaxMs = 5000;
+
+/** One that the log does not know (yet) and that is not heard for so long has no link any more, until it comes again. */
+const strangerSilenceMaxMs = 60_000;
 
 /** Who is to be a member in the end. Sorted. */
 interface WantedMembers {
@@ -84,6 +88,8 @@ export class Membership {
   /** Of the peers that have let this server in: the protocol's version. */
   readonly #linked = new Map<number, number>();
   readonly #heardMs = new Map<number, number>();
+  /** Of those who have come without being known as members: when they were heard last. */
+  readonly #strangersMs = new Map<number, number>();
   /** Those with whom there are to be links. */
   #peers: ReadonlySet<number> = new Set();
   #configuration: Configuration;
@@ -133,21 +139,58 @@ export class Membership {
 
   // ---- links ----
 
-  /** Why this peer may not take part; undefined: it may. Who says that it is this peer has proved it only if it is one. */
+  /**
+   * Why this peer may not take part; undefined: it may. Who says that it is this peer has proved it only if it is one. One
+   * that may have been added while this server was away is taken for a peer until the log tells, for it may be the
+   * leader. That counts for nothing: whose votes and entries count raft knows by the log alone, and whom raft follows or
+   * votes for need not be a member by it.
+   */
   accept(member: number, presence: PeerPresence): PeerRefusal | undefined {
     const { store } = this.#options;
-    if (!this.#peers.has(member)) return this.#refusalOfStranger(member);
+    const isKnown = this.#peers.has(member);
+    if (!isKnown && this.#directory.isGone(member)) return this.#refusalOfGone(member);
+    if (!isKnown && !this.#directory.has(member) && this.#isFounderOfAnother(presence)) {
+      const reason =
+        `member ${member} is not known here as a member, and has begun a cluster of its own: ` +
+        'add it, and start it with --join on an empty data directory';
+      return { reason, removed: false };
+    }
+    if (!isKnown && !this.#takeProvisionally(member, presence)) {
+      const reason = `member ${member} is not known here as a member (yet): it has to be added`;
+      return { reason, removed: false };
+    }
     const reason = this.#memory.refusalOf(member, store().server(member), presence);
     return reason === undefined ? undefined : { reason, removed: false };
   }
 
-  #refusalOfStranger(member: number): PeerRefusal {
+  /** Whoever began this cluster is a member, or has been one; who was added later has an empty log, and waits, at first. */
+  #isFounderOfAnother({ standing }: PeerPresence): boolean {
+    return standing?.founds === true && this.#configuration.voters.length > 0;
+  }
+
+  #takeProvisionally(member: number, { introduction }: PeerPresence): boolean {
+    if (introduction === undefined || !isMemberName(introduction.name)) return false;
+    const { name, address } = introduction;
+    if (!this.#directory.takeProvisionally(member, name, address)) return false;
+    const { environment, logger } = this.#options;
+    logger.info({ peer: member, name, address }, 'a server that is not known here (yet) is linked');
+    this.#strangersMs.set(member, environment.monotonicMs());
+    this.#follow();
+    return true;
+  }
+
+  /** Those whom the log has not made members are let go when they are not heard any more. */
+  tick(nowMs: number): void {
+    const silent = this.#directory.strangers.filter(
+      (id) => nowMs - (this.#strangersMs.get(id) ?? -Infinity) > strangerSilenceMaxMs,
+    );
+    if (silent.length === 0) return;
+    for (const id of silent) this.#directory.forget(id);
+    this.#follow();
+  }
+
+  #refusalOfGone(member: number): PeerRefusal {
     const { store } = this.#options;
-    if (!this.#directory.isGone(member))
-      return {
-        reason: `member ${member} is not known here as a member (yet): it has to be added`,
-        removed: false,
-      };
     const isLeaving = store().members.some((record) => record.member === member);
     const removed = !isLeaving && this.#isSettled;
     return {
@@ -187,7 +230,9 @@ export class Membership {
   }
 
   heard(peer: number, run: number, { raft, status }: PeerBatch): void {
-    this.#heardMs.set(peer, this.#options.environment.monotonicMs());
+    const nowMs = this.#options.environment.monotonicMs();
+    this.#heardMs.set(peer, nowMs);
+    if (this.#strangersMs.has(peer)) this.#strangersMs.set(peer, nowMs);
     for (const message of raft) this.#memory.heard(peer, run, message);
     if (status !== undefined) this.#memory.heardApplied(peer, run, status.appliedIndex);
   }
@@ -248,20 +293,27 @@ export class Membership {
     const { leader } = this.#options.soft();
     if (this.#seen?.records === records && this.#seen.leader === leader) return false;
     this.#seen = { records, leader };
-    this.#update();
-    const peers = this.#directory.peers(this.#options.self, leader);
-    this.#options.transport.setMembers(peers);
-    this.#peers = new Set(peers.map(({ id }) => id));
-    this.#memory.keepOnly(this.#peers);
-    for (const known of [this.#linked, this.#heardMs])
-      for (const id of known.keys()) if (!this.#peers.has(id)) known.delete(id);
+    this.#follow();
     this.#warnOfUnknown();
     return true;
   }
 
-  #update(): void {
-    const { members, lastMember } = this.#options.store();
+  /** Whose disk this member has is in the log now: who came with another one before is not let in any more. */
+  startApplied(member: number): void {
+    if (this.#peers.has(member)) this.#follow();
+  }
+
+  /** The links become those that are to be. */
+  #follow(): void {
+    const { store, soft, self, transport } = this.#options;
+    const { members, lastMember } = store();
     this.#directory.update(this.#configuration, members, lastMember);
+    const peers = this.#directory.peers(self, soft().leader);
+    this.#peers = new Set(peers.map(({ id }) => id));
+    this.#memory.keepOnly(this.#peers);
+    for (const known of [this.#linked, this.#heardMs, this.#strangersMs])
+      for (const id of known.keys()) if (!this.#peers.has(id)) known.delete(id);
+    transport.setMembers(peers);
   }
 
   #warnOfUnknown(): void {

@@ -70,6 +70,7 @@ export class PeerMemory {
    * undefined: it may be, and counts as this run from now on.
    */
   refusalOf(member: number, known: Identity | undefined, presence: PeerPresence): string | undefined {
+    this.#unlearn(member, known);
     const remembered = this.#peers.get(member);
     const refusal = refusalOf(member, known, presence) ?? refusalOf(member, remembered, presence);
     if (refusal !== undefined || remembered?.run === presence.run) return refusal;
@@ -83,6 +84,13 @@ export class PeerMemory {
       return `member ${member} has come back with an older copy of its data (${lost}): ${advice}`;
     this.#peers.set(member, { run: presence.run, diskId: presence.diskId, before, now: nothing() });
     return undefined;
+  }
+
+  /** A member's disk is what the log says: who was taken for it before that was known, with another disk, was not. */
+  #unlearn(member: number, known: Identity | undefined): void {
+    const remembered = this.#peers.get(member);
+    if (known === undefined || remembered === undefined) return;
+    if (!Buffer.from(known.diskId).equals(remembered.diskId)) this.#peers.delete(member);
   }
 
   /** A message came; it left when its sender's disk had its term, and what it acknowledges. */

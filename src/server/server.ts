@@ -321,6 +321,7 @@ export class Server {
     this.#commands.retry();
     this.#leadership.tick(nowMs, this.#writer.busyMs(nowMs));
     this.#views.tick(nowMs);
+    this.#membership.tick(nowMs);
     if (this.#soft.role === 'leader') {
       this.#housekeeping.tellOfLost(this.#store, nowMs);
       this.#membership.drive();
@@ -519,6 +520,7 @@ export class Server {
       if (command.kind === 'server_lost' && command.member === self.id && command.run === run) {
         this.#sessionsToAttach = true;
       }
+      if (command.kind === 'server_started') this.#membership.startApplied(command.member);
       if (command.origin.member !== self.id || command.origin.run !== run) continue;
       const pending = this.#commands.take(command.origin.request);
       if (pending === undefined) continue;

@@ -8,7 +8,7 @@ import {
   type HardState,
   type SnapshotPoint,
 } from '../raft/index.ts';
-import type { AcceptPeer, PeerTransport } from '../peers/index.ts';
+import type { AcceptPeer, PeerStanding, PeerTransport } from '../peers/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
 import { makeRun } from './runs.ts';
@@ -45,7 +45,7 @@ const applyBytesMax = 128 * 1024;
  * As of the start, not as of now: a disk that has forgotten something would be given it back by the first peer that
  * speaks to it, all but its votes, and no other would notice.
  */
-type Standing = () => { readonly term: number; readonly lastIndex: number };
+type Standing = () => PeerStanding;
 
 /** Recovers what is on disk and begins to take part in the cluster. Throws DATA_DAMAGED for what can't be read back. */
 export const startServer = async (options: StartServerOptions): Promise<Server> => {
@@ -75,9 +75,11 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
     started.server === undefined
       ? { reason: 'this server is about to start', removed: false }
       : started.server.refusePeer(member, presence);
-  const standing = {
+  const lastIndex = recovered.entries.at(-1)?.index ?? snapshot.index;
+  const standing: PeerStanding = {
     term: recovered.hardState?.term ?? 0,
-    lastIndex: recovered.entries.at(-1)?.index ?? snapshot.index,
+    lastIndex,
+    ...(lastIndex === 0 && snapshot.configuration.voters.length > 0 && { founds: true }),
   };
   const transport = options.transport(acceptPeer, run, () => standing);
   const server = new Server(options, { storage, transport, raft, run, store, storeOptions });

@@ -1,10 +1,11 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { parseServerConfiguration } from '../../src/cli/configuration/server-configuration.ts';
 import type { Machine } from '../../src/cli/dev-machine.ts';
 import { runDevelopmentCluster } from '../../src/cli/dev.ts';
 import type { CommandEnvironment } from '../../src/cli/index.ts';
+import { removedText } from '../../src/cli/removed-server.ts';
 import type { ClusterStatus } from '../../src/protocol/index.ts';
 import { FuturestoreError } from '../../src/protocol/index.ts';
 import { fakeClient, temporaryDirectory } from './support/command.ts';
@@ -207,6 +208,40 @@ describe('dev', () => {
       /the cluster did not start: server-2 ended with exit code 1: futurestore: cannot listen on 127\.0\.0\.1:7421/,
     );
     expect(machine.launched.map(({ signals }) => signals)).toEqual([['SIGTERM'], ['SIGTERM'], ['SIGTERM']]);
+  });
+
+  test('a server that the cluster has removed does not keep the others from being run', async () => {
+    machine.log = `{"level":"info","msg":"${removedText}"}`;
+    machine.onPause = () => machine.launched[1]?.end('exit code 0');
+    const stages = [unavailable, unavailable];
+    status = () => (stages.pop() ?? (() => Promise.resolve(clusterStatus(['leader']))))();
+    const running = dev();
+    while (!output.includes('Ctrl-C')) await new Promise(setImmediate);
+    interruption.abort();
+    await running;
+    expect(output).toMatch(/^server-2 +no member /m);
+    expect(errors).toBe(
+      `futurestore: server-2 (server 2) is no member of the cluster any more: ${join(clusterDirectory(), 'server-2')} is no longer used, remove it\n`,
+    );
+  });
+
+  test('of two servers with one address the later one is run: the other was removed before', async () => {
+    await devUntilReady(() => interruption.abort());
+    const second = join(clusterDirectory(), 'server-2');
+    const fourth = join(clusterDirectory(), 'server-4');
+    cpSync(second, fourth, { recursive: true });
+    const file = join(fourth, 'server.yaml');
+    const text = readFileSync(file, 'utf8');
+    const asFourth = text.replace(/^member: 2$/m, 'member: 4').replace('id: 2,', 'id: 4,');
+    writeFileSync(file, asFourth);
+    [interruption, machine, output] = [new AbortController(), new FakeMachine(), ''];
+    await devUntilReady(() => interruption.abort());
+    expect(machine.launched.map(({ configurationFile }) => configurationFile)).toEqual(
+      [1, 3, 4].map((id) => join(clusterDirectory(), `server-${id}`, 'server.yaml')),
+    );
+    expect(errors).toContain(
+      `server-2 (server 2) is no member of the cluster any more, server 4 has its address: ${second} is no longer used`,
+    );
   });
 
   test('a cluster without a leader is given up in time', async () => {

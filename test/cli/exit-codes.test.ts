@@ -61,6 +61,25 @@ describe('exit codes', () => {
     expect(describeError('a string').exit).toBe(exitCodes.other);
   });
 
+  test('what a user of a client can do is told to nobody else', async () => {
+    const unavailable = new FuturestoreError('UNAVAILABLE', 'nobody answers');
+    const advised = "nobody answers (check that the servers run and that the profile's endpoints are theirs)";
+    expect(describeError(unavailable)).toEqual({ line: advised, exit: exitCodes.unavailable });
+    expect(describeError(unavailable, false)).toEqual({
+      line: 'nobody answers',
+      exit: exitCodes.unavailable,
+    });
+    const failing = () => Promise.reject(unavailable);
+    const client = await runCommand(['get', 'a/b'], { client: { get: failing } });
+    expect(client.stderr).toBe(`futurestore: ${advised}\n`);
+    const server = await runCommand(['server', '--config', 'none'], {
+      get interruption(): AbortSignal {
+        throw unavailable;
+      },
+    });
+    expect(server).toMatchObject({ code: exitCodes.unavailable, stderr: 'futurestore: nobody answers\n' });
+  });
+
   test('an error is one line without control characters, whatever a server sent', () => {
     const nasty = new FuturestoreError('NOT_FOUND', 'a\u001b[31mred\r\nb\tc\u0000\u202e');
     expect(describeError(nasty).line).toBe('a\ufffd[31mred b c\ufffd\ufffd');

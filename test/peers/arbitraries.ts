@@ -158,9 +158,13 @@ const hellos: fc.Arbitrary<PeerHello> = fc.oneof(
   fc
     .tuple(
       helloOf(fc.oneof(fc.constant(2), fc.integer({ min: 2, max: 0x7fff_ffff }))),
-      fc.record({ term: whole, lastIndex: whole }),
+      fc.record(
+        { term: whole, lastIndex: whole, founds: fc.constant(true) },
+        { requiredKeys: ['term', 'lastIndex'] },
+      ),
+      fc.constantFrom('a:1', 'server-1.example.com:65535', '127.0.0.1:7422', '[fe80::1]:7422'),
     )
-    .map(([hello, standing]) => ({ ...hello, standing })),
+    .map(([hello, standing, address]) => ({ ...hello, standing, address })),
 );
 
 export const frames: fc.Arbitrary<PeerFrame> = fc.oneof(

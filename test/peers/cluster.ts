@@ -1,4 +1,5 @@
 /** Transports with real TLS on loopback, and what they heard. */
+import { createServer } from 'node:net';
 import { onTestFinished } from 'vitest';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
 import type { MemberId, Message } from '../../src/raft/index.ts';
@@ -124,6 +125,16 @@ export class TestPeer implements PeerEvents {
   }
 }
 
+/** For a server that has to know its own address before it listens. */
+export const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+
 /** Where each member listens, known only once it does. */
 export class Ports {
   readonly #ports = new Map<number, number>();
@@ -158,6 +169,7 @@ export const optionsFor = async (
 ): Promise<TlsTransportOptions> => ({
   memberId: asMemberId(id),
   memberName: nameOf(id),
+  address: '127.0.0.1:9',
   clusterId: 'test',
   run: 1,
   diskId: new Uint8Array(16).fill(id),

@@ -148,9 +148,24 @@ describe('codec', () => {
     'a hello of version 1 with a standing': encode({
       hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 1, lastIndex: 1 },
     }),
+    'a hello of version 1 with an address': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 1, address: 'a:1' },
+    }),
+    'a hello of version 1 that founds': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 1, founds: true },
+    }),
+    'a hello of version 2 without an address': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2 },
+    }),
+    'a hello with an address that is none': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2, address: 'a b:1' },
+    }),
+    'a hello with an address without a port': encode({
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2, address: 'a:0' },
+    }),
     'a transfer to a member that can be none': encode({ transferTo: 2 ** 53 }),
     'a hello with a transfer': encode({
-      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2 },
+      hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2, address: 'a:1' },
       transferTo: 1,
     }),
     'a hello without a disk id': encode({ hello: { clusterId: 'c', from: 1, to: 2, version: 1 } }),
@@ -178,10 +193,17 @@ describe('codec', () => {
     const refused = encodeFrame({ kind: 'hello_refused', reason: 'no', removed: false });
     expect([...body(refused)]).toEqual([...encode({ helloRefused: { reason: 'no' } })]);
     const standing = { term: 1, lastIndex: 1 };
+    const address = 'a:1';
     expect(() => encodeFrame({ kind: 'hello', hello: { ...hello, version: 1, standing } })).toThrow(
       /version 1/,
     );
+    expect(() => encodeFrame({ kind: 'hello', hello: { ...hello, version: 1, address } })).toThrow(
+      /version 1/,
+    );
     expect(() => encodeFrame({ kind: 'hello', hello: { ...hello, version: 2 } })).toThrow(/version 2/);
+    expect(() => encodeFrame({ kind: 'hello', hello: { ...hello, version: 2, standing } })).toThrow(
+      /version 2 .* without an address/,
+    );
   });
 
   test('a number that protobuf would change in silence is not sent', () => {

@@ -3,11 +3,12 @@ import { crc32 } from 'node:zlib';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
 import type { MemberId, SnapshotPoint } from '../../src/raft/index.ts';
-import type { AcceptPeer, SnapshotSource } from '../../src/peers/index.ts';
+import type { AcceptPeer, PeerPresence, PeerRefusal, SnapshotSource } from '../../src/peers/index.ts';
 import { encodeFrame } from '../../src/peers/peer-codec.ts';
 import {
   batchOf,
   certificateOf,
+  freePort,
   heartbeat,
   memberAt,
   membersAt,
@@ -22,7 +23,8 @@ import {
   three,
   two,
 } from './cluster.ts';
-import { answersTo, hello, letIn } from './raw.ts';
+import { issue, makeCa } from '../support/certificates.ts';
+import { answersTo, framesUntilClosed, hello, letIn, rawClient } from './raw.ts';
 
 const point: SnapshotPoint = {
   index: asLogIndex(40),
@@ -123,6 +125,24 @@ describe('members that come and go', () => {
     const taken = second.parts.length;
     await first.signal.until(() => !first.up.has(two));
     expect(second.parts.length).toBe(taken);
+  });
+
+  test('pitfall 31: a member whose disk turns out to be another one is not heard from then on, and told why', async () => {
+    const ports = new Ports();
+    const refusals: PeerRefusal[] = [];
+    const first = await startPeer(1, ports, { acceptPeer: () => refusals[0] });
+    const second = await startPeer(2, ports);
+    await second.signal.until(() => second.up.has(one));
+    first.transport.setMembers(membersAt(ports, 1, 2));
+    second.transport.send(one, batchOf(heartbeat(two, one, 1)));
+    await first.signal.until(() => first.heard.length === 1);
+    expect(second.disconnects).toBe(0);
+    refusals.push({ reason: 'it has another disk', removed: false });
+    first.transport.setMembers(membersAt(ports, 1, 2));
+    await second.signal.until(() => second.refusals.length > 0);
+    expect(second.refusals[0]).toEqual({ by: one, ...refusals[0] });
+    expect([...second.up]).toEqual([]);
+    expect(first.heard).toHaveLength(1);
   });
 
   test('a new address is taken at the next attempt, and breaks no link', async () => {
@@ -255,12 +275,8 @@ describe('servers that are in no list', () => {
     ]);
   });
 
-  test.each([
-    ['may take part', undefined],
-    ['may not now', { reason: 'its disk was wiped', removed: false }],
-  ])('a server of which the cluster says that it %s is not let in all the same', async (_, refusal) => {
-    const ports = new Ports();
-    const first = await startPeer(1, ports, { acceptPeer: () => refusal });
+  test('a server of which the cluster says only that it may take part is not let in, nor told why', async () => {
+    const first = await startPeer(1, new Ports(), { acceptPeer: () => undefined });
     const { port } = first.transport;
     const nine = asMemberId(9);
     expect(await answersTo(port, nameOf(9), hello({ from: nine }))).toEqual([]);
@@ -274,6 +290,62 @@ describe('servers that are in no list', () => {
       { kind: 'hello_refused', reason, removed: false },
     ]);
     expect(first.heard).toEqual([]);
+  });
+
+  test('a server of which the cluster says that it may not take part is told why', async () => {
+    const refusal = { reason: 'it has to be added', removed: false };
+    const first = await startPeer(1, new Ports(), { acceptPeer: () => refusal });
+    const nine = asMemberId(9);
+    for (const name of [nameOf(9), nameOf(2)])
+      expect(await answersTo(first.transport.port, name, hello({ from: nine }))).toEqual([
+        { kind: 'hello_refused', ...refusal },
+      ]);
+    expect(first.warnings.filter(({ reason }) => reason === refusal.reason)).toHaveLength(2);
+  });
+
+  test('a server that the question makes a member is let in, and reached at the address in its hello', async () => {
+    const ports = new Ports();
+    const asked: PeerPresence[] = [];
+    const acceptPeer: AcceptPeer = (member, presence) => {
+      asked.push(presence);
+      const { name, address } = presence.introduction ?? { name: '', address: '' };
+      first.transport.setMembers([{ id: member, name, address }]);
+      return undefined;
+    };
+    const first = await startPeer(1, ports, { members: [], acceptPeer });
+    const port = await freePort();
+    const address = `127.0.0.1:${port}`;
+    const second = await startPeer(2, ports, { address, listen: { host: '127.0.0.1', port } });
+    await first.signal.until(() => first.up.has(two));
+    await second.signal.until(() => second.up.has(one));
+    expect(asked.map(({ introduction }) => introduction)).toEqual([{ name: nameOf(2), address }]);
+    expect(second.transport.send(one, batchOf(heartbeat(two, one, 1)))).toBe(true);
+    await first.signal.until(() => first.heard.length === 1);
+  });
+
+  test('a server that the question makes a member under another name is not let in', async () => {
+    const ports = new Ports();
+    const acceptPeer: AcceptPeer = () => {
+      first.transport.setMembers([memberAt(ports, 2, nameOf(7))]);
+      return undefined;
+    };
+    const first = await startPeer(1, ports, { members: [], acceptPeer });
+    expect(await answersTo(first.transport.port, nameOf(2), hello())).toEqual([]);
+    expect(first.heard).toEqual([]);
+  });
+
+  test('pitfall 55: nobody is asked about a server whose certificate is of an authority of agents', async () => {
+    let asked = 0;
+    const acceptPeer: AcceptPeer = () => {
+      asked += 1;
+      return undefined;
+    };
+    const first = await startPeer(1, new Ports(), { members: [], acceptPeer });
+    const agent = await issue(await makeCa('agents'), { cn: nameOf(2) });
+    const socket = await rawClient(first.transport.port, nameOf(2), agent);
+    socket.on('secureConnect', () => socket.write(encodeFrame(hello())));
+    expect(await framesUntilClosed(socket)).toEqual([]);
+    expect(asked).toBe(0);
   });
 
   test('a stranger learns nothing from a hello for another cluster or server', async () => {

@@ -42,7 +42,7 @@ export const hello = (changes: Partial<PeerHello> = {}): PeerFrame => {
       diskId: new Uint8Array(16),
       version,
       bulk: false,
-      ...(version < 2 ? {} : { standing: { term: 1, lastIndex: 2 } }),
+      ...(version < 2 ? {} : { standing: { term: 1, lastIndex: 2 }, address: '127.0.0.1:9' }),
       ...changes,
     },
   };
@@ -140,15 +140,9 @@ export class RawListener {
 /** What a listener of version 1 answers to a hello, as its code was. True: it has let the dialer in. */
 export const answerAsVersion1 = (frame: PeerFrame, socket: TLSSocket): boolean => {
   if (frame.kind !== 'hello') return false;
-  const { version, standing } = frame.hello;
-  if (standing !== undefined && standing.term + standing.lastIndex > 0) {
-    // Fields that it did not know.
+  if (frame.hello.version !== 1) {
+    // A hello of version 2 has fields that it did not know.
     socket.destroy();
-    return false;
-  }
-  if (version !== 1) {
-    const reason = `version ${version} of the protocol is not known here, 1 is`;
-    socket.end(encodeFrame({ kind: 'hello_refused', reason, removed: false }));
     return false;
   }
   socket.write(encodeFrame({ kind: 'empty' }));

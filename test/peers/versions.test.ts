@@ -30,15 +30,12 @@ const startVersion1 = async (ports: Ports) => {
 };
 
 describe('a listener of version 1', () => {
-  test.each([
-    ['hangs up without a word on a standing', { term: 3, lastIndex: 9 }],
-    ['refuses the version of a server that has nothing yet', { term: 0, lastIndex: 0 }],
-  ])('%s, and gets a hello of version 1 at once', async (_, standing) => {
+  test('hangs up without a word, and gets a hello of version 1 at once', async () => {
     const ports = new Ports();
     const { hellos, bytesOfHellos, heard } = await startVersion1(ports);
     // With this back-off, whoever does not dial again at once never does.
     const times = { reconnectMin: 60_000, reconnectMax: 60_000 };
-    const first = await startPeer(1, ports, { times, standing: () => standing });
+    const first = await startPeer(1, ports, { times });
     await first.signal.until(() => first.up.has(two));
     expect(hellos.map(({ version }) => version)).toEqual([2, 1]);
     expect(first.versions).toEqual([1]);

@@ -175,6 +175,7 @@ export class ServerCluster {
     const storage = await openMemoryStorage({ identity: { clusterId, member: id }, disk });
     const { diskId } = storage.recovered;
     let presence: PeerPresence = { run: 0, diskId };
+    const { name, peersAddress: address } = describeMember(id);
     const server = await startServer({
       clusterId,
       self: describeMember(id),
@@ -196,7 +197,8 @@ export class ServerCluster {
       onRemoved: () => this.removed.add(id),
       storage,
       transport: (acceptPeer, run, standing) => {
-        presence = version >= 2 ? { run, diskId, standing: standing() } : { run, diskId };
+        presence = { run, diskId };
+        if (version >= 2) presence = { ...presence, standing: standing(), introduction: { name, address } };
         const takesUp = (work: () => void): void => this.time.takeUp(clock, work);
         return this.network.transport(id, { presence, acceptPeer, takesUp, version });
       },

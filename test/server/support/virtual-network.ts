@@ -53,7 +53,7 @@ export class VirtualNetwork {
     if (!sender?.events || !receiver?.events || this.#cut.has(`${from}>${to}`)) return 'down';
     if (!sender.members.has(to)) return 'down';
     const refusal = receiver.endpoint.acceptPeer(from as MemberId, sender.endpoint.presence);
-    if (receiver.members.has(from) || refusal?.removed === true) return refusal;
+    if (receiver.members.has(from) || refusal !== undefined) return refusal;
     return { reason: `member ${from} is no member`, removed: false };
   }
 
@@ -104,13 +104,17 @@ export class VirtualNetwork {
     }
   }
 
-  heal(): void {
-    const mended = [...this.#cut];
-    this.#cut.clear();
-    for (const link of mended) {
-      const [from, to] = link.split('>').map(Number) as [number, number];
-      this.#look(from, to);
-    }
+  /** Of all links, or of those between a member and others. */
+  heal(member?: number, others: readonly number[] = []): void {
+    const cut = [...this.#cut].map((link) => link.split('>').map(Number) as [number, number]);
+    const mended = cut.filter(
+      ([from, to]) =>
+        member === undefined ||
+        (from === member && others.includes(to)) ||
+        (to === member && others.includes(from)),
+    );
+    for (const [from, to] of mended) this.#cut.delete(`${from}>${to}`);
+    for (const [from, to] of mended) this.#look(from, to);
   }
 
   /** As if it had come from `from`. */
