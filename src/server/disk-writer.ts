@@ -130,10 +130,14 @@ export class DiskWriter {
     this.#onDisk = { index, revision };
   }
 
-  /** Of the state on disk, when the last entry in it is this one; undefined: it is another one. */
-  revisionAt(index: LogIndex): number | undefined {
-    // The disk may be done with a write of which nothing has been heard yet.
-    return [this.#onDisk, this.#beingWritten].find((state) => state?.index === index)?.revision;
+  /**
+   * Tells the revision of the state on disk as a view that is opened now will find it, by the last entry in it;
+   * undefined: it is another one.
+   */
+  revisionsNow(): (index: LogIndex) => number | undefined {
+    // The view waits for a write under way. The disk may be done with one of which nothing has been heard yet.
+    const states = [this.#onDisk, this.#beingWritten];
+    return (index) => states.find((state) => state?.index === index)?.revision;
   }
 
   /** false: a snapshot is about to replace the state, or is doing so; what is written of the old one goes with it. */

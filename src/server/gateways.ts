@@ -295,9 +295,13 @@ export class Gateways {
       case 'status':
         this.#answer(inFlight, { kind: 'status', status: this.#options.clusterStatus() });
         return;
-      case 'member_list':
-        this.#answer(inFlight, { kind: 'members', list: this.#options.members.list() });
+      case 'member_list': {
+        const { members } = this.#options;
+        const failure = members.problemWithList;
+        if (failure === undefined) this.#answer(inFlight, { kind: 'members', list: members.list() });
+        else this.#answer(inFlight, { kind: 'failed', failure });
         return;
+      }
       case 'session_open':
       case 'session_close':
       case 'write':

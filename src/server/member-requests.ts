@@ -26,6 +26,8 @@ export interface MemberRequestsOptions {
   readonly raft: Raft;
 }
 
+const notHeardYet = 'this server has not heard from the cluster yet: ask another one';
+
 const majorityOf = (count: number): number => Math.floor(count / 2) + 1;
 
 export class MemberRequests {
@@ -33,6 +35,12 @@ export class MemberRequests {
 
   constructor(options: MemberRequestsOptions) {
     this.#options = options;
+  }
+
+  /** Why the members can't be told; undefined: they can. */
+  get problemWithList(): Failure | undefined {
+    if (this.#options.membership.configuration.voters.length > 0) return undefined;
+    return { code: 'UNAVAILABLE', message: notHeardYet };
   }
 
   list(): MemberList {
@@ -93,8 +101,7 @@ export class MemberRequests {
 
   #generalProblem(): string | undefined {
     const { membership } = this.#options;
-    if (membership.configuration.voters.length === 0)
-      return 'this server has not heard from the cluster yet: ask another one';
+    if (membership.configuration.voters.length === 0) return notHeardYet;
     for (const { id, name } of membership.directory.current) {
       const version = membership.versionOf(id);
       if (version !== undefined && version < peerVersionLeast)

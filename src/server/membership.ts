@@ -13,6 +13,7 @@ import {
   type MemberId,
   type Message,
   type Raft,
+  type RaftStatus,
   type SoftState,
 } from '../raft/index.ts';
 import type { MemberRecord, Store } from '../store/index.ts';
@@ -331,8 +332,16 @@ export class Membership {
     return wantedMembers(this.#configuration, this.#options.store().members, () => true);
   }
 
+  /** Also where all that vote are to leave, which waits until others do. */
   get isChanging(): boolean {
-    return !isCarriedOut(this.#configuration, this.wanted) || this.#options.raft.status().changePending;
+    const members = membersOf(this.#configuration);
+    const leaves = ({ member, wanted }: MemberRecord): boolean =>
+      wanted === 'removed' && members.some((id) => id === member);
+    return (
+      !isCarriedOut(this.#configuration, this.wanted) ||
+      this.#options.store().members.some(leaves) ||
+      this.#options.raft.status().changePending
+    );
   }
 
   /** On a leader: asks raft for what is wanted. What it refuses is asked again at a later tick. */
@@ -346,9 +355,19 @@ export class Membership {
       const peer = progress.find(({ id }) => id === learner);
       return peer?.state === 'replicate' && lastIndex - peer.match <= promotionLagMax;
     });
-    if (isCarriedOut(configuration, wanted)) return;
+    if (isCarriedOut(configuration, wanted) || !this.#canAgree(wanted.voters, progress)) return;
     this.#lastToken += 1;
     raft.step({ kind: 'change_configuration', token: this.#lastToken, ...wanted });
+  }
+
+  /**
+   * Most of these are there. When the change was asked for they were, but one may have died since, or others may have
+   * been asked for meanwhile; begun now, the change would leave a cluster that can't even be told to undo it.
+   */
+  #canAgree(voters: readonly MemberId[], progress: RaftStatus['progress']): boolean {
+    const isThere = (id: MemberId): boolean =>
+      progress.find((peer) => peer.id === id)?.recentlyActive ?? this.isReachable(id);
+    return voters.filter(isThere).length * 2 > voters.length;
   }
 
   /** Raft could not begin the change. */

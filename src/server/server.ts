@@ -178,7 +178,7 @@ export class Server {
       clusterId: options.clusterId,
       epoch: () => this.#store.epoch,
       configurationAt: parts.raft.configurationAt,
-      revisionAt: (index) => this.#writer.revisionAt(index),
+      revisionsNow: () => this.#writer.revisionsNow(),
       answer: (inFlight, body) => this.#guard(() => this.#gateways.answerLater(inFlight, body)),
     });
     this.#description = new SelfDescription({

@@ -36,8 +36,8 @@ export interface SnapshotViewsOptions {
   readonly clusterId: string;
   readonly epoch: () => number;
   readonly configurationAt: (index: LogIndex) => Configuration;
-  /** Of the state on disk when its last entry was this one; undefined: not known any more. */
-  readonly revisionAt: (index: LogIndex) => number | undefined;
+  /** Of the state on disk as it is now, when its last entry is this one; undefined: not known. */
+  readonly revisionsNow: () => (index: LogIndex) => number | undefined;
   readonly answer: (inFlight: InFlight, body: AnswerBody) => void;
 }
 
@@ -110,9 +110,11 @@ export class SnapshotViews {
   }
 
   async #open(inFlight: InFlight): Promise<void> {
-    const { storage, environment, configurationAt, revisionAt } = this.#options;
+    const { storage, environment, configurationAt, revisionsNow } = this.#options;
     this.#opening += 1;
     try {
+      // Before the view is opened: while it is, other writes may finish.
+      const revisionAt = revisionsNow();
       const reader = await storage.openSnapshot(configurationAt);
       const revision = revisionAt(reader.point.index);
       if (revision === undefined || this.#isClosed || inFlight.done) {
