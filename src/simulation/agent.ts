@@ -17,6 +17,7 @@ import {
   type OperationResult,
   type RequestOptions,
   type Subscription,
+  type SubscriptionEvent,
 } from '../client/index.ts';
 import { protobufCodec } from '../protocol/index.ts';
 import type { AgentNetwork } from './agent-network.ts';
@@ -134,6 +135,11 @@ const historyOf = (operation: Operation): HistoryWrite => {
 
 const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
   `agent ${agent} ${what}`;
+
+const describeEvent = ({ name, event }: { readonly name: string; readonly event: SubscriptionEvent }): string =>
+  event.kind === 'future' || event.kind === 'deleted'
+    ? `${name}: ${event.kind} ${event.key} @${event.revision}`
+    : `${name}: ${event.kind} @${event.position.revision}`;
 
 export class Agent {
   readonly plan: AgentPlan;
@@ -551,13 +557,10 @@ export class Agent {
 
   #subscribe(life: Life, client: Client): void {
     const random = this.#random;
-    this.#subscriptionCount += 1;
-    const name = `subscription ${this.id}.${this.#lives}.${this.#subscriptionCount}`;
     const patterns = random.chance(0.7) ? ['k/**'] : ['k/1', 'k/2', `k/${random.whole(1, 20)}`, 'none/*'];
     const slowMs = random.chance(0.3) ? random.whole(5, 400) : 0;
     const unique = [...new Set(patterns)];
-    this.#world.feed.begin(name, unique, 'present');
-    this.#readers.add(name);
+    const name = this.#reader(unique, 'present');
     this.#read(life, client, { name, patterns: unique, slowMs, reader: client.subscribe(unique) });
   }
 
@@ -569,6 +572,7 @@ export class Agent {
         if (!life.alive || result.done) return;
         const event = result.value;
         world.operations.add(`push: ${event.kind}`);
+        world.trace.note(describeEvent, { name, event });
         world.judge(() => {
           world.feed.event(name, event);
           if (event.kind === 'future') world.answers.shown(event.key, seenOf(event.future), name);
@@ -596,11 +600,24 @@ export class Agent {
       this.#subscribe(life, client);
       return;
     }
+    // A position in the middle of a revision repeats that revision: the new reader is judged by itself.
+    world.feed.end(following.name);
+    this.#readers.delete(following.name);
     world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
       world.operations.add('subscription resumed');
+      const name = this.#reader(following.patterns, position.revision);
       const reader = client.subscribe(following.patterns, { from: position });
-      this.#read(life, client, { ...following, reader });
+      this.#read(life, client, { ...following, name, reader });
     });
+  }
+
+  #reader(patterns: readonly string[], from: number | 'present'): string {
+    this.#subscriptionCount += 1;
+    const name = `subscription ${this.id}.${this.#lives}.${this.#subscriptionCount}`;
+    this.#world.feed.begin(name, patterns, from);
+    this.#readers.add(name);
+    this.#world.trace.say(`${name} begins at ${from}`);
+    return name;
   }
 
   // ---- the end ----

@@ -235,9 +235,8 @@ export class Machine {
   }
 
   #excused(error: unknown): boolean {
-    if (!(error instanceof FuturestoreError)) return false;
-    const { cause } = error;
-    return error.code === 'UNAVAILABLE' && cause instanceof Error && cause.message.includes('(simulated)');
+    if (!(error instanceof Error)) return false;
+    return error.message.includes('(simulated)') || this.#excused(error.cause);
   }
 
   /** A supervisor starts it again. */

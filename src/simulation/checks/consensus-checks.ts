@@ -168,7 +168,8 @@ export class ConsensusChecks {
     if (view.role === 'leader' && (before?.role !== 'leader' || before.term !== view.term)) {
       this.#elected(view, log);
     }
-    const to = Math.min(view.commit, log.last);
+    // What is not durable may still wait to be given to the disk, behind a truncation that waits with it.
+    const to = Math.min(view.commit, view.durable, log.last);
     if (to > log.comparedTo) this.#compareCommitted(view, log, to);
   }
 

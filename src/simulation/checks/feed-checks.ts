@@ -144,8 +144,9 @@ export class FeedChecks {
     if (from === undefined) return undefined;
     for (const [key, latest] of this.#state.latest) {
       if (!reader.patterns.some((pattern) => matches(pattern, key))) continue;
-      const change = latest.revision <= revision ? latest : this.#state.asOf(key, revision);
-      if (change === undefined || change.revision <= from) continue;
+      // A slow reader skips what has been replaced since.
+      const change = latest;
+      if (change.revision > revision || change.revision <= from) continue;
       const seen = reader.seen.get(key);
       if (seen !== undefined && seen.revision >= change.revision) continue;
       // Who never saw it need not be told that it is gone.
