@@ -1,5 +1,5 @@
 /** One run: faults and load first, with checks after every step; then all heals, and everyone must be served. */
-import type { HistoryOperation } from './checks/index.ts';
+import { checkLinearizable, type HistoryOperation } from './checks/index.ts';
 import { inOwnTurn } from './microtasks.ts';
 import { textOf } from './machine.ts';
 import type { Plan } from './plan.ts';
@@ -32,7 +32,7 @@ const tracedLines = 400;
 export const run = (plan: Plan, options: RunOptions = {}): Promise<RunResult> => inOwnTurn(() => runNow(plan, options));
 
 const runNow = (plan: Plan, options: RunOptions): RunResult => {
-  const startedMs = performance.now();
+  const started = process.cpuUsage();
   const world = new World(plan, options.sink);
   const rejected = (error: unknown): void => {
     world.fail('unhandled rejection', textOf(error));
@@ -56,13 +56,18 @@ const runNow = (plan: Plan, options: RunOptions): RunResult => {
     statistics: {
       seeds: 1,
       simulatedMs: time.nowMs,
-      realMs: performance.now() - startedMs,
+      processorMs: processorMs(started),
       events: time.events,
       faults: world.faultCounts.toObject(),
       operations: world.operations.toObject(),
       happenings: world.happenings.toObject(),
     },
   };
+};
+
+const processorMs = (since: NodeJS.CpuUsage): number => {
+  const { user, system } = process.cpuUsage(since);
+  return (user + system) / 1000;
 };
 
 const phases = (world: World): void => {
@@ -76,7 +81,29 @@ const phases = (world: World): void => {
   // What is on the disks is what was in memory.
   for (const machine of world.machines) machine.crash({ silent: false, keepSome: false });
   for (const machine of world.machines) machine.start();
-  converge(world, 'after a restart of all');
+  if (!converge(world, 'after a restart of all')) return;
+  explain(world);
+};
+
+/** Link stalls, and what a bad network adds: by so much may a server's idea of cluster time be old. */
+const oldWordsMs = 8000;
+
+/**
+ * By how much cluster time may run ahead of the world's: a cluster that was wholly down begins again at its leader's
+ * wall clock, a leader that has heard old words only begins behind and is overtaken by the next one.
+ */
+const earlySlackMs = ({ servers, faults, durationMs }: Plan): number => {
+  let slackMs = 100 + 0.03 * (durationMs + settleWithinMs);
+  for (const { wallOffsetMs } of servers) slackMs = Math.max(slackMs, 2 * Math.abs(wallOffsetMs));
+  for (const fault of faults) if (fault.kind === 'clock_jump') slackMs += 2 * Math.abs(fault.byMs);
+  return faults.length === 0 ? slackMs : slackMs + oldWordsMs;
+};
+
+/** Whether what clients were told can be told by one cluster. */
+const explain = (world: World): void => {
+  const verdict = checkLinearizable(world.history, { earlySlackMs: earlySlackMs(world.plan) });
+  if (verdict.kind === 'violated') world.fail('linearizability', verdict.explanation);
+  if (verdict.kind === 'undecided') world.happenings.add('linearizability undecided');
 };
 
 /** Runs until it holds; fails after `withinMs`. */
