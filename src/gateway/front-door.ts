@@ -17,7 +17,6 @@ import { Realms } from './identity.ts';
 import type { Arrival, Door } from './door.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
 
-
 const codecNames = codecs.map((codec) => codec.subprotocol).join(' and ');
 
 const upgradeText = `This is Futurestore's port for agents: it speaks WebSocket only (${codecNames}, GET / with Upgrade).

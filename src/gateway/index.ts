@@ -15,4 +15,10 @@ export type { AgentGateway } from './gateway.ts';
 export type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from './door.ts';
 export { parsePolicyFile } from './policy-file.ts';
 export { gatewayLimits } from './settings.ts';
-export type { GatewayClock, GatewayCoreOptions, GatewayLimits, GatewayMetrics, GatewayOptions } from './settings.ts';
+export type {
+  GatewayClock,
+  GatewayCoreOptions,
+  GatewayLimits,
+  GatewayMetrics,
+  GatewayOptions,
+} from './settings.ts';

@@ -86,7 +86,13 @@ export class Outbox {
   #bytesTaken = 0;
   #progressAtMs: number;
 
-  constructor(ws: AgentWebSocket, codec: FrameCodec, limits: GatewayLimits, owner: OutboxOwner, nowMs: number) {
+  constructor(
+    ws: AgentWebSocket,
+    codec: FrameCodec,
+    limits: GatewayLimits,
+    owner: OutboxOwner,
+    nowMs: number,
+  ) {
     this.#ws = ws;
     this.#codec = codec;
     this.#limits = limits;

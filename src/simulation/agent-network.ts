@@ -58,7 +58,13 @@ class Wire {
   dead = false;
   waitingForWay: (() => void)[] = [];
 
-  constructor(network: AgentNetwork, agent: number, client: Life, door: ListeningDoor, handlers: SocketHandlers) {
+  constructor(
+    network: AgentNetwork,
+    agent: number,
+    client: Life,
+    door: ListeningDoor,
+    handlers: SocketHandlers,
+  ) {
     this.network = network;
     this.agent = agent;
     this.client = client;

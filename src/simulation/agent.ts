@@ -55,7 +55,11 @@ export interface AgentWorld {
 
 type Mutable<Value> = { -readonly [Key in keyof Value]: Value[Key] };
 /** As it is while its answer is awaited. */
-export type Recorded = HistoryOperation extends infer One ? (One extends unknown ? Mutable<One> : never) : never;
+export type Recorded = HistoryOperation extends infer One
+  ? One extends unknown
+    ? Mutable<One>
+    : never
+  : never;
 
 export interface OpenAwait {
   readonly keys: readonly string[];
@@ -136,7 +140,13 @@ const historyOf = (operation: Operation): HistoryWrite => {
 const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
   `agent ${agent} ${what}`;
 
-const describeEvent = ({ name, event }: { readonly name: string; readonly event: SubscriptionEvent }): string =>
+const describeEvent = ({
+  name,
+  event,
+}: {
+  readonly name: string;
+  readonly event: SubscriptionEvent;
+}): string =>
   event.kind === 'future' || event.kind === 'deleted'
     ? `${name}: ${event.kind} ${event.key} @${event.revision}`
     : `${name}: ${event.kind} @${event.position.revision}`;
@@ -150,6 +160,7 @@ export class Agent {
   #inFlight = 0;
   #values = 0;
   #lives = 0;
+  #closing = false;
   #subscriptionCount = 0;
   /** Nothing new is begun any more. */
   quiet = false;
@@ -195,7 +206,7 @@ export class Agent {
         connectTimeoutMs: 3000,
         ...(timeoutMs !== undefined && { timeoutMs }),
         onStateChange: (state) => {
-          if (state.kind === 'closed' && this.#life === life) {
+          if (state.kind === 'closed' && this.#life === life && !this.#closing) {
             world.fail('client', `agent ${this.id} was shut out: ${state.error.message}`);
           }
         },
@@ -216,6 +227,7 @@ export class Agent {
     life.held = undefined;
     this.#life = undefined;
     this.#client = undefined;
+    this.#closing = false;
     this.#inFlight = 0;
     this.awaits.clear();
     for (const reader of this.#readers) this.#world.feed.end(reader);
@@ -223,6 +235,23 @@ export class Agent {
     this.#world.network.agentGone(this.id, silent);
   }
   readonly #readers = new Set<string>();
+
+  /** Ends in good order, and is gone then. */
+  close(): void {
+    const life = this.#life;
+    const client = this.#client;
+    if (life === undefined || client === undefined || this.#closing) return;
+    this.#world.trace.say(`agent ${this.id} closes its client`);
+    this.#closing = true;
+    for (const reader of this.#readers) this.#world.feed.end(reader);
+    this.#readers.clear();
+    client.close().then(
+      () => {
+        if (this.#life === life) this.kill(false);
+      },
+      (error: unknown) => this.#world.fail('client', `agent ${this.id} could not close: ${String(error)}`),
+    );
+  }
 
   #environment(life: Life): ClientEnvironment {
     const { time, network } = this.#world;
@@ -246,7 +275,8 @@ export class Agent {
   #think(life: Life): void {
     const pauseMs = this.#random.exponential(this.plan.thinkMs);
     this.#world.time.after(Math.ceil(pauseMs), life, 'timer', () => {
-      if (this.#client !== undefined && !this.quiet && this.#inFlight < this.plan.concurrency) {
+      const mayAct = !this.quiet && !this.#closing && this.#inFlight < this.plan.concurrency;
+      if (this.#client !== undefined && mayAct) {
         this.#act(life, this.#client);
       }
       this.#think(life);
@@ -269,8 +299,17 @@ export class Agent {
   }
 
   /** Some have a time of their own. */
-  #options(): RequestOptions {
-    return this.#random.chance(0.2) ? { timeoutMs: this.#random.whole(50, 4000) } : {};
+  #options(life: Life): RequestOptions {
+    const timeout = this.#random.chance(0.2) ? { timeoutMs: this.#random.whole(50, 4000) } : {};
+    return { ...timeout, ...this.#signal(life) };
+  }
+
+  /** Some are given up by who asked. */
+  #signal(life: Life): { readonly signal?: AbortSignal } {
+    if (!this.#random.chance(0.04)) return {};
+    const controller = new AbortController();
+    this.#world.time.after(this.#random.whole(1, 300), life, 'timer', () => controller.abort());
+    return { signal: controller.signal };
   }
 
   #call(what: string): void {
@@ -367,13 +406,15 @@ export class Agent {
     this.#follow(
       life,
       kind,
-      client.batch([operation], this.#options()),
+      client.batch([operation], this.#options(life)),
       ({ results: [result] }) => {
         if (result === undefined) throw new Error('a write without a result');
         record.returnMs = this.#world.time.nowMs;
         record.output = written(result);
         this.#seen.set(key, result);
-        this.#call(`was answered ${kind} ${key}: generation ${result.generation} ${result.state} @${result.revision}`);
+        this.#call(
+          `was answered ${kind} ${key}: generation ${result.generation} ${result.state} @${result.revision}`,
+        );
       },
       (error) => {
         record.returnMs = this.#world.time.nowMs;
@@ -411,7 +452,7 @@ export class Agent {
     this.#follow(
       life,
       'batch',
-      client.batch(operations, this.#options()),
+      client.batch(operations, this.#options(life)),
       ({ results }) => {
         record.returnMs = this.#world.time.nowMs;
         record.output = results.map(written);
@@ -451,7 +492,7 @@ export class Agent {
     this.#follow(
       life,
       stale ? 'stale get' : 'get',
-      client.get(key, { stale, ...this.#options() }),
+      client.get(key, { stale, ...this.#options(life) }),
       (future) => {
         record.returnMs = world.time.nowMs;
         record.output = seenOf(future);
@@ -469,7 +510,7 @@ export class Agent {
     this.#follow(
       life,
       'list',
-      client.list('k/**', { limit: this.#random.whole(1, 20), values, ...this.#options() }),
+      client.list('k/**', { limit: this.#random.whole(1, 20), values, ...this.#options(life) }),
       ({ futures }) => {
         for (const future of futures) {
           if (values || future.state !== 'resolved') this.#shown(future, askedAtMs, 'a list');
@@ -483,7 +524,7 @@ export class Agent {
     this.#follow(
       life,
       'status',
-      client.status(this.#options()),
+      client.status(this.#options(life)),
       () => undefined,
       () => undefined,
     );
@@ -498,12 +539,15 @@ export class Agent {
     const options: AwaitOptions = {
       ...(known !== undefined && random.chance(0.4) && { leastGeneration: known + random.whole(0, 2) }),
       ...(random.chance(0.3) && { timeoutMs: random.whole(100, 10_000) }),
+      ...this.#signal(life),
     };
     const open: OpenAwait = { keys, sinceMs: world.time.nowMs };
     this.awaits.add(open);
     const askedAtMs = world.state.timeMs;
     const { nowMs } = world.time;
-    this.#call(`awaits ${keys.join(', ')}${options.leastGeneration ? ` from ${options.leastGeneration} on` : ''}`);
+    this.#call(
+      `awaits ${keys.join(', ')}${options.leastGeneration ? ` from ${options.leastGeneration} on` : ''}`,
+    );
     const anyOf = random.chance(0.3);
     const request = anyOf
       ? client.await({ anyOf: keys }, options).then(({ futures }) => futures)
@@ -528,9 +572,11 @@ export class Agent {
         this.#inFlight += 1;
         this.awaits.delete(open);
         if (error instanceof FutureRejectedError) return;
-        const own = error instanceof TimedOutError && options.timeoutMs !== undefined;
-        const general = error instanceof TimedOutError && this.plan.timeoutMs !== undefined;
-        if (!own && !general && error.code !== 'CONNECTION_CLOSED') {
+        const limited = options.timeoutMs !== undefined || this.plan.timeoutMs !== undefined;
+        // Without any connection in its time it is told so.
+        if (limited && (error instanceof TimedOutError || error.code === 'UNAVAILABLE')) return;
+        if (options.signal !== undefined && error instanceof CancelledError) return;
+        if (error.code !== 'CONNECTION_CLOSED') {
           world.fail('awaits', `an await of ${keys.join(', ')} ended with ${error.code}: ${error.message}`);
         }
       },
@@ -569,7 +615,7 @@ export class Agent {
     const { name, reader, slowMs } = following;
     reader.next().then(
       (result) => {
-        if (!life.alive || result.done) return;
+        if (!life.alive || result.done === true || this.#closing) return;
         const event = result.value;
         world.operations.add(`push: ${event.kind}`);
         world.trace.note(describeEvent, { name, event });
@@ -580,11 +626,13 @@ export class Agent {
         if (!this.quiet && this.#random.chance(0.01)) this.#leave(life, client, following);
         else if (slowMs === 0 || this.quiet) this.#read(life, client, following);
         else {
-          world.time.after(slowMs, life, 'timer', () => this.#read(life, client, following));
+          world.time.after(slowMs, life, 'timer', () => {
+            if (!this.#closing) this.#read(life, client, following);
+          });
         }
       },
       (error: unknown) => {
-        if (life.alive) world.fail('feed', `${name} ended: ${String(error)}`);
+        if (life.alive && !this.#closing) world.fail('feed', `${name} ended: ${String(error)}`);
       },
     );
   }
@@ -604,6 +652,7 @@ export class Agent {
     world.feed.end(following.name);
     this.#readers.delete(following.name);
     world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
+      if (this.#closing) return;
       world.operations.add('subscription resumed');
       const name = this.#reader(following.patterns, position.revision);
       const reader = client.subscribe(following.patterns, { from: position });
@@ -640,19 +689,14 @@ export class Agent {
     const again = (): void => this.ask(served);
     const value = this.#value();
     this.#world.operations.add('last question');
-    client.resolve(`last/${this.id}`, value, { supersede: true }).then(
-      () => {
-        client.get(`last/${this.id}`).then(
-          (future) => {
-            const found = Buffer.from(future?.value ?? []).toString();
-            if (found === value) served();
-            else this.#world.fail('every client is served', `agent ${this.id} wrote "${value}" and read "${found}"`);
-          },
-          again,
-        );
-      },
-      again,
-    );
+    client.resolve(`last/${this.id}`, value, { supersede: true }).then(() => {
+      client.get(`last/${this.id}`).then((future) => {
+        const found = Buffer.from(future?.value ?? []).toString();
+        if (found === value) served();
+        else
+          this.#world.fail('every client is served', `agent ${this.id} wrote "${value}" and read "${found}"`);
+      }, again);
+    }, again);
   }
 }
 

@@ -10,7 +10,8 @@ export interface DiskConditions {
   readonly latencyMs: number;
 }
 
-const fullError = (): Error => Object.assign(new Error('ENOSPC: no space left (simulated)'), { code: 'ENOSPC' });
+const fullError = (): Error =>
+  Object.assign(new Error('ENOSPC: no space left (simulated)'), { code: 'ENOSPC' });
 
 export class Disk {
   memory: MemoryDisk;
@@ -81,11 +82,7 @@ export class Disk {
     const takesMs =
       (sync ? this.#latencyMs : this.#latencyMs / 10) * this.slowness * this.#random.between(0.5, 1.5) +
       bytes / 100_000;
-    const atMs = Math.max(
-      Math.ceil(this.#time.nowMs + takesMs),
-      this.#lastCompletionMs,
-      this.hungUntilMs,
-    );
+    const atMs = Math.max(Math.ceil(this.#time.nowMs + takesMs), this.#lastCompletionMs, this.hungUntilMs);
     this.#lastCompletionMs = atMs;
     this.#time.at(atMs, life, 'input', () => this.#complete(life));
   }

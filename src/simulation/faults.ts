@@ -22,6 +22,8 @@ export interface FaultWorld {
   readonly leader: () => number | undefined;
 }
 
+type Damaging = Extract<Fault, { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' | 'lying_disk' }>;
+
 const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
 
 /** A run that no server will have had. */
@@ -55,7 +57,8 @@ export class Faults {
     this.#endings.clear();
     peers.unblockAll();
     agentNetwork.unblockAll();
-    agentNetwork.resetDead();
+    // Else both ends have to find out by themselves, which takes a minute.
+    if (plan.seed % 5 !== 0) agentNetwork.resetDead();
     Object.assign(peers.conditions, { ...plan.network, loss: 0, duplication: 0, reordering: 0 });
     for (const machine of machines) {
       machine.resume();
@@ -125,8 +128,10 @@ export class Faults {
         return;
       case 'kill_agent': {
         const agent = agents.find(({ id }) => id === fault.agent);
-        agent?.kill(fault.silent);
-        time.after(fault.downMs, time.world, 'input', () => agent?.start());
+        if (fault.how === 'closes') agent?.close();
+        else agent?.kill(fault.how === 'vanishes');
+        // Closing takes up to two seconds.
+        time.after(fault.downMs + 3000, time.world, 'input', () => agent?.start());
         return;
       }
       case 'pause_agent': {
@@ -212,6 +217,7 @@ export class Faults {
       case 'flip_bit':
       case 'wipe_disk':
       case 'older_disk':
+      case 'lying_disk':
         this.#damage(fault, machine);
         return;
       default:
@@ -228,14 +234,44 @@ export class Faults {
     return machine.damage === undefined && damaged < Math.floor((machines.length - 1) / 2);
   }
 
-  #damage(fault: Extract<Fault, { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' }>, machine: Machine): void {
+  #damage(fault: Damaging, machine: Machine): void {
     const { faults } = this.#world;
     if (!this.#mayDamage(machine)) {
       faults.add(`${fault.kind}: not possible`);
       return;
     }
-    const done = fault.kind === 'flip_bit' ? this.#flip(fault.salt, machine) : this.#goBack(fault.kind, machine);
-    if (!done) faults.add(`${fault.kind}: not possible`);
+    if (!this.#damageBy(fault, machine)) faults.add(`${fault.kind}: not possible`);
+  }
+
+  #damageBy(fault: Damaging, machine: Machine): boolean {
+    switch (fault.kind) {
+      case 'flip_bit':
+        return this.#flip(fault.salt, machine);
+      case 'lying_disk':
+        return this.#lie(fault.forMs, machine);
+      case 'wipe_disk':
+      case 'older_disk':
+        return this.#goBack(fault.kind, machine);
+      default:
+        return fault satisfies never;
+    }
+  }
+
+  /** The disk says that writes are synced, and has forgotten them after the next loss of power. */
+  #lie(forMs: number, machine: Machine): boolean {
+    const { time, trace } = this.#world;
+    const { process, disk } = machine;
+    if (process === undefined) return false;
+    const { memory } = disk;
+    const before = memory.copy();
+    machine.damage = 'lying';
+    this.#until(forMs, () => {
+      machine.crash({ silent: false, keepSome: false });
+      if (disk.memory === memory) memory.forgetSince(before);
+      trace.say(`server ${machine.id}: its disk forgets what it synced`);
+      time.after(200, time.world, 'input', () => machine.start());
+    });
+    return true;
   }
 
   #flip(salt: number, machine: Machine): boolean {
@@ -275,7 +311,9 @@ export class Faults {
     machine.crash({ silent: false, keepSome: false });
     machine.damage = kind === 'wipe_disk' ? 'wiped' : 'older';
     trace.say(`server ${machine.id}: its disk is ${kind === 'wipe_disk' ? 'empty' : 'an older copy'}`);
-    machine.disk.replace(kind === 'wipe_disk' || copy === undefined ? new MemoryDisk(`disk ${machine.id}`) : copy);
+    machine.disk.replace(
+      kind === 'wipe_disk' || copy === undefined ? new MemoryDisk(`disk ${machine.id}`) : copy,
+    );
     this.#startLater(machine, 200);
     return true;
   }

@@ -25,7 +25,7 @@ import type { Trace } from './trace.ts';
 export const clusterId = '5'.repeat(32);
 
 /** What may be wrong with a machine's data, by a fault. */
-export type Damage = 'flipped' | 'wiped' | 'older';
+export type Damage = 'flipped' | 'wiped' | 'older' | 'lying';
 
 export interface Process {
   readonly life: Life;
@@ -282,7 +282,8 @@ export class Machine {
       .then(() => process.server.stop())
       .then(() => process.gateway.close())
       .then(end, (error: unknown) => {
-        if (!this.#excused(error)) this.#world.fail('stop', `server ${this.id} did not stop: ${textOf(error)}`);
+        if (!this.#excused(error))
+          this.#world.fail('stop', `server ${this.id} did not stop: ${textOf(error)}`);
         end();
       });
     const { world } = this.#world.time;

@@ -31,11 +31,13 @@ interface Report {
 const shownLines = 60;
 const traceBufferCharacters = 1024 * 1024;
 
-const whole = (least: number) => (text: string): number => {
-  const value = Number(text);
-  if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new InvalidArgumentError(`a whole number of at least ${least} is needed`);
-};
+const whole =
+  (least: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isSafeInteger(value) && value >= least) return value;
+    throw new InvalidArgumentError(`a whole number of at least ${least} is needed`);
+  };
 
 const optionsOf = (argv: readonly string[]): Options =>
   new Command('simulate')
@@ -81,9 +83,9 @@ const runOne = async (plan: Plan, { trace, history }: Options): Promise<RunResul
 
 /** Lines that name whoever the failure names, or faults; the last ones if there are too many. */
 const concerning = ({ trace, failure }: RunResult): readonly string[] => {
-  const names = [...(failure?.problem ?? '').matchAll(/(?:agent|server|member|k\/|subscription) ?[\d.]+/g)].map(
-    ([name]) => name.replace('member', 'server'),
-  );
+  const names = [
+    ...(failure?.problem ?? '').matchAll(/(?:agent|server|member|k\/|subscription) ?[\d.]+/g),
+  ].map(([name]) => name.replace('member', 'server'));
   const chosen = trace.filter(
     (line) => / (?:FAULT|HEAL|FAILURE) /.test(line) || names.some((name) => line.includes(name)),
   );
@@ -133,7 +135,7 @@ const runInProcesses = ({ seed, seeds, jobs }: Options, done: (report: Report) =
     let left = seeds;
     const end = seed + seeds;
     for (let job = 0; job < Math.min(jobs, seeds); job += 1) {
-      const child = fork(fileURLToPath(import.meta.url), ['--worker']);
+      const child = fork(fileURLToPath(import.meta.url), ['--worker'], { execArgv: process.execArgv });
       let current: number | undefined;
       const give = (): void => {
         if (next >= end) {
@@ -152,7 +154,8 @@ const runInProcesses = ({ seed, seeds, jobs }: Options, done: (report: Report) =
         if (left === 0) resolve();
       });
       child.on('exit', (code) => {
-        if (current !== undefined) reject(new Error(`the process that ran seed ${current} ended with ${code}`));
+        if (current !== undefined)
+          reject(new Error(`the process that ran seed ${current} ended with ${code}`));
       });
       give();
     }
@@ -176,7 +179,9 @@ const main = async (): Promise<void> => {
   if (single || options.jobs === 1) {
     for (let seed = options.seed; seed < options.seed + (single ? 1 : options.seeds); seed += 1) {
       const plan =
-        options.plan === undefined ? drawPlan(seed) : (JSON.parse(readFileSync(options.plan, 'utf8')) as Plan);
+        options.plan === undefined
+          ? drawPlan(seed)
+          : (JSON.parse(readFileSync(options.plan, 'utf8')) as Plan);
       const result = await runOne(plan, options);
       totals.add(result.statistics);
       if (result.ok) continue;

@@ -9,7 +9,9 @@ export const drainMicrotasks: () => void =
   typeof between === 'function'
     ? (between as () => void)
     : () => {
-        throw new Error('this Node has no process._tickCallback: the simulator needs another way to run promises');
+        throw new Error(
+          'this Node has no process._tickCallback: the simulator needs another way to run promises',
+        );
       };
 
 /** Runs `work` where `drainMicrotasks` works. */

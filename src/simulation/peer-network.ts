@@ -76,6 +76,7 @@ export class PeerNetwork {
   readonly #members: readonly number[];
   /** Told of each of raft's messages that leaves. */
   readonly #onSent: (message: Message) => void;
+  readonly #onRefused: (member: number, by: number, why: string) => void;
 
   constructor(options: {
     readonly time: VirtualTime;
@@ -85,7 +86,9 @@ export class PeerNetwork {
     readonly conditions: NetworkConditions;
     readonly members: readonly number[];
     readonly onSent: (message: Message) => void;
+    readonly onRefused: (member: number, by: number, why: string) => void;
   }) {
+    this.#onRefused = options.onRefused;
     this.#onSent = options.onSent;
     this.#time = options.time;
     this.#random = options.random;
@@ -245,6 +248,7 @@ export class PeerNetwork {
     if (refusal !== undefined) {
       this.#counts.add('link refused');
       this.#trace.say(`${link.to} refuses ${link.from}: ${refusal}`);
+      this.#onRefused(link.from, link.to, refusal);
       this.#dialLater(link, 10 * redialMs);
       return;
     }

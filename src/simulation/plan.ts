@@ -25,60 +25,78 @@ export type PartitionShape =
   /** Links cut one by one, and mended in another order. */
   | 'swizzle';
 
-export type Fault = { readonly atMs: number } & (
+export type Fault = { readonly atMs: number } &
   /** Without a word to its agents and peers if `silent`; unsynced writes are lost, some survive if `keepSome`. */
-  | {
-      readonly kind: 'crash';
-      readonly target: Target;
-      readonly downMs: number;
-      readonly silent: boolean;
-      readonly keepSome: boolean;
-    }
-  | { readonly kind: 'crash_all'; readonly downMs: number; readonly keepSome: boolean }
-  | { readonly kind: 'crash_majority'; readonly downMs: number; readonly keepSome: boolean }
-  /** Drained and stopped in good order, then started again. */
-  | { readonly kind: 'restart'; readonly target: Target; readonly graceMs: number; readonly downMs: number }
-  /** The process stands still and goes on with what it believed. */
-  | { readonly kind: 'pause'; readonly target: Target; readonly forMs: number; readonly timersFirst: boolean }
-  | {
-      readonly kind: 'partition';
-      readonly shape: PartitionShape;
-      readonly target: Target;
-      readonly forMs: number;
-      /** For what else has to be drawn. */
-      readonly salt: number;
-    }
-  | { readonly kind: 'reset_links'; readonly target: Target }
-  /** Agents cannot reach it, or the other way round. */
-  | { readonly kind: 'cut_from_agents'; readonly target: Target; readonly forMs: number }
-  | {
-      readonly kind: 'bad_network';
-      readonly forMs: number;
-      readonly loss: number;
-      readonly duplication: number;
-      readonly reordering: number;
-      readonly reorderMs: number;
-      readonly latencyMs: number;
-      readonly jitterMs: number;
-    }
-  | { readonly kind: 'slow_disk'; readonly target: Target; readonly forMs: number; readonly factor: number }
-  | { readonly kind: 'hung_disk'; readonly target: Target; readonly forMs: number }
-  | { readonly kind: 'full_disk'; readonly target: Target; readonly forMs: number }
-  | { readonly kind: 'failing_disk'; readonly target: Target; readonly downMs: number }
-  | { readonly kind: 'clock_jump'; readonly target: Target; readonly byMs: number }
-  | { readonly kind: 'clock_drift'; readonly target: Target; readonly rate: number }
-  | { readonly kind: 'slow_processor'; readonly target: Target; readonly forMs: number; readonly lookTakesMs: number }
-  /** All agents (or a part) lose their connections at once. */
-  | { readonly kind: 'reconnect_storm'; readonly share: number }
-  /** Connections die and nobody is told. */
-  | { readonly kind: 'half_open'; readonly share: number }
-  | { readonly kind: 'kill_agent'; readonly agent: number; readonly downMs: number; readonly silent: boolean }
-  | { readonly kind: 'pause_agent'; readonly agent: number; readonly forMs: number }
-  /** Damage: only ever of a minority, and it must be found. The server stays away until it is replaced. */
-  | { readonly kind: 'flip_bit'; readonly target: Target; readonly salt: number }
-  | { readonly kind: 'wipe_disk'; readonly target: Target }
-  | { readonly kind: 'older_disk'; readonly target: Target }
-);
+  (
+    | {
+        readonly kind: 'crash';
+        readonly target: Target;
+        readonly downMs: number;
+        readonly silent: boolean;
+        readonly keepSome: boolean;
+      }
+    | { readonly kind: 'crash_all'; readonly downMs: number; readonly keepSome: boolean }
+    | { readonly kind: 'crash_majority'; readonly downMs: number; readonly keepSome: boolean }
+    /** Drained and stopped in good order, then started again. */
+    | { readonly kind: 'restart'; readonly target: Target; readonly graceMs: number; readonly downMs: number }
+    /** The process stands still and goes on with what it believed. */
+    | {
+        readonly kind: 'pause';
+        readonly target: Target;
+        readonly forMs: number;
+        readonly timersFirst: boolean;
+      }
+    | {
+        readonly kind: 'partition';
+        readonly shape: PartitionShape;
+        readonly target: Target;
+        readonly forMs: number;
+        /** For what else has to be drawn. */
+        readonly salt: number;
+      }
+    | { readonly kind: 'reset_links'; readonly target: Target }
+    /** Agents cannot reach it, or the other way round. */
+    | { readonly kind: 'cut_from_agents'; readonly target: Target; readonly forMs: number }
+    | {
+        readonly kind: 'bad_network';
+        readonly forMs: number;
+        readonly loss: number;
+        readonly duplication: number;
+        readonly reordering: number;
+        readonly reorderMs: number;
+        readonly latencyMs: number;
+        readonly jitterMs: number;
+      }
+    | { readonly kind: 'slow_disk'; readonly target: Target; readonly forMs: number; readonly factor: number }
+    | { readonly kind: 'hung_disk'; readonly target: Target; readonly forMs: number }
+    | { readonly kind: 'full_disk'; readonly target: Target; readonly forMs: number }
+    | { readonly kind: 'failing_disk'; readonly target: Target; readonly downMs: number }
+    | { readonly kind: 'clock_jump'; readonly target: Target; readonly byMs: number }
+    | { readonly kind: 'clock_drift'; readonly target: Target; readonly rate: number }
+    | {
+        readonly kind: 'slow_processor';
+        readonly target: Target;
+        readonly forMs: number;
+        readonly lookTakesMs: number;
+      }
+    /** All agents (or a part) lose their connections at once. */
+    | { readonly kind: 'reconnect_storm'; readonly share: number }
+    /** Connections die and nobody is told. */
+    | { readonly kind: 'half_open'; readonly share: number }
+    | {
+        readonly kind: 'kill_agent';
+        readonly agent: number;
+        readonly downMs: number;
+        readonly how: 'killed' | 'vanishes' | 'closes';
+      }
+    | { readonly kind: 'pause_agent'; readonly agent: number; readonly forMs: number }
+    /** Damage: only ever of a minority, and it must be found. The server stays away until it is replaced. */
+    | { readonly kind: 'flip_bit'; readonly target: Target; readonly salt: number }
+    | { readonly kind: 'wipe_disk'; readonly target: Target }
+    | { readonly kind: 'older_disk'; readonly target: Target }
+    /** What was synced within this time before a crash is gone after it. */
+    | { readonly kind: 'lying_disk'; readonly target: Target; readonly forMs: number }
+  );
 
 export type FaultKind = Fault['kind'];
 

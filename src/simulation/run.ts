@@ -29,7 +29,8 @@ const stepMs = 200;
 /** Lines of the trace that a failure is told with. */
 const tracedLines = 400;
 
-export const run = (plan: Plan, options: RunOptions = {}): Promise<RunResult> => inOwnTurn(() => runNow(plan, options));
+export const run = (plan: Plan, options: RunOptions = {}): Promise<RunResult> =>
+  inOwnTurn(() => runNow(plan, options));
 
 const runNow = (plan: Plan, options: RunOptions): RunResult => {
   const started = process.cpuUsage();
@@ -166,7 +167,8 @@ const serveAll = (world: World): boolean => {
 };
 
 const converge = (world: World, when: string): boolean => {
-  const processes = () => world.machines.filter(({ refused }) => !refused).map(({ id, process }) => ({ id, process }));
+  const processes = () =>
+    world.machines.filter(({ refused }) => !refused).map(({ id, process }) => ({ id, process }));
   const applied = (): string =>
     processes()
       .map(({ id, process }) => `${id}: ${process?.server.status().appliedIndex ?? 'down'}`)
@@ -176,10 +178,14 @@ const converge = (world: World, when: string): boolean => {
     const idle = processes().every(({ process }) => process?.server.status().pendingCommands === 0);
     return places.size === 1 && !places.has(-1) && idle && world.feed.complete;
   };
-  const reached = until(world, convergeWithinMs, same, () => ['convergence', `${when}, applied are ${applied()}`]);
+  const reached = until(world, convergeWithinMs, same, () => [
+    'convergence',
+    `${when}, applied are ${applied()}`,
+  ]);
   if (!reached) return false;
   world.judge(() => {
     world.feed.converged();
+    world.state.converged();
     for (const { id, process } of processes()) {
       if (process === undefined) continue;
       world.state.digest(id, process.server.status().appliedIndex, process.server.stateDigest());

@@ -48,11 +48,10 @@ const target = (random: Random, { servers }: Context): Target =>
     [random.whole(1, servers), 4],
   ]);
 
-type Draw = (random: Random, context: Context) => Fault extends infer One
-  ? One extends Fault
-    ? Omit<One, 'atMs'>
-    : never
-  : never;
+type Draw = (
+  random: Random,
+  context: Context,
+) => Fault extends infer One ? (One extends Fault ? Omit<One, 'atMs'> : never) : never;
 
 const downMs = (random: Random): number => Math.round(random.exponential(2000)) + 50;
 const forMs = (random: Random, context: Context): number =>
@@ -150,7 +149,7 @@ const draws: { readonly [Kind in FaultKind]: Draw } = {
     kind: 'kill_agent',
     agent: random.whole(1, agents),
     downMs: downMs(random),
-    silent: random.chance(0.3),
+    how: random.pick(['killed', 'killed', 'vanishes', 'closes']),
   }),
   pause_agent: (random, { agents }) => ({
     kind: 'pause_agent',
@@ -164,6 +163,11 @@ const draws: { readonly [Kind in FaultKind]: Draw } = {
   }),
   wipe_disk: (random, context) => ({ kind: 'wipe_disk', target: target(random, context) }),
   older_disk: (random, context) => ({ kind: 'older_disk', target: target(random, context) }),
+  lying_disk: (random, context) => ({
+    kind: 'lying_disk',
+    target: target(random, context),
+    forMs: Math.round(random.exponential(1000)) + 100,
+  }),
 };
 
 /** How often a kind comes, when it is switched on, relative to the others. */
@@ -191,6 +195,7 @@ const weights: { readonly [Kind in FaultKind]: number } = {
   flip_bit: 0.5,
   wipe_disk: 0.5,
   older_disk: 0.5,
+  lying_disk: 0.5,
 };
 
 const drawFaults = (random: Random, context: Context, durationMs: number): Fault[] => {
@@ -247,13 +252,15 @@ export const drawPlan = (seed: number): Plan => {
   const timeouts = random.chance(0.5);
   const lossy = random.chance(0.25);
   const smallRaft = random.chance(0.5);
+  // A state that is more than one part of a snapshot.
+  const large = random.chance(0.08);
   return {
     seed,
     durationMs,
     servers: Array.from({ length: size }, () => drawServer(random, skewedMs, drifts)),
     electionTimeoutMs,
     heartbeatIntervalMs: electionTimeoutMs / random.pick([5, 10]),
-    logRetainBytes: random.pick([2_000, 20_000, 200_000, 4_000_000]),
+    logRetainBytes: random.pick([500, 500, 2_000, 5_000, 20_000, 1_000_000]),
     raft: smallRaft
       ? {
           inflightMessagesMax: random.pick([1, 2, 8]),
@@ -274,8 +281,9 @@ export const drawPlan = (seed: number): Plan => {
       reorderMs: random.pick([5, 50, 500]),
     },
     agentsLatencyMs: random.pick([1, 1, 10]),
-    keys: random.pick([3, 8, 20]),
-    valueBytesMax: random.pick([0, 100, 100, 5000]),
+    ...(large
+      ? { keys: 60, valueBytesMax: 25_000 }
+      : { keys: random.pick([3, 8, 20]), valueBytesMax: random.pick([0, 100, 100, 2000]) }),
     agents: Array.from({ length: agentCount }, (_, at) => drawAgent(random, at + 1, busyMs, timeouts)),
     faults: drawFaults(random, context, durationMs),
   };

@@ -68,7 +68,8 @@ export class Totals {
   }
 }
 
-const row = (name: string, value: number | string): string => `${name.padEnd(44)} ${String(value).padStart(12)}`;
+const row = (name: string, value: number | string): string =>
+  `${name.padEnd(44)} ${String(value).padStart(12)}`;
 
 const section = (title: string, counts: Counts): string[] => [
   '',

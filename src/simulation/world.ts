@@ -71,6 +71,10 @@ export class World {
       counts: this.happenings,
       conditions: { ...plan.network },
       members: members.map(({ id }) => id),
+      onRefused: (member, by, why) => {
+        if (this.machines[member - 1]?.damage !== undefined) return;
+        this.fail('admission', `server ${by} refuses server ${member}, whose data are as they were: ${why}`);
+      },
       onSent: (message) => this.judge(() => this.consensus.sent(message)),
     });
     this.agentNetwork = new AgentNetwork({
@@ -205,7 +209,14 @@ export class World {
         const { changes, results } = outcome;
         this.judge(() => {
           const { index } = entry;
-          this.state.applied(machine.id, { index, timeMs, changes, commands: log.commands, results });
+          this.state.applied(machine.id, {
+            index,
+            atMs: this.time.nowMs,
+            timeMs,
+            changes,
+            commands: log.commands,
+            results,
+          });
           if (server !== undefined && index % digestEvery === 0) {
             this.state.digest(machine.id, index, server.stateDigest());
           }
@@ -224,7 +235,10 @@ export class World {
 
   #watched(machine: Machine, storage: Storage): Storage {
     const { id } = machine;
-    this.judge(() => this.consensus.started(id, storage.recovered, machine.damage !== undefined));
+    // Bits that flipped and writes that were forgotten must be found before anything is recovered.
+    const lossIsExpected = machine.damage === 'wiped' || machine.damage === 'older';
+    this.judge(() => this.consensus.started(id, storage.recovered, lossIsExpected));
+    this.state.started();
     return {
       recovered: storage.recovered,
       readState: () => storage.readState(),

@@ -132,6 +132,17 @@ export class MemoryDisk {
     return other;
   }
 
+  /**
+   * A disk that lied: what was written since the copy was made is gone, though it was said to be synced. What is kept
+   * apart from it, the mark of what was synced, stays. Only while nothing is open on it.
+   */
+  forgetSince(copy: MemoryDisk): void {
+    assert(!this.#inUse, `${this.name} is in use`);
+    this.#durable.clear();
+    for (const [key, value] of copy.#durable) this.#durable.set(key, value);
+    this.#current = new Map(this.#durable);
+  }
+
   /** Keys on the disk with this prefix, in order (see keyspaces.ts). */
   keys(prefix = ''): readonly string[] {
     return [...this.#current.keys()].filter((key) => key.startsWith(prefix)).sort();
