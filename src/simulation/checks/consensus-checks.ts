@@ -36,6 +36,9 @@ class MemberLog {
   /** Told to others: what a restart must find again. */
   toldTerm = 0;
   acknowledged = 0;
+  acknowledgedInTerm = 0;
+  /** Since it leads, and not looked at yet; 0: nothing. */
+  committedByItself = 0;
   previous: InvariantView | undefined;
 
   get last(): number {
@@ -77,6 +80,8 @@ export class ConsensusChecks {
   /** Ascending: in which term the log was committed up to which index. */
   readonly #commits: { readonly term: number; index: number }[] = [];
   readonly #votes = new Map<string, number>();
+  /** By campaign: who would vote for it. */
+  readonly #preVotes = new Map<string, Set<number>>();
 
   /** The highest index that anyone knows to be committed. */
   get committed(): number {
@@ -111,6 +116,7 @@ export class ConsensusChecks {
     }
     log.toldTerm = before.toldTerm;
     log.acknowledged = before.acknowledged;
+    log.acknowledgedInTerm = before.acknowledgedInTerm;
   }
 
   /** The server gives this to its disk. Called when the write begins, in the order of writes. */
@@ -132,6 +138,7 @@ export class ConsensusChecks {
           `member ${member} cuts its log off from ${batch.truncateFrom} on, but knew ${log.comparedTo} as committed`,
         );
       }
+      this.#checkTruncation(member, log, batch);
       log.truncateFrom(batch.truncateFrom);
     }
     for (const entry of batch.entries) this.#append(member, log, entry);
@@ -143,19 +150,27 @@ export class ConsensusChecks {
     const log = this.#log(message.from);
     // A pre-vote asks what would be; its own term is the sender's present one.
     if (message.term > log.toldTerm) log.toldTerm = message.term;
-    if (message.kind === 'vote_response' && message.granted) {
-      const key = `${message.from}/${message.term}`;
-      const voted = this.#votes.get(key);
-      if (voted !== undefined && voted !== message.to) {
-        violated(
-          'one vote a term',
-          `member ${message.from} voted for ${voted} and for ${message.to} in term ${message.term}`,
-        );
-      }
-      this.#votes.set(key, message.to);
-    }
-    if (message.kind === 'append_response' && message.outcome.accepted) {
-      log.acknowledged = Math.max(log.acknowledged, message.outcome.matchIndex);
+    switch (message.kind) {
+      case 'pre_vote_response':
+        if (message.granted) this.#grantedPreVote(message.from, message.to, message.campaignTerm);
+        break;
+      case 'vote_request':
+        if (!message.transfer && !this.#preVotes.has(`${message.from}/${message.term}`)) {
+          violated(
+            'pre-vote',
+            `member ${message.from} campaigns in term ${message.term} before anybody would vote for it`,
+          );
+        }
+        break;
+      case 'vote_response':
+        if (message.granted) this.#voted(message.from, message.to, message.term);
+        break;
+      case 'append_response':
+        if (!message.outcome.accepted) break;
+        log.acknowledged = Math.max(log.acknowledged, message.outcome.matchIndex);
+        log.acknowledgedInTerm = Math.max(log.acknowledgedInTerm, message.term);
+        break;
+      default:
     }
   }
 
@@ -168,6 +183,7 @@ export class ConsensusChecks {
     if (view.role === 'leader' && (before?.role !== 'leader' || before.term !== view.term)) {
       this.#elected(view, log);
     }
+    this.#checkCommitRule(before, view, log);
     // What is not durable may still wait to be given to the disk, behind a truncation that waits with it.
     const to = Math.min(view.commit, view.durable, log.last);
     if (to > log.comparedTo) this.#compareCommitted(view, log, to);
@@ -188,6 +204,51 @@ export class ConsensusChecks {
     let log = this.#members.get(member);
     if (log === undefined) this.#members.set(member, (log = new MemberLog()));
     return log;
+  }
+
+  #grantedPreVote(from: number, to: number, term: number): void {
+    const key = `${to}/${term}`;
+    const granted = this.#preVotes.get(key);
+    if (granted === undefined) this.#preVotes.set(key, new Set([from]));
+    else granted.add(from);
+  }
+
+  #voted(from: number, to: number, term: number): void {
+    const key = `${from}/${term}`;
+    const before = this.#votes.get(key);
+    if (before !== undefined && before !== to) {
+      violated('one vote a term', `member ${from} voted for ${before} and for ${to} in term ${term}`);
+    }
+    this.#votes.set(key, to);
+  }
+
+  /** What was acknowledged to a leader may be cut off by a later leader only. */
+  #checkTruncation(member: number, log: MemberLog, batch: WriteBatch): void {
+    const term = Math.max(batch.hardState?.term ?? 0, log.previous?.term ?? 0);
+    const from = batch.truncateFrom ?? Infinity;
+    if (from > log.acknowledged || term > log.acknowledgedInTerm || term === 0) return;
+    violated(
+      'acknowledged entries',
+      `member ${member} cuts its log off from ${from} on in term ${term}, in which it acknowledged ${log.acknowledged}`,
+    );
+  }
+
+  /** A leader commits by counting copies of an entry of its own term, and older ones with it (Raft §5.4.2). */
+  #checkCommitRule(before: InvariantView | undefined, view: InvariantView, log: MemberLog): void {
+    const leads = view.role === 'leader' && before?.role === 'leader' && before.term === view.term;
+    if (!leads) log.committedByItself = 0;
+    else if (view.commit > before.commit) log.committedByItself = view.commit;
+    const index = log.committedByItself;
+    // What is not durable may still wait to be given to the disk, and another entry be there.
+    if (index === 0 || index > view.durable || index > log.last) return;
+    log.committedByItself = 0;
+    const term = log.termAt(index);
+    if (term !== undefined && term !== view.term) {
+      violated(
+        'commit rule',
+        `the leader of term ${view.term} committed entry ${index} of term ${term} by itself`,
+      );
+    }
   }
 
   #append(member: number, log: MemberLog, entry: Entry): void {
@@ -235,7 +296,7 @@ export class ConsensusChecks {
     const last = this.#commits.findLast((commit) => commit.term < view.term);
     if (last === undefined) return;
     const expected = this.#committed.get(last.index);
-    const found = last.index <= log.last ? log.termAt(last.index) : undefined;
+    const found = last.index <= Math.min(log.last, view.durable) ? log.termAt(last.index) : undefined;
     if (view.lastIndex < last.index || (found !== undefined && found !== expected?.term)) {
       violated(
         'leader completeness',

@@ -150,8 +150,8 @@ export class FeedChecks {
       const seen = reader.seen.get(key);
       if (seen !== undefined && seen.revision >= change.revision) continue;
       // Who never saw it need not be told that it is gone.
-      if (change.kind === 'deleted' && (seen === undefined || seen.deleted)) continue;
-      return `had seen ${key} at ${seen?.revision ?? 'no revision'}, not at ${change.revision}`;
+      if (latest.kind === 'deleted' && (seen === undefined || seen.deleted)) continue;
+      return `had seen ${key} at ${seen?.revision ?? 'no revision'}, not at ${latest.revision}`;
     }
     return undefined;
   }

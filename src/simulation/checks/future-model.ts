@@ -290,6 +290,9 @@ const readSteps = (state: ModelState, seen: HistorySeen, span: Span, options: Mo
     if (content !== now.content) continue;
     const known = knowing(now, seen.generation, seen.revision);
     if (known !== undefined) after.push(known);
+    // By its estimate of cluster time a server may be ahead of the log, and another one not.
+    const asItWas = now.kind === 'expired' ? knowing(state, seen.generation, seen.revision) : undefined;
+    if (asItWas !== undefined && state.kind !== 'expired') after.push(asItWas);
   }
   return after;
 };

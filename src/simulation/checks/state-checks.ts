@@ -10,6 +10,8 @@ import { violated } from './violation.ts';
 
 export interface AppliedEntry {
   readonly index: number;
+  /** The real time, by the world's clock; undefined: cluster time is not held against it. */
+  readonly atMs?: number;
   /** The leader's clock, as the entry has it. */
   readonly timeMs: number;
   readonly changes: readonly Change[];
@@ -32,6 +34,11 @@ const describe = (change: Change): string => {
   return `${key}@${revision} generation ${generation} ${contentOf(change.future)} ${expiresAtMs} ${deadlineAtMs}`;
 };
 
+const instantOf = ({ state, deadlineAtMs, expiresAtMs }: Future): number | undefined => {
+  if (state === 'expired') return undefined;
+  return state === 'pending' ? deadlineAtMs : expiresAtMs;
+};
+
 const resultText = (result: CommandResult): string => {
   if (result.kind === 'done') return 'done';
   if (result.kind === 'failed') return `failed ${result.failure.code}`;
@@ -42,6 +49,12 @@ const resultText = (result: CommandResult): string => {
 
 /** What a write is told when nothing was looked up or remembered for it. */
 const notRemembered = new Set(['SESSION_EXPIRED', 'STALE_REQUEST', 'LIMIT_EXCEEDED']);
+
+/** Clocks drift, and cluster time is slewed towards a wall clock; a jump is more than this. */
+const fastest = 1.1;
+const jumpMs = 400;
+/** What is due is proposed, committed and applied within it, once there is a leader and time goes on. */
+const overdueMs = 5000;
 
 export class StateChecks {
   /** What the first to apply an entry made of it. */
@@ -55,6 +68,9 @@ export class StateChecks {
   readonly #answers = new Map<string, string>();
   #index = 0;
   #timeMs = 0;
+  #atMs = 0;
+  /** A server that starts knows no cluster time: it may go by its wall clock if it comes to lead. */
+  #starts = 0;
   #revision = 0;
 
   /** Of the last entry that anyone has applied. */
@@ -80,16 +96,6 @@ export class StateChecks {
     return this.#history.get(key)?.get(revision);
   }
 
-  /** The key's last change up to a revision. */
-  asOf(key: string, revision: number): Change | undefined {
-    let found: Change | undefined;
-    for (const change of this.#history.get(key)?.values() ?? []) {
-      if (change.revision > revision) break;
-      found = change;
-    }
-    return found;
-  }
-
   /** A server has applied an entry with commands (again, after a restart). */
   applied(member: number, entry: AppliedEntry): void {
     const texts = [...entry.changes.map(describe), ...entry.results.map(resultText), String(entry.timeMs)];
@@ -113,12 +119,43 @@ export class StateChecks {
     this.#entries.set(entry.index, { checksum, member });
     this.#index = entry.index;
     // A new leader may not have applied what its predecessor had put into the log: the state takes the later time.
+    this.#checkSpeed(entry);
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
     for (const change of entry.changes) this.#changed(change);
     for (const [position, command] of entry.commands.entries()) {
       const result = entry.results[position];
       if (command.kind === 'write' && result !== undefined) this.#executed(command, result);
     }
+  }
+
+  /** A server has started. */
+  started(): void {
+    this.#starts += 1;
+  }
+
+  /** Cluster time has gone on for a while, and nothing else: what was due has happened. */
+  converged(): void {
+    for (const [key, change] of this.#latest) {
+      if (change.kind === 'deleted') continue;
+      const atMs = instantOf(change.future);
+      if (atMs === undefined || atMs + overdueMs > this.#timeMs) continue;
+      violated(
+        'nothing overdue',
+        `${key} is ${change.future.state}, its time came at ${atMs}; it is ${this.#timeMs}`,
+      );
+    }
+  }
+
+  /** Monotonic clocks carry cluster time on, from one leader to the next too: no wall clock makes it jump. */
+  #checkSpeed(entry: AppliedEntry): void {
+    if (entry.atMs === undefined) return;
+    const passed = entry.atMs - this.#atMs;
+    const before = this.#timeMs;
+    this.#atMs = entry.atMs;
+    if (before === 0 || entry.timeMs - before <= passed * fastest + jumpMs) return;
+    this.#starts -= 1;
+    if (this.#starts >= 0) return;
+    violated('cluster time', `it jumped from ${before} to ${entry.timeMs} within ${passed} ms`);
   }
 
   /** The digest of a server's whole state after an entry: the same wherever it is taken. */

@@ -71,9 +71,11 @@ describe('a history that is right', () => {
 
   test('of 10,000 operations on 50 keys is judged within two seconds', () => {
     const history = HistoryMaker.make(1, { operations: 10_000, keys: 50, overlap: 16, lost: 0.01 });
-    const startedMs = performance.now();
+    // By the processor's time: other tests run beside this one.
+    const started = process.cpuUsage();
     expect(checkLinearizable(history, exact)).toEqual({ kind: 'ok' });
-    expect(performance.now() - startedMs).toBeLessThan(2000);
+    const { user, system } = process.cpuUsage(started);
+    expect((user + system) / 1000).toBeLessThan(2000);
   });
 });
 
