@@ -198,13 +198,13 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
         this.#message = listener as OnMessage;
         break;
       case 'pong':
-        this.#pong = listener as OnNothing;
+        this.#pong = listener;
         break;
       case 'close':
         this.#close = listener as OnClose;
         break;
       case 'drain':
-        this.#drain = listener as OnNothing;
+        this.#drain = listener;
         break;
       case 'data':
         this.#data = listener as OnData;
@@ -371,13 +371,18 @@ export class AgentNetwork {
   }
 
   unblockAll(): void {
-    for (const name of [...this.#blocked]) this.unblock(Math.floor(name / 1024), name % 1024);
+    for (const name of Array.from(this.#blocked)) this.unblock(Math.floor(name / 1024), name % 1024);
+  }
+
+  /** As they are now: ending one changes the set. */
+  #wiresNow(): Wire[] {
+    return Array.from(this.#wires);
   }
 
   /** Connections break; both ends see it. Returns how many. */
   reset(agents: (agent: number) => boolean): number {
     let count = 0;
-    for (const wire of [...this.#wires]) {
+    for (const wire of this.#wiresNow()) {
       if (!wire.open || !agents(wire.agent)) continue;
       count += 1;
       this.#breakWire(wire);
@@ -388,7 +393,7 @@ export class AgentNetwork {
   /** Connections die, and nobody is told: both ends have to find out. */
   kill(agents: (agent: number) => boolean): number {
     let count = 0;
-    for (const wire of [...this.#wires]) {
+    for (const wire of this.#wiresNow()) {
       if (!wire.open || wire.dead || !agents(wire.agent)) continue;
       count += 1;
       wire.dead = true;
@@ -399,7 +404,7 @@ export class AgentNetwork {
 
   /** Those that nobody has been told of are told. */
   resetDead(): void {
-    for (const wire of [...this.#wires]) if (wire.dead) this.#breakWire(wire);
+    for (const wire of this.#wiresNow()) if (wire.dead) this.#breakWire(wire);
   }
 
   #breakWire(wire: Wire): void {
@@ -411,7 +416,7 @@ export class AgentNetwork {
   /** The server's process is gone; `silently`: nobody tells its agents. */
   serverGone(server: number, silently: boolean): void {
     this.#doors.delete(server);
-    for (const wire of [...this.#wires]) {
+    for (const wire of this.#wiresNow()) {
       if (wire.door.server !== server || wire.door.life.alive) continue;
       wire.gatewayOver = true;
       wire.dead = true;
@@ -424,7 +429,7 @@ export class AgentNetwork {
 
   /** The agent's process is gone. */
   agentGone(agent: number, silently: boolean): void {
-    for (const wire of [...this.#wires]) {
+    for (const wire of this.#wiresNow()) {
       if (wire.agent !== agent || wire.client.alive) continue;
       wire.clientOver = true;
       wire.dead = true;
@@ -450,7 +455,7 @@ export class AgentNetwork {
         },
         close: () => {
           door.accepting = false;
-          for (const wire of [...door.sockets]) wire.gatewayEnd.terminate();
+          for (const wire of Array.from(door.sockets)) wire.gatewayEnd.terminate();
           return Promise.resolve();
         },
       };

@@ -14,22 +14,14 @@ import {
   type ClientEnvironment,
   type Future,
   type Operation,
-  type OperationResult,
   type RequestOptions,
   type Subscription,
   type SubscriptionEvent,
 } from '../client/index.ts';
 import { protobufCodec } from '../protocol/index.ts';
 import type { AgentNetwork } from './agent-network.ts';
-import type {
-  AnswerChecks,
-  FeedChecks,
-  HistoryOperation,
-  HistorySeen,
-  HistoryWrite,
-  HistoryWritten,
-  StateChecks,
-} from './checks/index.ts';
+import { historyOf, seenOf, writtenOf, type Recorded } from './agent-records.ts';
+import type { AnswerChecks, FeedChecks, HistoryWrite, StateChecks } from './checks/index.ts';
 import { Life, type VirtualTime } from './clock.ts';
 import type { AgentPlan, Plan } from './plan.ts';
 import type { Random } from './random.ts';
@@ -52,14 +44,6 @@ export interface AgentWorld {
   /** Runs a check; what it throws becomes the run's failure. */
   readonly judge: (check: () => void) => void;
 }
-
-type Mutable<Value> = { -readonly [Key in keyof Value]: Value[Key] };
-/** As it is while its answer is awaited. */
-export type Recorded = HistoryOperation extends infer One
-  ? One extends unknown
-    ? Mutable<One>
-    : never
-  : never;
 
 export interface OpenAwait {
   readonly keys: readonly string[];
@@ -85,57 +69,6 @@ const decidedCodes = new Set([
   'NO_VALUE',
   'LIMIT_EXCEEDED',
 ]);
-
-const written = ({ generation, state, revision, unchanged }: OperationResult): HistoryWritten => ({
-  generation,
-  state,
-  revision,
-  unchanged,
-});
-
-export const seenOf = (future: Future | undefined): HistorySeen => {
-  if (future === undefined) return { state: 'absent' };
-  const { state, generation, revision, value, rejection, expiresAtMs, deadlineAtMs } = future;
-  return {
-    state,
-    generation,
-    revision,
-    ...(value !== undefined && { value: Buffer.from(value).toString() }),
-    ...(rejection !== undefined && { code: rejection.code }),
-    ...(expiresAtMs !== undefined && { expiresAtMs }),
-    ...(deadlineAtMs !== undefined && { deadlineAtMs }),
-  };
-};
-
-const historyOf = (operation: Operation): HistoryWrite => {
-  const { kind, key, preconditions } = operation;
-  const base = { kind, key, ...preconditions };
-  switch (operation.kind) {
-    case 'declare': {
-      const { renew, tied, deadlineMs } = operation;
-      return { ...base, renew, tied, ...(deadlineMs !== undefined && { deadlineMs }) };
-    }
-    case 'resolve': {
-      const { value, supersede, ttlMs } = operation;
-      return {
-        ...base,
-        value: Buffer.from(value).toString(),
-        supersede,
-        ...(ttlMs !== undefined && { ttlMs }),
-      };
-    }
-    case 'reject': {
-      const { rejection, supersede, ttlMs } = operation;
-      return { ...base, code: rejection.code, supersede, ...(ttlMs !== undefined && { ttlMs }) };
-    }
-    case 'delete':
-      return base;
-    case 'touch':
-      return { ...base, ttlMs: operation.ttlMs };
-    default:
-      return operation satisfies never;
-  }
-};
 
 const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
   `agent ${agent} ${what}`;
@@ -321,7 +254,7 @@ export class Agent {
     life: Life,
     kind: string,
     request: Promise<Result>,
-    done: (result: Result) => void,
+    answered: (result: Result) => void,
     failed: (error: FuturestoreError) => void,
   ): void {
     const world = this.#world;
@@ -331,7 +264,7 @@ export class Agent {
       (result) => {
         if (!life.alive) return;
         this.#inFlight -= 1;
-        world.judge(() => done(result));
+        world.judge(() => answered(result));
       },
       (error: unknown) => {
         if (!life.alive) return;
@@ -410,7 +343,7 @@ export class Agent {
       ({ results: [result] }) => {
         if (result === undefined) throw new Error('a write without a result');
         record.returnMs = this.#world.time.nowMs;
-        record.output = written(result);
+        record.output = writtenOf(result);
         this.#seen.set(key, result);
         this.#call(
           `was answered ${kind} ${key}: generation ${result.generation} ${result.state} @${result.revision}`,
@@ -455,7 +388,7 @@ export class Agent {
       client.batch(operations, this.#options(life)),
       ({ results }) => {
         record.returnMs = this.#world.time.nowMs;
-        record.output = results.map(written);
+        record.output = results.map(writtenOf);
         this.#call(`was answered batch @${results.map(({ revision }) => revision).join(', ')}`);
       },
       (error) => {

@@ -8,4 +8,5 @@
  */
 export { run, type RunOptions, type RunResult } from './run.ts';
 export { drawPlan } from './scenario.ts';
+export { shrink, type Runner, type Shrunk } from './shrink.ts';
 export type { Fault, Plan } from './plan.ts';

@@ -13,7 +13,7 @@ import {
   type ServerObserver,
 } from '../server/index.ts';
 import { openMemoryStorage, type Storage } from '../storage/index.ts';
-import { AgentNetwork } from './agent-network.ts';
+import type { AgentNetwork } from './agent-network.ts';
 import { Life, MachineClock, type VirtualTime } from './clock.ts';
 import { Disk } from './disk.ts';
 import type { PeerNetwork } from './peer-network.ts';
@@ -22,7 +22,7 @@ import type { Random } from './random.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
-export const clusterId = '5'.repeat(32);
+const clusterId = '5'.repeat(32);
 
 /** What may be wrong with a machine's data, by a fault. */
 export type Damage = 'flipped' | 'wiped' | 'older' | 'lying';
@@ -164,15 +164,15 @@ export class Machine {
   #openGateway(life: Life, server: Server): AgentGateway {
     const { agents, policies, time } = this.#world;
     // The gateway needs the port, and the port the gateway.
-    let inner: AgentGateway | undefined;
+    const made: { gateway?: AgentGateway } = {};
     const outer: Gateway = {
       get connections() {
-        return inner?.connections ?? 0;
+        return made.gateway?.connections ?? 0;
       },
-      deliver: (events: readonly GatewayEvent[]) => inner?.deliver(events),
+      deliver: (events: readonly GatewayEvent[]) => made.gateway?.deliver(events),
     };
     const port = server.attachGateway(outer);
-    inner = createGatewayBehind(agents.doorOf(this.id, life), {
+    const gateway = createGatewayBehind(agents.doorOf(this.id, life), {
       policies,
       port,
       logger: { ...silentLogger, error: (fields, message) => this.#logged(fields, message) },
@@ -195,7 +195,8 @@ export class Machine {
         },
       },
     });
-    return inner;
+    made.gateway = gateway;
+    return gateway;
   }
 
   #logged(fields: object, message: string): void {

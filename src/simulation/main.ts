@@ -100,7 +100,7 @@ const tellOfFailure = async (plan: Plan, result: RunResult, rerunsMax: number): 
   console.log(`  ${failure.problem}`);
   console.log(`  see it again: npm run simulate -- --seed ${seed} --trace trace-${seed}.txt`);
   if (rerunsMax === 0) return;
-  const shrunk = await shrink(plan, result, rerunsMax);
+  const shrunk = await shrink(run, plan, result, rerunsMax);
   const file = `plan-${seed}.json`;
   writeFileSync(file, `${JSON.stringify(shrunk.plan, undefined, 1)}\n`);
   console.log(

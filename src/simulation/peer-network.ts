@@ -404,7 +404,7 @@ export class PeerNetwork {
         if (link.blocked) return;
         give(receiver.events).then(
           () => back(resolve),
-          (error: unknown) => back(() => reject(error as Error)),
+          (error: Error) => back(() => reject(error)),
         );
       });
     });

@@ -142,11 +142,10 @@ const settle = (world: World): boolean => {
     },
     () => {
       const stuck = agents.filter((agent) => agent.inFlight > 0 || agent.awaits.size > 0);
-      const words = stuck.map(
-        (agent) =>
-          `agent ${agent.id} (${agent.client?.state.kind}) has ${agent.inFlight} requests and ` +
-          `${[...agent.awaits].map((open) => open.keys.join('+')).join(', ') || 'no awaits'}`,
-      );
+      const words = stuck.map((agent) => {
+        const keys = [...agent.awaits].map((open) => open.keys.join('+'));
+        return `agent ${agent.id} (${agent.client?.state.kind}) has ${agent.inFlight} requests, awaits ${keys.join(', ')}`;
+      });
       return ['every request ends', `${settleWithinMs} ms after the healing ${words.join('; ')}`];
     },
   );

@@ -210,7 +210,7 @@ const drawFaults = (random: Random, context: Context, durationMs: number): Fault
   for (;;) {
     atMs += Math.round(random.exponential(meanMs)) + 1;
     if (atMs >= durationMs) return faults;
-    faults.push({ atMs, ...draws[weighted(random, rates)](random, context) } as Fault);
+    faults.push({ atMs, ...draws[weighted(random, rates)](random, context) });
   }
 };
 

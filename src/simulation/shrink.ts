@@ -3,7 +3,7 @@
  * debugging: A. Zeller, R. Hildebrandt, 2002), as long as the same check still fails.
  */
 import type { Plan } from './plan.ts';
-import { run, type RunResult } from './run.ts';
+import type { RunResult } from './run.ts';
 
 export interface Shrunk {
   readonly plan: Plan;
@@ -16,13 +16,18 @@ interface Best {
   result: RunResult;
 }
 
+/** Runs a plan: the simulator's `run`, but for tests. */
+export type Runner = (plan: Plan) => Promise<RunResult>;
+
 class Shrinker {
+  readonly #run: Runner;
   readonly #check: string;
   readonly #rerunsMax: number;
   best: Best;
   reruns = 0;
 
-  constructor(plan: Plan, result: RunResult, rerunsMax: number) {
+  constructor(run: Runner, plan: Plan, result: RunResult, rerunsMax: number) {
+    this.#run = run;
     this.best = { plan, result };
     this.#check = result.failure?.check ?? '';
     this.#rerunsMax = rerunsMax;
@@ -36,7 +41,7 @@ class Shrinker {
   async #fails(plan: Plan): Promise<boolean> {
     if (this.exhausted) return false;
     this.reruns += 1;
-    const result = await run(plan);
+    const result = await this.#run(plan);
     if (result.failure?.check !== this.#check) return false;
     this.best = { plan, result };
     return true;
@@ -90,8 +95,13 @@ class Shrinker {
 }
 
 /** At most `rerunsMax` runs more. */
-export const shrink = async (plan: Plan, result: RunResult, rerunsMax: number): Promise<Shrunk> => {
-  const shrinker = new Shrinker(plan, result, rerunsMax);
+export const shrink = async (
+  run: Runner,
+  plan: Plan,
+  result: RunResult,
+  rerunsMax: number,
+): Promise<Shrunk> => {
+  const shrinker = new Shrinker(run, plan, result, rerunsMax);
   await shrinker.shorten();
   await shrinker.reduce(
     ({ faults }) => faults,

@@ -34,7 +34,7 @@ export class Trace {
     const nowMs = this.#nowMs();
     if (this.#sink !== undefined) this.#sink(lineOf(nowMs, describe(subject)));
     this.#times[this.#next] = nowMs;
-    this.#describers[this.#next] = describe as Describe<never>;
+    this.#describers[this.#next] = describe;
     this.#subjects[this.#next] = subject;
     this.#next = (this.#next + 1) % keptLines;
   }

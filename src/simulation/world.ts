@@ -2,7 +2,8 @@
 import { compilePolicies } from '../scopes/index.ts';
 import type { MemberDescription, ServerObserver } from '../server/index.ts';
 import type { Storage, WriteBatch } from '../storage/index.ts';
-import { Agent, type Recorded } from './agent.ts';
+import { Agent } from './agent.ts';
+import type { Recorded } from './agent-records.ts';
 import { AgentNetwork } from './agent-network.ts';
 import { AnswerChecks, ConsensusChecks, FeedChecks, SafetyViolation, StateChecks } from './checks/index.ts';
 import { VirtualTime, type Life } from './clock.ts';
