@@ -9,6 +9,9 @@ export class Life {
   alive = true;
   /** While the process is stopped: what would have happened to it. */
   held: Scheduled[] | undefined;
+  /** It is at work until then; what happens to it meanwhile waits in line. */
+  busyUntilMs = 0;
+  line: Scheduled[] = [];
 
   constructor(name: string) {
     this.name = name;
@@ -19,8 +22,8 @@ export class Life {
   }
 }
 
-/** A timer of the process itself; everything else comes from outside. */
-export type EventKind = 'timer' | 'input';
+/** A timer of the process itself; everything else comes from outside. `line`: the next one in line has its turn. */
+export type EventKind = 'timer' | 'input' | 'line';
 
 export class Scheduled {
   readonly atMs: number;
@@ -111,12 +114,30 @@ export class VirtualTime {
         life.held.push(next);
         continue;
       }
+      if (next.kind !== 'line' && (life.busyUntilMs > this.#nowMs || life.line.length > 0)) {
+        this.#lineUp(next);
+        continue;
+      }
       this.#events += 1;
       next.callback();
       drainMicrotasks();
       this.afterEvent?.(life);
       return true;
     }
+  }
+
+  #lineUp(event: Scheduled): void {
+    const { life } = event;
+    life.line.push(event);
+    if (life.line.length === 1) this.at(life.busyUntilMs, life, 'line', () => this.#nextInLine(life));
+  }
+
+  #nextInLine(life: Life): void {
+    const next = life.line[0];
+    if (next === undefined) return;
+    if (!next.cancelled) next.callback();
+    life.line.shift();
+    if (life.line.length > 0) this.at(life.busyUntilMs, life, 'line', () => this.#nextInLine(life));
   }
 
   #push(scheduled: Scheduled): void {
@@ -163,7 +184,7 @@ export class MachineClock {
   #rateSinceMs = 0;
   #monotonicThenMs = 0;
   wallOffsetMs: number;
-  /** A slow or busy processor: each look at the clock comes so much later, and what is late catches up. */
+  /** A slow processor: between two looks at the clock so much time has passed. */
   lookTakesMs = 0;
   #lastLookMs = 0;
 
@@ -186,10 +207,14 @@ export class MachineClock {
     return this.#monotonicThenMs + (this.#time.nowMs - this.#rateSinceMs) * this.#rate;
   }
 
-  monotonicMs(): number {
+  /** `life`: whose time the look takes. */
+  monotonicMs(life?: Life): number {
     const nowMs = this.#oscillatorMs();
-    if (this.lookTakesMs === 0 && nowMs >= this.#lastLookMs) return nowMs;
-    this.#lastLookMs = Math.max(nowMs, this.#lastLookMs + this.lookTakesMs);
+    if (life === undefined || (this.lookTakesMs === 0 && nowMs >= this.#lastLookMs)) {
+      return Math.max(nowMs, this.#lastLookMs);
+    }
+    this.#lastLookMs = Math.max(nowMs, this.#lastLookMs) + this.lookTakesMs;
+    life.busyUntilMs = this.#time.nowMs + this.worldMs(this.#lastLookMs - nowMs);
     return this.#lastLookMs;
   }
 
@@ -206,7 +231,7 @@ export class MachineClock {
     const time = this.#time;
     return {
       wallMs: () => this.wallMs(),
-      monotonicMs: () => this.monotonicMs(),
+      monotonicMs: () => this.monotonicMs(life),
       random: random.next,
       defer: (callback) => {
         time.after(0, life, 'input', callback);
