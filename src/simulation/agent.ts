@@ -115,6 +115,10 @@ export class Agent {
     return this.#life;
   }
 
+  get closing(): boolean {
+    return this.#closing;
+  }
+
   /** Without awaits, which may last. */
   get inFlight(): number {
     return this.#inFlight;

@@ -76,6 +76,8 @@ export class Faults {
     }
     for (const agent of agents) {
       if (agent.life?.stopped === true) time.resume(agent.life, true);
+      // What is in the middle of its end is not waited for.
+      if (agent.closing) agent.kill(false);
       agent.start();
     }
   }

@@ -177,10 +177,10 @@ export class PeerNetwork {
   #breakUnlessMended(link: Link): void {
     if (link.up === undefined || link.breaking) return;
     link.breaking = true;
-    const { epoch } = link;
     this.#time.after(this.#random.between(stallMs, 2 * stallMs), this.#time.world, 'input', () => {
       link.breaking = false;
-      if (link.epoch !== epoch || link.up === undefined) return;
+      // It may be another link by now, whose end is gone as well.
+      if (link.up === undefined) return;
       const receiver = this.#endpoints.get(link.to);
       if (link.blocked || receiver === undefined || receiver !== link.up.receiver) this.#break(link);
     });
