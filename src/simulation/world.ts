@@ -41,7 +41,10 @@ export class World {
   readonly operations = new Counts();
   readonly faultCounts = new Counts();
   readonly history: Recorded[] = [];
-  readonly consensus = new ConsensusChecks();
+  readonly consensus = new ConsensusChecks({
+    configurationOf: (member) =>
+      this.machines[member - 1]?.process?.server.inspect().raft.status().configuration,
+  });
   readonly state = new StateChecks();
   readonly answers = new AnswerChecks();
   readonly feed = new FeedChecks(this.state);
@@ -246,7 +249,7 @@ export class World {
       write: (batch: WriteBatch) => {
         this.judge(() => this.consensus.wrote(id, batch));
         if (batch.compactTo !== undefined) this.happenings.add('log compacted');
-        return storage.write(batch);
+        return storage.write(batch).then(() => this.judge(() => this.consensus.written(id, batch.sync)));
       },
       openSnapshot: (configuration) => storage.openSnapshot(configuration),
       stageSnapshot: (point) => storage.stageSnapshot(point),

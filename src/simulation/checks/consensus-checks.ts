@@ -8,7 +8,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { checkInvariants } from '../../raft/index.ts';
-import type { Entry, InvariantView, Message } from '../../raft/index.ts';
+import type { Configuration, Entry, InvariantView, Message } from '../../raft/index.ts';
 import type { Recovered, WriteBatch } from '../../storage/index.ts';
 import { violated } from './violation.ts';
 
@@ -24,6 +24,13 @@ interface Committed {
   readonly by: number;
 }
 
+interface Durable {
+  readonly term: number;
+  readonly vote: number | undefined;
+  /** The last entry of the log. */
+  readonly last: number;
+}
+
 /** What one member has given to its disk, and what it has promised to others about it. */
 class MemberLog {
   baseIndex = 0;
@@ -37,6 +44,9 @@ class MemberLog {
   toldTerm = 0;
   acknowledged = 0;
   acknowledgedInTerm = 0;
+  /** As given to the disk, and as it is known to be there. */
+  handed: Durable = { term: 0, vote: undefined, last: 0 };
+  durable: Durable = { term: 0, vote: undefined, last: 0 };
   /** Since it leads, and not looked at yet; 0: nothing. */
   committedByItself = 0;
   previous: InvariantView | undefined;
@@ -72,7 +82,17 @@ class MemberLog {
 /** Terms and indices are far below 2^26 in any run. */
 const place = (index: number, term: number): number => term * 2 ** 26 + index;
 
+export interface ConsensusChecksOptions {
+  /** As a member takes it to be at present; undefined: it is not known, or copies are not to be counted. */
+  readonly configurationOf?: (member: number) => Configuration | undefined;
+}
+
 export class ConsensusChecks {
+  readonly #configurationOf: (member: number) => Configuration | undefined;
+  /** By leader: which configuration it committed by last. */
+  readonly #configurations = new Map<number, string>();
+  /** Some disk has lost what it had: copies that were counted may be gone. */
+  #copiesLost = false;
   readonly #members = new Map<number, MemberLog>();
   readonly #leaders = new Map<number, number>();
   readonly #known = new Map<number, Known>();
@@ -82,6 +102,12 @@ export class ConsensusChecks {
   readonly #votes = new Map<string, number>();
   /** By campaign: who would vote for it. */
   readonly #preVotes = new Map<string, Set<number>>();
+  /** By asker and context: what was committed when a follower asked the leader how far to read. */
+  readonly #readsFrom = new Map<string, number>();
+
+  constructor({ configurationOf = () => undefined }: ConsensusChecksOptions = {}) {
+    this.#configurationOf = configurationOf;
+  }
 
   /** The highest index that anyone knows to be committed. */
   get committed(): number {
@@ -93,6 +119,7 @@ export class ConsensusChecks {
    * may be gone (and it must not take part as if nothing had happened, which the other checks see).
    */
   started(member: number, recovered: Recovered, lossIsExpected = false): void {
+    if (lossIsExpected) this.#copiesLost = true;
     const before = this.#members.get(member);
     const log = new MemberLog();
     this.#members.set(member, log);
@@ -100,6 +127,9 @@ export class ConsensusChecks {
     log.baseTerm = recovered.snapshot?.term ?? 0;
     log.comparedTo = log.baseIndex;
     for (const entry of recovered.entries) this.#append(member, log, entry);
+    const { term: durableTerm = 0, vote } = recovered.hardState ?? {};
+    log.durable = { term: durableTerm, vote, last: log.last };
+    log.handed = log.durable;
     if (before === undefined || lossIsExpected) return;
     const term = recovered.hardState?.term ?? 0;
     if (term < before.toldTerm) {
@@ -143,6 +173,14 @@ export class ConsensusChecks {
     }
     for (const entry of batch.entries) this.#append(member, log, entry);
     if (batch.compactTo !== undefined) log.beginAt(batch.compactTo.index, batch.compactTo.term);
+    const { term, vote } = batch.hardState ?? log.handed;
+    log.handed = { term, vote, last: log.last };
+  }
+
+  /** The disk has answered the write that was begun last; with it all before are there, if it was synced. */
+  written(member: number, sync: boolean): void {
+    const log = this.#log(member);
+    if (sync) log.durable = log.handed;
   }
 
   /** A message leaves this server: it must never be taken back by a restart. */
@@ -150,6 +188,7 @@ export class ConsensusChecks {
     const log = this.#log(message.from);
     // A pre-vote asks what would be; its own term is the sender's present one.
     if (message.term > log.toldTerm) log.toldTerm = message.term;
+    this.#checkDurable(message, log.durable);
     switch (message.kind) {
       case 'pre_vote_response':
         if (message.granted) this.#grantedPreVote(message.from, message.to, message.campaignTerm);
@@ -161,6 +200,13 @@ export class ConsensusChecks {
             `member ${message.from} campaigns in term ${message.term} before anybody would vote for it`,
           );
         }
+        break;
+      case 'read_request':
+        this.#readsFrom.set(`${message.from}/${message.context}`, this.committed);
+        break;
+      case 'read_response':
+        if (message.index !== undefined)
+          this.#checkRead(message.from, message.to, message.context, message.index);
         break;
       case 'vote_response':
         if (message.granted) this.#voted(message.from, message.to, message.term);
@@ -184,6 +230,7 @@ export class ConsensusChecks {
       this.#elected(view, log);
     }
     this.#checkCommitRule(before, view, log);
+    this.#checkCopies(before, view);
     // What is not durable may still wait to be given to the disk, behind a truncation that waits with it.
     const to = Math.min(view.commit, view.durable, log.last);
     if (to > log.comparedTo) this.#compareCommitted(view, log, to);
@@ -204,6 +251,28 @@ export class ConsensusChecks {
     let log = this.#members.get(member);
     if (log === undefined) this.#members.set(member, (log = new MemberLog()));
     return log;
+  }
+
+  /** No message leaves before what it says of its sender is on that one's disk (Raft §5). */
+  #checkDurable(message: Message, { term, vote, last }: Durable): void {
+    const what = `member ${message.from} sent a ${message.kind} of term ${message.term}`;
+    if (message.term > term) violated('durable terms', `${what}, its disk has term ${term}`);
+    if (message.kind === 'vote_response' && message.granted && vote !== message.to) {
+      violated('durable votes', `${what} to ${message.to}, its disk has a vote for ${vote ?? 'nobody'}`);
+    }
+    if (message.kind === 'append_response' && message.outcome.accepted && message.outcome.matchIndex > last) {
+      violated('durable entries', `${what} up to ${message.outcome.matchIndex}, its disk has ${last}`);
+    }
+  }
+
+  /** A read sees all that anybody knew as committed when it was asked for (Raft §8). */
+  #checkRead(leader: number, asker: number, context: number, index: number): void {
+    const committed = this.#readsFrom.get(`${asker}/${context}`);
+    if (committed === undefined || index >= committed) return;
+    violated(
+      'read index',
+      `member ${leader} lets ${asker} read as of entry ${index}; ${committed} was committed when it asked`,
+    );
   }
 
   #grantedPreVote(from: number, to: number, term: number): void {
@@ -249,6 +318,34 @@ export class ConsensusChecks {
         `the leader of term ${view.term} committed entry ${index} of term ${term} by itself`,
       );
     }
+  }
+
+  /** What a leader takes for committed is on the disks of a majority. */
+  #checkCopies(before: InvariantView | undefined, view: InvariantView): void {
+    if (view.role !== 'leader' || before?.role !== 'leader' || before.term !== view.term) return;
+    if (view.commit <= before.commit || this.#copiesLost) return;
+    const configuration = this.#configurationOf(view.id);
+    if (configuration === undefined) return;
+    const { voters, votersOutgoing } = configuration;
+    const text = `${voters.join()}/${votersOutgoing.join()}`;
+    const counted = this.#configurations.get(view.id);
+    this.#configurations.set(view.id, text);
+    // In the step that switches it, it is not known by which of the two it counted.
+    if (counted !== undefined && counted !== text) return;
+    for (const half of [voters, votersOutgoing]) {
+      const copies = half.filter((id) => this.#hasCopy(id, view.commit, view.term)).length;
+      if (half.length === 0 || 2 * copies > half.length) continue;
+      violated(
+        'commit quorum',
+        `member ${view.id} committed entry ${view.commit} of term ${view.term} with ${copies} copies on the disks of ${half.join(', ')}`,
+      );
+    }
+  }
+
+  #hasCopy(member: number, index: number, term: number): boolean {
+    const log = this.#members.get(member);
+    if (log === undefined || log.durable.last < index) return false;
+    return index <= log.baseIndex || log.termAt(index) === term;
   }
 
   #append(member: number, log: MemberLog, entry: Entry): void {

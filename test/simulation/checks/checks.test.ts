@@ -28,7 +28,14 @@ const entry = (index: number, term: number, text = `entry ${index}`): Entry => (
   payload: Buffer.from(text),
 });
 
+const inTerm = (term: number): NonNullable<WriteBatch['hardState']> => ({
+  term: asTerm(term),
+  vote: asMemberId(2),
+  commit: asLogIndex(0),
+});
+
 const batch = (entries: readonly Entry[], truncateFrom?: number): WriteBatch => ({
+  hardState: inTerm(9),
   entries,
   stateWrites: [],
   sync: true,
@@ -65,6 +72,12 @@ const recovered = (entries: readonly Entry[], term: number): Recovered => ({
   run: 2,
   diskId: new Uint8Array(16),
 });
+
+/** Given to the disk, and answered by it. */
+const write = (checks: ConsensusChecks, member: number, what: WriteBatch): void => {
+  checks.wrote(member, what);
+  checks.written(member, true);
+};
 
 const message = (from: number, to: number, term: number, body: object): Message =>
   ({ from, to, term, ...body }) as Message;
@@ -111,12 +124,13 @@ describe('consensus', () => {
   test('what a restart has forgotten, though it was told, is seen', () => {
     const checks = new ConsensusChecks();
     checks.started(1, recovered([], 0));
-    checks.wrote(1, batch([entry(1, 3), entry(2, 3)]));
+    write(checks, 1, batch([entry(1, 3), entry(2, 3)]));
     checks.sent(message(1, 2, 3, { kind: 'append_response', outcome: { accepted: true, matchIndex: 2 } }));
     checks.crashed(1);
     expect(checkOf(() => checks.started(1, recovered([entry(1, 3), entry(2, 3)], 3)))).toBe('nothing');
     expect(checkOf(() => checks.started(1, recovered([entry(1, 3)], 3)))).toBe('durable entries');
     checks.forget(1);
+    write(checks, 1, batch([]));
     checks.sent(message(1, 2, 3, { kind: 'heartbeat_response', readRound: 0 }));
     expect(checkOf(() => checks.started(1, recovered([], 2)))).toBe('durable terms');
     expect(checkOf(() => checks.started(1, recovered([], 2), true))).toBe('nothing');
@@ -124,9 +138,13 @@ describe('consensus', () => {
 
   test('two votes in one term, and a campaign that nobody was asked about, are seen', () => {
     const checks = new ConsensusChecks();
+    for (const member of [1, 2]) write(checks, member, batch([]));
     const vote = (to: number): Message => message(1, to, 4, { kind: 'vote_response', granted: true });
     checks.sent(vote(2));
     checks.sent(vote(2));
+    checks.wrote(1, { ...batch([]), hardState: { ...inTerm(9), vote: asMemberId(3) } });
+    expect(checkOf(() => checks.sent(vote(3)))).toBe('durable votes');
+    checks.written(1, true);
     expect(checkOf(() => checks.sent(vote(3)))).toBe('one vote a term');
     const campaign = (transfer: boolean): Message =>
       message(2, 1, 5, { kind: 'vote_request', lastIndex: 0, lastTerm: 0, transfer });
@@ -136,12 +154,60 @@ describe('consensus', () => {
     expect(checkOf(() => checks.sent(campaign(false)))).toBe('nothing');
   });
 
+  test('a read that misses what was committed when it was asked for is seen', () => {
+    const checks = new ConsensusChecks();
+    for (const member of [1, 2]) write(checks, member, batch([entry(1, 1)]));
+    const asked = (context: number): Message => message(2, 1, 1, { kind: 'read_request', context });
+    const told = (context: number, index: number): Message =>
+      message(1, 2, 1, { kind: 'read_response', context, index });
+    checks.sent(asked(7));
+    checks.observe(view(1, 1, 1, 1, 'follower'));
+    checks.sent(asked(8));
+    expect(checkOf(() => checks.sent(told(7, 0)))).toBe('nothing');
+    expect(checkOf(() => checks.sent(told(8, 1)))).toBe('nothing');
+    expect(checkOf(() => checks.sent(told(8, 0)))).toBe('read index');
+  });
+
+  test('what is told before it is on the disk is seen', () => {
+    const checks = new ConsensusChecks();
+    checks.wrote(1, { ...batch([entry(1, 1)]), hardState: inTerm(1) });
+    const acknowledged = message(1, 2, 1, {
+      kind: 'append_response',
+      outcome: { accepted: true, matchIndex: 1 },
+    });
+    const heard = message(1, 2, 1, { kind: 'heartbeat_response', readRound: 0 });
+    expect(checkOf(() => checks.sent(heard))).toBe('durable terms');
+    checks.written(1, true);
+    expect([checkOf(() => checks.sent(heard)), checkOf(() => checks.sent(acknowledged))]).toEqual([
+      'nothing',
+      'nothing',
+    ]);
+    checks.wrote(1, { ...batch([entry(2, 1)]), hardState: inTerm(1) });
+    const second = message(1, 2, 1, { kind: 'append_response', outcome: { accepted: true, matchIndex: 2 } });
+    checks.written(1, false);
+    expect(checkOf(() => checks.sent(second))).toBe('durable entries');
+  });
+
+  test('a commit without a majority of copies is seen', () => {
+    const { voters, ...rest } = { voters: [1, 2, 3].map(asMemberId), votersOutgoing: [], learners: [] };
+    const configuration = { ...rest, voters, learnersNext: [], autoLeave: false };
+    const checks = new ConsensusChecks({ configurationOf: () => configuration });
+    for (const member of [1, 2, 3]) checks.started(member, recovered([], 1));
+    checks.observe(view(1, 1, 0, 0, 'leader'));
+    for (const member of [1, 2]) checks.wrote(member, batch([entry(1, 1)]));
+    checks.written(1, true);
+    expect(checkOf(() => checks.observe(view(1, 1, 1, 1, 'leader')))).toBe('commit quorum');
+    checks.written(2, true);
+  });
+
   test('an acknowledged entry that is cut off in the term of its acknowledgement is seen', () => {
     const checks = new ConsensusChecks();
-    checks.wrote(1, batch([entry(1, 1), entry(2, 1)]));
+    write(checks, 1, { ...batch([entry(1, 1), entry(2, 1)]), hardState: inTerm(1) });
     checks.observe(view(1, 1, 2, 0, 'follower'));
     checks.sent(message(1, 2, 1, { kind: 'append_response', outcome: { accepted: true, matchIndex: 2 } }));
-    expect(checkOf(() => checks.wrote(1, batch([], 2)))).toBe('acknowledged entries');
+    expect(checkOf(() => checks.wrote(1, { ...batch([], 2), hardState: inTerm(1) }))).toBe(
+      'acknowledged entries',
+    );
     checks.observe(view(1, 2, 2, 0, 'follower'));
     expect(checkOf(() => checks.wrote(1, batch([], 2)))).toBe('nothing');
   });
