@@ -257,7 +257,9 @@ export class ConsensusChecks {
   #checkDurable(message: Message, { term, vote, last }: Durable): void {
     const what = `member ${message.from} sent a ${message.kind} of term ${message.term}`;
     if (message.term > term) violated('durable terms', `${what}, its disk has term ${term}`);
-    if (message.kind === 'vote_response' && message.granted && vote !== message.to) {
+    // On a disk of a later term nobody can vote in this one again.
+    const sameTerm = message.term === term;
+    if (sameTerm && message.kind === 'vote_response' && message.granted && vote !== message.to) {
       violated('durable votes', `${what} to ${message.to}, its disk has a vote for ${vote ?? 'nobody'}`);
     }
     if (message.kind === 'append_response' && message.outcome.accepted && message.outcome.matchIndex > last) {
