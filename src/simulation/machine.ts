@@ -8,6 +8,9 @@ import {
   startServer,
   type Gateway,
   type GatewayEvent,
+  type GatewayNotice,
+  type GatewayPort,
+  type GatewayRequest,
   type MemberDescription,
   type Server,
   type ServerObserver,
@@ -35,6 +38,12 @@ export interface Process {
   readonly run: number;
 }
 
+export interface AnswerJudge {
+  asked(requests: readonly GatewayRequest[]): void;
+  noticed(notices: readonly GatewayNotice[]): void;
+  told(events: readonly GatewayEvent[]): void;
+}
+
 export interface MachineWorld {
   readonly plan: Plan;
   readonly time: VirtualTime;
@@ -50,6 +59,8 @@ export interface MachineWorld {
   /** A new process's view of what it does; told of its writes too. */
   readonly observe: (machine: Machine) => ServerObserver;
   readonly wrapStorage: (machine: Machine, storage: Storage) => Storage;
+  /** Judges what it answers. */
+  readonly judgeAnswers: (machine: Machine) => AnswerJudge;
   /** Its past is gone: what the checks know of it, too. */
   readonly started: (machine: Machine, process: Process) => void;
   readonly ended: (machine: Machine) => void;
@@ -165,13 +176,32 @@ export class Machine {
     const { agents, policies, time } = this.#world;
     // The gateway needs the port, and the port the gateway.
     const made: { gateway?: AgentGateway } = {};
+    const judge = this.#world.judgeAnswers(this);
     const outer: Gateway = {
       get connections() {
         return made.gateway?.connections ?? 0;
       },
-      deliver: (events: readonly GatewayEvent[]) => made.gateway?.deliver(events),
+      deliver: (events: readonly GatewayEvent[]) => {
+        judge.told(events);
+        made.gateway?.deliver(events);
+      },
     };
-    const port = server.attachGateway(outer);
+    const inner = server.attachGateway(outer);
+    const port: GatewayPort = {
+      submit: (requests) => {
+        judge.asked(requests);
+        inner.submit(requests);
+      },
+      notify: (notices) => {
+        judge.noticed(notices);
+        inner.notify(notices);
+      },
+      get identity() {
+        return inner.identity;
+      },
+      revision: () => inner.revision(),
+      progress: (connection) => inner.progress(connection),
+    };
     const gateway = createGatewayBehind(agents.doorOf(this.id, life), {
       policies,
       port,

@@ -5,10 +5,17 @@ import type { Storage, WriteBatch } from '../storage/index.ts';
 import { Agent } from './agent.ts';
 import type { Recorded } from './agent-records.ts';
 import { AgentNetwork } from './agent-network.ts';
-import { AnswerChecks, ConsensusChecks, FeedChecks, SafetyViolation, StateChecks } from './checks/index.ts';
+import {
+  AnswerChecks,
+  ConsensusChecks,
+  FeedChecks,
+  SafetyViolation,
+  ServingChecks,
+  StateChecks,
+} from './checks/index.ts';
 import { VirtualTime, type Life } from './clock.ts';
 import { Faults } from './faults.ts';
-import { Machine, textOf } from './machine.ts';
+import { Machine, textOf, type AnswerJudge } from './machine.ts';
 import { PeerNetwork } from './peer-network.ts';
 import type { Plan } from './plan.ts';
 import { Random } from './random.ts';
@@ -104,6 +111,7 @@ export class World {
           fail,
           observe: (machine) => this.#observe(machine),
           wrapStorage: (machine, storage) => this.#watched(machine, storage),
+          judgeAnswers: (machine) => this.#judgeAnswers(machine),
           started: (machine, { life }) => this.#machineOf.set(life, machine),
           ended: (machine) => this.consensus.crashed(machine.id),
         }),
@@ -201,6 +209,15 @@ export class World {
       this.#looks += 1;
       if (this.#looks % deepCheckEvery === 0) raft.checkInvariants();
     });
+  }
+
+  #judgeAnswers({ id }: Machine): AnswerJudge {
+    const checks = new ServingChecks(`server ${id}`, this.state, this.answers);
+    return {
+      asked: (requests) => checks.asked(requests),
+      noticed: (notices) => checks.noticed(notices),
+      told: (events) => this.judge(() => checks.told(events)),
+    };
   }
 
   #observe(machine: Machine): ServerObserver {

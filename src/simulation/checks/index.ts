@@ -15,5 +15,6 @@ export {
   type Verdict,
 } from './history.ts';
 export { checkLinearizable, type LinearizabilityOptions } from './linearizability.ts';
+export { ServingChecks } from './serving-checks.ts';
 export { StateChecks, type AppliedEntry } from './state-checks.ts';
 export { SafetyViolation } from './violation.ts';
