@@ -16,7 +16,7 @@ import { ClusterClock } from './cluster-clock.ts';
 import { Commands } from './commands.ts';
 import { CompactionPolicy } from './compaction.ts';
 import { DiskWriter, type Written } from './disk-writer.ts';
-import type { Environment, Logger, ServerMetrics, Timer } from './environment.ts';
+import type { Environment, Logger, ServerMetrics, ServerObserver, Timer } from './environment.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Gateways } from './gateways.ts';
 import type { Gateway, GatewayPort, ServerIdentity } from './port.ts';
@@ -42,6 +42,7 @@ export interface ServerOptions {
   readonly metrics: ServerMetrics;
   /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
   readonly onFatal: (error: unknown) => void;
+  readonly observer?: ServerObserver;
 }
 
 /** What a server is made of, as `startServer` put it together. */
@@ -237,6 +238,11 @@ export class Server {
    */
   refusePeer(member: number, run: number, diskId: Uint8Array): string | undefined {
     return refusalOf(member, this.#store.server(member), { run, diskId });
+  }
+
+  /** To look at only, between events. */
+  inspect(): { readonly raft: Raft; readonly store: Store } {
+    return { raft: this.#raft, store: this.#store };
   }
 
   /** The digest of the state: equal on servers that have applied the same log. */
@@ -455,6 +461,7 @@ export class Server {
   #activated(point: NonNullable<Written['activated']>): void {
     this.#store = this.#snapshots.activated(point);
     this.#applied = { index: point.index, term: point.term };
+    this.#options.observer?.restored(point);
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();
@@ -469,6 +476,7 @@ export class Server {
         `entry ${entry.index} was to be applied after ${this.#applied.index}`,
       );
       if (entry.kind === 'commands') this.#applyCommands(entry, clusterMs);
+      else this.#options.observer?.applied(entry, undefined, undefined);
       this.#applied = { index: entry.index, term: entry.term };
       this.#compaction.applied(entry);
     }
@@ -483,7 +491,9 @@ export class Server {
     const { self } = this.#options;
     const run = this.#run;
     const decoded = decodeLogEntry(entry.payload);
-    const { results, changes } = this.#store.apply(decoded, entry.index);
+    const outcome = this.#store.apply(decoded, entry.index);
+    this.#options.observer?.applied(entry, decoded, outcome);
+    const { results, changes } = outcome;
     if (changes.length > 0) {
       this.#feed.changed(changes, clusterMs);
       const expired = changes.filter(

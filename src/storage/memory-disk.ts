@@ -83,6 +83,9 @@ export class MemoryDisk {
     return this.#manual;
   }
 
+  /** Told of each write that is under way in manual mode, with its size. */
+  onPending: ((bytes: number, sync: boolean) => void) | undefined;
+
   /** Writes under way; in manual mode only. */
   get pendingWrites(): number {
     return this.#pending.length;
@@ -116,6 +119,17 @@ export class MemoryDisk {
     this.#current = new Map(this.#durable);
     this.#life += 1;
     this.#inUse = false;
+  }
+
+  /** What another disk has that was copied from this one while nothing was open on it. */
+  copy(name = this.name): MemoryDisk {
+    const other = new MemoryDisk(name);
+    for (const [key, value] of this.#durable) {
+      other.#durable.set(key, value);
+      other.#current.set(key, value);
+    }
+    other.#syncedMark = this.#syncedMark;
+    return other;
   }
 
   /** Keys on the disk with this prefix, in order (see keyspaces.ts). */
@@ -177,8 +191,12 @@ export class MemoryDisk {
     if (life !== this.#life) return never();
     return new Promise((resolve, reject) => {
       const write = { operations, sync, resolve, reject };
-      if (this.#manual) this.#pending.push(write);
-      else this.#complete(write);
+      if (!this.#manual) return this.#complete(write);
+      this.#pending.push(write);
+      if (this.onPending === undefined) return;
+      let bytes = 0;
+      for (const [key, value] of operations) bytes += key.length + (value?.length ?? 0);
+      this.onPending(bytes, sync);
     });
   }
 
