@@ -10,6 +10,8 @@ export interface FaultContext {
   readonly electionTimeoutMs: number;
   /** Servers that run and that no other fault has taken. */
   readonly free: readonly number[];
+  /** How much of the run is over: 0 to 1. */
+  readonly progress: number;
   /** No other fault has the network. */
   readonly networkFree: boolean;
 }
@@ -160,11 +162,15 @@ const fileLimit: FaultKind = {
   },
 };
 
+const damageFrom = 0.6;
+
 /** A damaged server must refuse to start, name what is damaged, and say so again at the next start. */
 const damage: FaultKind = {
   name: 'damage',
   plan: async (context) => {
-    const { servers, free, random } = context;
+    const { servers, free, random, progress } = context;
+    // A damaged server is missing from then on: the faults before it are to find all servers.
+    if (progress < damageFrom) return undefined;
     const minority = Math.floor((servers.processes.ids.length - 1) / 2);
     const id = among(random, free);
     if (id === undefined || servers.away.size >= minority) return undefined;

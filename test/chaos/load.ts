@@ -12,7 +12,7 @@ import type {
   HistorySeen,
   HistoryWrite,
   HistoryWritten,
-} from '../../src/simulation/checks/history.ts';
+} from '../../src/simulation/checks/index.ts';
 import { seededRandom } from '../raft/support/random.ts';
 import { Feed } from './feed.ts';
 import { drawWrite, KeySpace } from './workload.ts';

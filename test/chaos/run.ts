@@ -1,6 +1,6 @@
 /** One run: load and faults, then healing, then everything that must hold. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { writeHistory } from '../../src/simulation/checks/history.ts';
+import { writeHistory } from '../../src/simulation/checks/index.ts';
 import { seededRandom } from '../raft/support/random.ts';
 import { checkEnd, checkHistory } from './checks.ts';
 import { faultKinds, missingFor } from './faults.ts';
@@ -120,6 +120,7 @@ class Faults {
       random: this.#random,
       electionTimeoutMs: this.#options.electionTimeoutMs ?? defaults.electionTimeoutMs,
       free: this.#servers.present.filter((id) => !taken.has(id)),
+      progress: (nowMs() - this.#startedMs) / (this.#options.seconds * 1000),
       networkFree: ![...this.#active].some((plan) => plan.network === true),
     };
   }

@@ -1,5 +1,5 @@
 /** What is asked: the keys that all fight for, and what is done to them. */
-import type { HistorySeen, HistoryWrite, HistoryWritten } from '../../src/simulation/checks/history.ts';
+import type { HistorySeen, HistoryWrite, HistoryWritten } from '../../src/simulation/checks/index.ts';
 
 /** Keys are fought for during one epoch and then left: a key's history stays short enough to be judged. */
 const epochMs = 3_000;
