@@ -14,5 +14,6 @@ export {
   type HistoryWritten,
   type Verdict,
 } from './history.ts';
+export { checkLinearizable, type LinearizabilityOptions } from './linearizability.ts';
 export { StateChecks, type AppliedEntry } from './state-checks.ts';
 export { SafetyViolation } from './violation.ts';

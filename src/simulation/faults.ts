@@ -1,0 +1,343 @@
+/** What each fault does to the world, and how it ends. */
+import type { Agent } from './agent.ts';
+import type { AgentNetwork } from './agent-network.ts';
+import type { VirtualTime } from './clock.ts';
+import type { Machine } from './machine.ts';
+import { MemoryDisk } from '../storage/index.ts';
+import type { NetworkConditions, PeerNetwork } from './peer-network.ts';
+import type { Fault, Plan, Target } from './plan.ts';
+import { Random } from './random.ts';
+import type { Counts } from './statistics.ts';
+import type { Trace } from './trace.ts';
+
+export interface FaultWorld {
+  readonly plan: Plan;
+  readonly time: VirtualTime;
+  readonly trace: Trace;
+  readonly faults: Counts;
+  readonly machines: readonly Machine[];
+  readonly agents: readonly Agent[];
+  readonly peers: PeerNetwork;
+  readonly agentNetwork: AgentNetwork;
+  readonly leader: () => number | undefined;
+}
+
+const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
+
+/** A run that no server will have had. */
+const laterStarts = 2 ** 20;
+
+export class Faults {
+  readonly #world: FaultWorld;
+  /** Ends what a fault began, if it has not ended; at the latest when all is healed. */
+  readonly #endings = new Set<() => void>();
+  #healed = false;
+
+  constructor(world: FaultWorld) {
+    this.#world = world;
+  }
+
+  schedule(): void {
+    const { plan, time } = this.#world;
+    for (const fault of plan.faults) {
+      time.at(fault.atMs, time.world, 'input', () => {
+        if (!this.#healed) this.#begin(fault);
+      });
+    }
+  }
+
+  /** All ends: what was down or cut comes back, all but what is damaged. */
+  heal(): void {
+    this.#healed = true;
+    const { machines, peers, agentNetwork, agents, plan, trace, time } = this.#world;
+    trace.say('HEAL');
+    for (const end of this.#endings) end();
+    this.#endings.clear();
+    peers.unblockAll();
+    agentNetwork.unblockAll();
+    agentNetwork.resetDead();
+    Object.assign(peers.conditions, { ...plan.network, loss: 0, duplication: 0, reordering: 0 });
+    for (const machine of machines) {
+      machine.resume();
+      machine.disk.slowness = 1;
+      machine.disk.hungUntilMs = 0;
+      machine.disk.fullUntilMs = 0;
+      machine.disk.failNext = false;
+      machine.clock.lookTakesMs = 0;
+      machine.clock.rate = 1;
+      if (machine.damage === 'wiped' || machine.damage === 'older') {
+        // The others do not let it in: an operator would take it away.
+        machine.refused = true;
+        machine.crash({ silent: false, keepSome: false });
+      } else machine.start();
+    }
+    for (const agent of agents) {
+      if (agent.life?.stopped === true) time.resume(agent.life, true);
+      agent.start();
+    }
+  }
+
+  #machine(target: Target): Machine | undefined {
+    const { machines } = this.#world;
+    if (typeof target === 'number') return machines[target - 1];
+    const leader = this.#world.leader();
+    if (target === 'leader') return machines.find(({ id }) => id === leader) ?? machines.find(({ on }) => on);
+    return machines.find(({ id, on }) => on && id !== leader) ?? machines[0];
+  }
+
+  /** Ends after `forMs`, or when all is healed. */
+  #until(forMs: number, end: () => void): void {
+    const { time } = this.#world;
+    this.#endings.add(end);
+    time.after(forMs, time.world, 'input', () => {
+      if (this.#endings.delete(end)) end();
+    });
+  }
+
+  #startLater(machine: Machine, downMs: number): void {
+    const { time } = this.#world;
+    time.after(downMs, time.world, 'input', () => machine.start());
+  }
+
+  #begin(fault: Fault): void {
+    const { faults, trace, machines, agents, agentNetwork, time } = this.#world;
+    trace.note(describeFault, fault);
+    faults.add(fault.kind === 'partition' ? `partition: ${fault.shape}` : fault.kind);
+    switch (fault.kind) {
+      case 'crash_all':
+      case 'crash_majority': {
+        const count = fault.kind === 'crash_all' ? machines.length : Math.floor(machines.length / 2) + 1;
+        for (const machine of machines.slice(0, count)) {
+          if (!machine.on) continue;
+          machine.crash({ silent: false, keepSome: fault.keepSome });
+          this.#startLater(machine, fault.downMs);
+        }
+        return;
+      }
+      case 'bad_network':
+        this.#badNetwork(fault);
+        return;
+      case 'reconnect_storm':
+        agentNetwork.reset((agent) => (agent * 7919) % 10 < fault.share * 10);
+        return;
+      case 'half_open':
+        agentNetwork.kill((agent) => (agent * 7919) % 10 < fault.share * 10);
+        return;
+      case 'kill_agent': {
+        const agent = agents.find(({ id }) => id === fault.agent);
+        agent?.kill(fault.silent);
+        time.after(fault.downMs, time.world, 'input', () => agent?.start());
+        return;
+      }
+      case 'pause_agent': {
+        const life = agents.find(({ id }) => id === fault.agent)?.life;
+        if (life === undefined) return;
+        time.stop(life);
+        this.#until(fault.forMs, () => time.resume(life, true));
+        return;
+      }
+      default: {
+        const machine = this.#machine(fault.target);
+        if (machine !== undefined) this.#onMachine(fault, machine);
+      }
+    }
+  }
+
+  #badNetwork(fault: Extract<Fault, { kind: 'bad_network' }>): void {
+    const { peers, plan } = this.#world;
+    const { loss, duplication, reordering, reorderMs, latencyMs, jitterMs } = fault;
+    const bad: NetworkConditions = { loss, duplication, reordering, reorderMs, latencyMs, jitterMs };
+    Object.assign(peers.conditions, bad);
+    this.#until(fault.forMs, () => Object.assign(peers.conditions, plan.network));
+  }
+
+  #onMachine(fault: Extract<Fault, { target: Target }>, machine: Machine): void {
+    const { peers, agents, agentNetwork, machines, time } = this.#world;
+    const { disk, clock } = machine;
+    switch (fault.kind) {
+      case 'crash':
+        if (!machine.on) return;
+        machine.crash(fault);
+        this.#startLater(machine, fault.downMs);
+        return;
+      case 'restart':
+        machine.stop(fault.graceMs, () => this.#startLater(machine, fault.downMs));
+        return;
+      case 'pause':
+        machine.pause(fault.forMs, fault.timersFirst);
+        return;
+      case 'partition':
+        this.#partition(fault, machine.id);
+        return;
+      case 'reset_links':
+        for (const { id } of machines) {
+          if (id === machine.id) continue;
+          peers.reset(machine.id, id);
+          peers.reset(id, machine.id);
+        }
+        return;
+      case 'cut_from_agents':
+        for (const { id } of agents) agentNetwork.block(id, machine.id);
+        this.#until(fault.forMs, () => {
+          for (const { id } of agents) agentNetwork.unblock(id, machine.id);
+        });
+        return;
+      case 'slow_disk':
+        disk.slowness = fault.factor;
+        this.#until(fault.forMs, () => {
+          disk.slowness = 1;
+        });
+        return;
+      case 'hung_disk':
+        disk.hungUntilMs = time.nowMs + fault.forMs;
+        return;
+      case 'full_disk':
+        disk.fullUntilMs = time.nowMs + fault.forMs;
+        return;
+      case 'failing_disk':
+        disk.failNext = true;
+        return;
+      case 'clock_jump':
+        clock.wallOffsetMs += fault.byMs;
+        return;
+      case 'clock_drift':
+        clock.rate = fault.rate;
+        return;
+      case 'slow_processor':
+        clock.lookTakesMs = fault.lookTakesMs;
+        this.#until(fault.forMs, () => {
+          clock.lookTakesMs = 0;
+        });
+        return;
+      case 'flip_bit':
+      case 'wipe_disk':
+      case 'older_disk':
+        this.#damage(fault, machine);
+        return;
+      default:
+        fault satisfies never;
+    }
+  }
+
+  // ---- damage ----
+
+  /** Never of so many that what was acknowledged could be gone with them. */
+  #mayDamage(machine: Machine): boolean {
+    const { machines } = this.#world;
+    const damaged = machines.filter(({ damage }) => damage !== undefined).length;
+    return machine.damage === undefined && damaged < Math.floor((machines.length - 1) / 2);
+  }
+
+  #damage(fault: Extract<Fault, { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' }>, machine: Machine): void {
+    const { faults } = this.#world;
+    if (!this.#mayDamage(machine)) {
+      faults.add(`${fault.kind}: not possible`);
+      return;
+    }
+    const done = fault.kind === 'flip_bit' ? this.#flip(fault.salt, machine) : this.#goBack(fault.kind, machine);
+    if (!done) faults.add(`${fault.kind}: not possible`);
+  }
+
+  #flip(salt: number, machine: Machine): boolean {
+    const { trace, plan } = this.#world;
+    machine.crash({ silent: false, keepSome: false });
+    const random = new Random(plan.seed, `flip/${salt}`);
+    const prefix = random.pick(['log/', 'state/', 'hard_state', 'meta/', 'batch/', '']);
+    const key = machine.disk.memory.flipBit(prefix, random.next);
+    this.#startLater(machine, 200);
+    if (key === undefined) return false;
+    trace.say(`server ${machine.id}: a bit of ${key} flips`);
+    machine.damage = 'flipped';
+    return true;
+  }
+
+  /**
+   * An empty disk, or one of an earlier run. Only where everybody has applied that the member had the run that is
+   * lost: who has not cannot tell, and says so in its documentation.
+   */
+  #goBack(kind: 'wipe_disk' | 'older_disk', machine: Machine): boolean {
+    const { machines, trace } = this.#world;
+    const { process } = machine;
+    if (process === undefined) return false;
+    const copy = machine.disk.copies.at(-1);
+    if (kind === 'older_disk' && (copy === undefined || machine.starts < 2)) return false;
+    // What it would come back as: a disk nobody knows, or the present start's number with other chance.
+    const diskId = kind === 'wipe_disk' ? new Uint8Array(16) : process.diskId;
+    const run = Math.floor(process.run / laterStarts) * laterStarts;
+    const known = machines.every(
+      (other) =>
+        other === machine ||
+        (other.process !== undefined &&
+          !other.process.life.stopped &&
+          other.process.server.refusePeer(machine.id, run, diskId) !== undefined),
+    );
+    if (!known) return false;
+    machine.crash({ silent: false, keepSome: false });
+    machine.damage = kind === 'wipe_disk' ? 'wiped' : 'older';
+    trace.say(`server ${machine.id}: its disk is ${kind === 'wipe_disk' ? 'empty' : 'an older copy'}`);
+    machine.disk.replace(kind === 'wipe_disk' || copy === undefined ? new MemoryDisk(`disk ${machine.id}`) : copy);
+    this.#startLater(machine, 200);
+    return true;
+  }
+
+  // ---- partitions ----
+
+  #partition(fault: Extract<Fault, { kind: 'partition' }>, chosen: number): void {
+    const { peers, machines, time, plan } = this.#world;
+    const random = new Random(plan.seed, `partition/${fault.salt}`);
+    const ids = machines.map(({ id }) => id);
+    const cuts = cutsOf(fault, chosen, ids, random);
+    if (fault.shape !== 'swizzle') {
+      for (const [from, to] of cuts) peers.block(from, to);
+      this.#until(fault.forMs, () => {
+        for (const [from, to] of cuts) peers.unblock(from, to);
+      });
+      return;
+    }
+    for (const [from, to] of random.shuffled(cuts)) {
+      const cutMs = random.between(0, fault.forMs / 2);
+      time.after(cutMs, time.world, 'input', () => {
+        if (!this.#healed) peers.block(from, to);
+      });
+      this.#until(fault.forMs / 2 + random.between(0, fault.forMs / 2), () => peers.unblock(from, to));
+    }
+  }
+}
+
+type Cut = readonly [from: number, to: number];
+
+const cutsOf = (
+  { shape }: Extract<Fault, { kind: 'partition' }>,
+  chosen: number,
+  ids: readonly number[],
+  random: Random,
+): Cut[] => {
+  const all = ids.flatMap((from) => ids.filter((to) => to !== from).map((to): Cut => [from, to]));
+  switch (shape) {
+    case 'deaf_to':
+      return all.filter(([from]) => from === chosen);
+    case 'mute_to':
+      return all.filter(([, to]) => to === chosen);
+    case 'one_way': {
+      const others = ids.filter((id) => id !== chosen);
+      return others.length === 0 ? [] : [[chosen, random.pick(others)]];
+    }
+    case 'alone':
+      return all.filter(([from, to]) => from === chosen || to === chosen);
+    case 'ring': {
+      const order = random.shuffled(ids);
+      const next = (id: number): number | undefined => order[(order.indexOf(id) + 1) % order.length];
+      return all.filter(([from, to]) => next(from) !== to && next(to) !== from);
+    }
+    case 'split': {
+      const side = new Set(random.shuffled(ids).slice(0, random.whole(1, Math.max(1, ids.length - 1))));
+      return all.filter(([from, to]) => side.has(from) !== side.has(to));
+    }
+    case 'bridge':
+      return all.filter(([from, to]) => from !== chosen && to !== chosen && (from + to) % 2 === 1);
+    case 'swizzle':
+      return all.filter(() => random.chance(0.5));
+    default:
+      return shape satisfies never;
+  }
+};

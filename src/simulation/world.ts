@@ -1,0 +1,241 @@
+/** A cluster with its agents under virtual time, and everything that judges it. */
+import { compilePolicies } from '../scopes/index.ts';
+import type { MemberDescription, ServerObserver } from '../server/index.ts';
+import type { Storage, WriteBatch } from '../storage/index.ts';
+import { Agent, type Recorded } from './agent.ts';
+import { AgentNetwork } from './agent-network.ts';
+import { AnswerChecks, ConsensusChecks, FeedChecks, SafetyViolation, StateChecks } from './checks/index.ts';
+import { VirtualTime, type Life } from './clock.ts';
+import { Faults } from './faults.ts';
+import { Machine, textOf } from './machine.ts';
+import { PeerNetwork } from './peer-network.ts';
+import type { Plan } from './plan.ts';
+import { Random } from './random.ts';
+import { Counts } from './statistics.ts';
+import { Trace } from './trace.ts';
+
+export interface Failure {
+  readonly check: string;
+  readonly problem: string;
+  readonly atMs: number;
+}
+
+/** The whole state is looked at after every so many entries: it costs as much as the state is large. */
+const digestEvery = 16;
+/** Raft's whole state, log included, is looked at after every so many events of a server. */
+const deepCheckEvery = 8;
+
+const policies = compilePolicies({
+  realms: { agents: {} },
+  policies: { all: [{ allow: ['*'], on: '**' }, { allow: ['cluster.status'] }] },
+  bindings: [{ realm: 'agents', policies: ['all'] }],
+});
+
+export class World {
+  readonly plan: Plan;
+  readonly time = new VirtualTime();
+  readonly trace: Trace;
+  /** What happened beside operations and faults. */
+  readonly happenings = new Counts();
+  readonly operations = new Counts();
+  readonly faultCounts = new Counts();
+  readonly history: Recorded[] = [];
+  readonly consensus = new ConsensusChecks();
+  readonly state = new StateChecks();
+  readonly answers = new AnswerChecks();
+  readonly feed = new FeedChecks(this.state);
+  readonly machines: readonly Machine[];
+  readonly agents: readonly Agent[];
+  readonly peers: PeerNetwork;
+  readonly agentNetwork: AgentNetwork;
+  readonly faults: Faults;
+  failure: Failure | undefined;
+  readonly #machineOf = new Map<Life, Machine>();
+  #looks = 0;
+
+  constructor(plan: Plan, sink?: (line: string) => void) {
+    this.plan = plan;
+    const { time } = this;
+    const trace = new Trace(() => time.nowMs, sink);
+    this.trace = trace;
+    const random = (name: string): Random => new Random(plan.seed, name);
+    const members: readonly MemberDescription[] = plan.servers.map((_, at) => ({
+      id: at + 1,
+      name: `server-${at + 1}`,
+      agentsUrl: AgentNetwork.endpointOf(at + 1),
+    }));
+    this.peers = new PeerNetwork({
+      time,
+      trace,
+      random: random('peer network'),
+      counts: this.happenings,
+      conditions: { ...plan.network },
+      members: members.map(({ id }) => id),
+      onSent: (message) => this.judge(() => this.consensus.sent(message)),
+    });
+    this.agentNetwork = new AgentNetwork({
+      time,
+      trace,
+      random: random('agent network'),
+      counts: this.happenings,
+      conditions: { latencyMs: plan.agentsLatencyMs, jitterMs: 0 },
+    });
+    const fail = (check: string, problem: string): void => this.fail(check, problem);
+    this.machines = members.map(
+      ({ id }) =>
+        new Machine(id, {
+          plan,
+          time,
+          trace,
+          counts: this.happenings,
+          peers: this.peers,
+          agents: this.agentNetwork,
+          policies,
+          members,
+          random,
+          fail,
+          observe: (machine) => this.#observe(machine),
+          wrapStorage: (machine, storage) => this.#watched(machine, storage),
+          started: (machine, { life }) => this.#machineOf.set(life, machine),
+          ended: (machine) => this.consensus.crashed(machine.id),
+        }),
+    );
+    this.agents = plan.agents.map(
+      (agent) =>
+        new Agent(agent, {
+          plan,
+          time,
+          trace,
+          operations: this.operations,
+          network: this.agentNetwork,
+          endpoints: members.map(({ agentsUrl }) => agentsUrl),
+          random,
+          history: this.history,
+          answers: this.answers,
+          feed: this.feed,
+          state: this.state,
+          fail,
+          judge: (check) => this.judge(check),
+        }),
+    );
+    this.faults = new Faults({
+      plan,
+      time,
+      trace,
+      faults: this.faultCounts,
+      machines: this.machines,
+      agents: this.agents,
+      peers: this.peers,
+      agentNetwork: this.agentNetwork,
+      leader: () => this.leader,
+    });
+    time.afterEvent = (life) => this.#look(life);
+  }
+
+  /** The first failure counts; the run ends with it. */
+  fail(check: string, problem: string): void {
+    if (this.failure !== undefined) return;
+    this.failure = { check, problem, atMs: this.time.nowMs };
+    this.trace.say(`FAILURE ${check}: ${problem}`);
+  }
+
+  judge(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.failWith(error);
+    }
+  }
+
+  failWith(error: unknown): void {
+    if (error instanceof SafetyViolation) this.fail(error.check, error.message);
+    else if (error instanceof Error) this.fail(error.name, textOf(error));
+    else this.fail('exception', String(error));
+  }
+
+  /** Who leads, as far as servers that run know. */
+  get leader(): number | undefined {
+    let best: { readonly id: number; readonly term: number } | undefined;
+    for (const { id, process } of this.machines) {
+      if (process === undefined) continue;
+      const { role, term } = process.server.inspect().raft.invariantView();
+      if (role === 'leader' && (best === undefined || term > best.term)) best = { id, term };
+    }
+    return best?.id;
+  }
+
+  begin(): void {
+    const { time } = this;
+    for (const machine of this.machines) machine.start();
+    for (const agent of this.agents) {
+      time.at(agent.plan.startMs, time.world, 'input', () => agent.start());
+    }
+    this.faults.schedule();
+  }
+
+  /** false: something failed. */
+  runUntil(untilMs: number): boolean {
+    try {
+      while (this.failure === undefined && this.time.runNext(untilMs));
+    } catch (error) {
+      this.failWith(error);
+    }
+    return this.failure === undefined;
+  }
+
+  #look(life: Life): void {
+    const machine = this.#machineOf.get(life);
+    const process = machine?.process;
+    if (process === undefined || process.life !== life) return;
+    const { raft } = process.server.inspect();
+    this.judge(() => {
+      this.consensus.observe(raft.invariantView());
+      this.#looks += 1;
+      if (this.#looks % deepCheckEvery === 0) raft.checkInvariants();
+    });
+  }
+
+  #observe(machine: Machine): ServerObserver {
+    return {
+      applied: (entry, log, outcome) => {
+        if (log === undefined || outcome === undefined) return;
+        this.happenings.add('entries applied');
+        const server = machine.process?.server;
+        const timeMs = server?.inspect().store.timeMs ?? log.timeMs;
+        const { changes, results } = outcome;
+        this.judge(() => {
+          const { index } = entry;
+          this.state.applied(machine.id, { index, timeMs, changes, commands: log.commands, results });
+          if (server !== undefined && index % digestEvery === 0) {
+            this.state.digest(machine.id, index, server.stateDigest());
+          }
+        });
+      },
+      restored: ({ index, term }) => {
+        this.happenings.add('snapshot installed');
+        this.trace.say(`server ${machine.id} has installed the snapshot at ${index}@${term}`);
+        const server = machine.process?.server;
+        if (server !== undefined && index % digestEvery === 0) {
+          this.judge(() => this.state.digest(machine.id, index, server.stateDigest()));
+        }
+      },
+    };
+  }
+
+  #watched(machine: Machine, storage: Storage): Storage {
+    const { id } = machine;
+    this.judge(() => this.consensus.started(id, storage.recovered, machine.damage !== undefined));
+    return {
+      recovered: storage.recovered,
+      readState: () => storage.readState(),
+      write: (batch: WriteBatch) => {
+        this.judge(() => this.consensus.wrote(id, batch));
+        if (batch.compactTo !== undefined) this.happenings.add('log compacted');
+        return storage.write(batch);
+      },
+      openSnapshot: (configuration) => storage.openSnapshot(configuration),
+      stageSnapshot: (point) => storage.stageSnapshot(point),
+      close: () => storage.close(),
+    };
+  }
+}
