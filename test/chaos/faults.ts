@@ -169,8 +169,8 @@ const damage: FaultKind = {
   name: 'damage',
   plan: async (context) => {
     const { servers, free, random, progress } = context;
-    // A damaged server is missing from then on: the faults before it are to find all servers.
-    if (progress < damageFrom) return undefined;
+    // Without a replacement it is missing from then on: the faults before it are to find all servers.
+    if (servers.noReplacement !== undefined && progress < damageFrom) return undefined;
     const minority = Math.floor((servers.processes.ids.length - 1) / 2);
     const id = among(random, free);
     if (id === undefined || servers.away.size >= minority) return undefined;
@@ -198,7 +198,11 @@ const damage: FaultKind = {
           }
         }
         const named = /is damaged: (.*?)\. Stop this server/.exec(servers.lastWords(id))?.[1] ?? '?';
-        return `${told}; refused: ${named}`;
+        if (servers.noReplacement !== undefined) return `${told}; refused: ${named}; stays away`;
+        // The others have to go on without it for a while.
+        await sleep(holdMs(context));
+        await servers.replace(id);
+        return `${told}; refused: ${named}; replaced`;
       },
     };
   },

@@ -234,6 +234,8 @@ export const runChaos = async (options: ChaosOptions): Promise<ChaosReport> => {
       const missing = missingFor(kind, servers);
       return missing === undefined ? [] : [`${kind.name}: SKIPPED, not possible on this machine: ${missing}`];
     });
+    if (servers.noReplacement !== undefined)
+      skipped.push(`replacement: SKIPPED, damaged servers stay away: ${servers.noReplacement}`);
     for (const line of skipped) log(line);
     const kinds = wanted.filter((kind) => missingFor(kind, servers) === undefined);
     const load = await startLoad({

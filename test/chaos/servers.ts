@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { cpSync, mkdirSync, statfsSync } from 'node:fs';
 import process from 'node:process';
 import { promisify } from 'node:util';
-import { eventually, ProcessCluster } from '../support/process-cluster.ts';
+import { eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
 import type { Launch } from '../support/process-cluster.ts';
 import { openNetwork } from './network.ts';
 import type { Network } from './network.ts';
@@ -14,6 +14,8 @@ const execute = promisify(execFile);
 /** A disk of a server that is wide enough for a run, and in memory. */
 const diskBytes = 512 * 1024 * 1024;
 const startTimeoutMs = 40_000;
+/** Other faults may keep the cluster from agreeing on it for a while. */
+const replaceTimeoutMs = 60_000;
 
 export interface ChaosServersOptions {
   readonly servers: number;
@@ -21,6 +23,11 @@ export interface ChaosServersOptions {
   readonly wantNetwork: boolean;
   readonly wantDisks: boolean;
 }
+
+const whyNoReplacement = async (): Promise<string | undefined> => {
+  const { stdout } = await run(['member', 'replace', '--help']);
+  return stdout.includes('member replace') ? undefined : 'this build has no `member replace`';
+};
 
 interface End {
   readonly code: number | null;
@@ -40,13 +47,17 @@ export class ChaosServers {
   /** Their end is ours, or what a fault is to bring about. */
   readonly #endsExpected = new Set<number>();
   readonly #logAtStart = new Map<number, number>();
-  readonly #mounted: readonly string[];
+  readonly #mounted: string[];
+  /** Member ids where they are no more those of the places. */
+  readonly #members = new Map<number, number>();
+  #settings: Record<string, unknown> = {};
+  #noReplacement: string | undefined;
 
   private constructor(
     processes: ProcessCluster,
     network: Network | string,
     noDisks: string | undefined,
-    mounted: readonly string[],
+    mounted: string[],
   ) {
     this.processes = processes;
     this.network = typeof network === 'string' ? undefined : network;
@@ -58,19 +69,23 @@ export class ChaosServers {
   static async start(options: ChaosServersOptions): Promise<ChaosServers> {
     const { servers, electionTimeoutMs, wantNetwork, wantDisks } = options;
     const network = wantNetwork ? await openNetwork(servers) : 'not wanted';
+    const settings = {
+      election_timeout: `${electionTimeoutMs}ms`,
+      heartbeat_interval: `${Math.max(10, Math.round(electionTimeoutMs / 10))}ms`,
+      // The least there is, so that servers that were away get snapshots.
+      log_retain: '1MiB',
+    };
     const processes = await ProcessCluster.create({
       servers,
       ...(typeof network === 'string' ? {} : { hosts: network.hosts }),
-      settings: {
-        election_timeout: `${electionTimeoutMs}ms`,
-        heartbeat_interval: `${Math.max(10, Math.round(electionTimeoutMs / 10))}ms`,
-        // The least there is, so that servers that were away get snapshots.
-        log_retain: '1MiB',
-      },
+      settings,
     });
     const mounted: string[] = [];
-    const noDisks = wantDisks ? await mountDisks(processes, mounted) : 'not wanted';
+    let noDisks = wantDisks ? undefined : 'not wanted';
+    for (const id of processes.ids) noDisks ??= await mountDisk(processes.serverPath(id, 'data'), mounted);
     const made = new ChaosServers(processes, network, noDisks, mounted);
+    made.#settings = settings;
+    made.#noReplacement = await whyNoReplacement();
     try {
       for (const id of processes.ids) made.#launch(id);
       await processes.ready(processes.ids, startTimeoutMs);
@@ -85,8 +100,51 @@ export class ChaosServers {
     return this.processes.ids.filter((id) => !this.away.has(id));
   }
 
+  /** Why a damaged server cannot be replaced; undefined: it can. */
+  get noReplacement(): string | undefined {
+    return this.#noReplacement;
+  }
+
+  /**
+   * Puts a new member with an empty disk at the place of one that is lost, and waits until it votes. The cluster may
+   * refuse for as long as others are away too.
+   */
+  async replace(id: number): Promise<void> {
+    const lost = this.#members.get(id) ?? id;
+    const admin = ['--profile', this.processes.path('admin.yaml'), '--timeout', '5s', '--json'];
+    const place = ['--dir', this.processes.path(), '--host', this.processes.host(id)];
+    const port = ['--port', `${this.processes.port + id - 1}`];
+    const command = ['member', 'replace', `${lost}`, ...place, ...port, '--no-wait', ...admin];
+    const endMs = performance.now() + replaceTimeoutMs;
+    let made = await run(command);
+    while (made.code !== 0 && performance.now() < endMs) {
+      await sleep(500);
+      made = await run(command);
+    }
+    if (made.code !== 0) throw new Error(`server ${id} cannot be replaced: ${made.stderr.trim()}`);
+    const { member } = JSON.parse(made.stdout) as { readonly member: number };
+    this.#members.set(id, member);
+    this.processes.moveTo(id, `server-${member}`, this.#settings);
+    if (this.noDisks === undefined) await mountDisk(this.dataDirectory(id), this.#mounted);
+    this.away.delete(id);
+    await this.start(id, ['--join']);
+    await eventually(
+      `member ${member}, in the place of ${lost}, votes`,
+      async () => {
+        const { code, stdout } = await run(['member', 'list', ...admin]);
+        if (code !== 0) return false;
+        const { members } = JSON.parse(stdout) as {
+          readonly members: readonly { readonly id: number; readonly standing: string }[];
+        };
+        const isVoter = members.some((one) => one.id === member && one.standing === 'voter');
+        return isVoter && !members.some((one) => one.id === lost);
+      },
+      replaceTimeoutMs,
+    );
+  }
+
   dataDirectory(id: number): string {
-    return this.processes.path(`server-${id}`, 'data');
+    return this.processes.serverPath(id, 'data');
   }
 
   leader(): Promise<number | undefined> {
@@ -99,8 +157,8 @@ export class ChaosServers {
   }
 
   /** Started and alive; whether it serves depends on the others. */
-  async start(id: number): Promise<void> {
-    this.#launch(id);
+  async start(id: number, args: readonly string[] = []): Promise<void> {
+    this.#launch(id, { args });
     await eventually(
       `server ${id} has started`,
       async () => {
@@ -186,7 +244,7 @@ export class ChaosServers {
     else this.#endsExpected.delete(id);
     this.#logAtStart.set(id, this.processes.log(id).length);
     const prefix = [...(this.network?.prefix(id) ?? []), ...(options.prefix ?? [])];
-    const child = this.processes.startServer(id, { prefix });
+    const child = this.processes.startServer(id, { prefix, ...(options.args && { args: options.args }) });
     child.once('exit', (code, signal) => {
       if (this.#endsExpected.has(id)) return;
       this.violations.push(
@@ -197,19 +255,16 @@ export class ChaosServers {
   }
 }
 
-/** Puts every server's data on a file system of its own that can be made full. The reason where that can't be had. */
-const mountDisks = async (processes: ProcessCluster, mounted: string[]): Promise<string | undefined> => {
+/** The reason where a server's data can't be put on a file system of its own that can be made full. */
+const mountDisk = async (directory: string, mounted: string[]): Promise<string | undefined> => {
   if (process.platform !== 'linux' || process.getuid?.() !== 0)
     return 'mounting a tmpfs needs Linux and root';
-  for (const id of processes.ids) {
-    const directory = processes.path(`server-${id}`, 'data');
-    mkdirSync(directory, { mode: 0o700 });
-    try {
-      await execute('mount', ['-t', 'tmpfs', '-o', `size=${diskBytes},mode=0700`, 'tmpfs', directory]);
-      mounted.push(directory);
-    } catch (error) {
-      return `mount: ${error instanceof Error ? error.message.trim().split('\n').at(-1) : String(error)}`;
-    }
+  mkdirSync(directory, { mode: 0o700 });
+  try {
+    await execute('mount', ['-t', 'tmpfs', '-o', `size=${diskBytes},mode=0700`, 'tmpfs', directory]);
+    mounted.push(directory);
+    return undefined;
+  } catch (error) {
+    return `mount: ${error instanceof Error ? error.message.trim().split('\n').at(-1) : String(error)}`;
   }
-  return undefined;
 };

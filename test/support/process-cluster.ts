@@ -73,6 +73,8 @@ export interface Launch {
   readonly command?: string;
   /** A command that executes the rest of its arguments in its own place, so that the process id stays. */
   readonly prefix?: readonly string[];
+  /** Behind the server's own. */
+  readonly args?: readonly string[];
 }
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -98,6 +100,7 @@ export class ProcessCluster {
   readonly #children = new Map<number, ChildProcess>();
   readonly #clients: Client[] = [];
   readonly #hosts: readonly string[];
+  readonly #directories = new Map<number, string>();
 
   private constructor(directory: string, port: number, servers: number, hosts: readonly string[]) {
     this.directory = directory;
@@ -126,16 +129,7 @@ export class ProcessCluster {
       options.command === undefined ? {} : { command: options.command },
     );
     if (made.code !== 0) throw new Error(`init failed: ${made.stderr}`);
-    for (const id of cluster.ids) {
-      const file = cluster.configuration(id);
-      // The operators' port is on loopback only, which is another one in a network namespace.
-      const admin =
-        hosts.length === 0 ? {} : { admin: { listen: `${cluster.host(id)}:${port + 20 + id - 1}` } };
-      writeFileSync(
-        file,
-        stringify({ ...(parse(readFileSync(file, 'utf8')) as object), ...admin, ...options.settings }),
-      );
-    }
+    for (const id of cluster.ids) cluster.#configure(id, options.settings ?? {});
     return cluster;
   }
 
@@ -159,18 +153,44 @@ export class ProcessCluster {
     return this.#hosts[id - 1] ?? '127.0.0.1';
   }
 
+  /** Of a server's own directory. */
+  serverPath(id: number, ...parts: string[]): string {
+    return this.path(this.#directories.get(id) ?? `server-${id}`, ...parts);
+  }
+
   configuration(id: number): string {
-    return this.path(`server-${id}`, 'server.yaml');
+    return this.serverPath(id, 'server.yaml');
+  }
+
+  /** From now on the server at this place is another member, with a directory of its own. */
+  moveTo(id: number, directory: string, settings: Record<string, unknown>): void {
+    this.#directories.set(id, directory);
+    this.#configure(id, settings);
+  }
+
+  #configure(id: number, settings: Record<string, unknown>): void {
+    const file = this.configuration(id);
+    // The operators' port is on loopback only, which is another one in a network namespace.
+    const admin =
+      this.#hosts.length === 0 ? {} : { admin: { listen: `${this.host(id)}:${this.port + 20 + id - 1}` } };
+    const made = parse(readFileSync(file, 'utf8')) as object;
+    writeFileSync(file, stringify({ ...made, ...admin, ...settings }));
   }
 
   log(id: number): string {
-    const file = this.path(`server-${id}`, 'test.log');
+    const file = this.serverPath(id, 'test.log');
     return existsSync(file) ? readFileSync(file, 'utf8') : '';
   }
 
   startServer(id: number, launch: Launch = {}): ChildProcess {
-    const log = openSync(this.path(`server-${id}`, 'test.log'), 'a');
-    const server = [launch.command ?? command, 'server', '--config', this.configuration(id)];
+    const log = openSync(this.serverPath(id, 'test.log'), 'a');
+    const server = [
+      launch.command ?? command,
+      'server',
+      '--config',
+      this.configuration(id),
+      ...(launch.args ?? []),
+    ];
     const [executable = process.execPath, ...args] = [...(launch.prefix ?? []), process.execPath, ...server];
     const child = spawn(executable, args, { stdio: ['ignore', log, log] });
     closeSync(log);
