@@ -79,12 +79,19 @@ const serveParent = (): void => {
     process.send?.(message);
   };
   let load: Load | undefined;
+  let ticking: NodeJS.Timeout | undefined;
   process.on('message', (message: ToLoad) => {
     if (message.kind === 'start') {
       const started = new Load(message.options);
       load = started;
-      setInterval(() => send({ kind: 'progress', progress: started.progress }), progressIntervalMs).unref();
-    } else void load?.stop().then((report) => send({ kind: 'report', report }));
+      ticking = setInterval(
+        () => send({ kind: 'progress', progress: started.progress }),
+        progressIntervalMs,
+      ).unref();
+      return;
+    }
+    clearInterval(ticking);
+    void load?.stop().then((report) => send({ kind: 'report', report }));
   });
   process.once('disconnect', () => process.exit(0));
 };

@@ -53,6 +53,11 @@ const defaults = { clients: 6, electionTimeoutMs: 500 };
 
 /** With all servers there, a write must be acknowledged within this time. */
 const recoveryTimeoutMs = 30_000;
+/** What the load is left to do between two faults, most of the time, and for how long at most. */
+const progressAnswers = 250;
+const progressTimeoutMs = 4_000;
+/** The second fault of two at a time is the rarer one. */
+const secondLanePauseMs = 5_000;
 /** Load goes on for so long after everything is healed. */
 const calmMs = 2_000;
 
@@ -94,10 +99,18 @@ class Faults {
       if (plan === undefined || this.#isTaken(plan)) await sleep(50);
       else {
         await this.#apply(kind, plan);
-        // Now and then the next one comes at once.
-        await sleep(this.#random() < 0.3 ? 0 : this.#random() * 2500);
+        // Now and then the next one comes at once; else there is something to lose first.
+        if (this.#random() < 0.7) await this.#progress();
+        if (lane > 0) await sleep(this.#random() * secondLanePauseMs);
       }
     }
+  }
+
+  /** Until the load got some way, if it does in time. */
+  async #progress(): Promise<void> {
+    const { answered } = this.#load.progress();
+    const endMs = nowMs() + progressTimeoutMs;
+    while (this.#load.progress().answered < answered + progressAnswers && nowMs() < endMs) await sleep(20);
   }
 
   /** Each kind comes once before one comes again. */
