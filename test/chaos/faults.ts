@@ -27,7 +27,7 @@ export interface FaultPlan {
 export interface FaultKind {
   readonly name: string;
   /** What it takes, if it isn't there on each machine. */
-  readonly needs?: 'network' | 'delay' | 'loss' | 'narrow' | 'disks';
+  readonly needs?: 'network' | 'delay' | 'loss' | 'narrow' | 'disks' | 'replacement';
   /** undefined: not now. */
   plan(context: FaultContext): Promise<FaultPlan | undefined>;
 }
@@ -208,6 +208,40 @@ const damage: FaultKind = {
   },
 };
 
+/** One that comes back without its disk has forgotten what it promised: nobody may count on it until it is replaced. */
+const wipe: FaultKind = {
+  name: 'wipe',
+  needs: 'replacement',
+  plan: async (context) => {
+    const { servers, free, random } = context;
+    const minority = Math.floor((servers.processes.ids.length - 1) / 2);
+    const id = among(random, free);
+    if (id === undefined || servers.away.size >= minority) return undefined;
+    const heldMs = 4 * context.electionTimeoutMs;
+    return {
+      servers: [id],
+      target: names([id]),
+      run: async () => {
+        await servers.kill(id);
+        servers.away.add(id);
+        servers.wipe(id);
+        await servers.start(id);
+        servers.expectEnd(id);
+        const endMs = performance.now() + heldMs;
+        while (performance.now() < endMs) {
+          if ((await servers.processes.adminGet(id, '/readyz'))?.status === 200) {
+            throw new Error(`server ${id} serves with an empty disk, as if nothing had happened`);
+          }
+          await sleep(100);
+        }
+        await servers.kill(id);
+        await servers.replace(id);
+        return `let in by nobody for ${heldMs} ms; replaced`;
+      },
+    };
+  },
+};
+
 interface Split {
   readonly shape: string;
   readonly cuts: readonly (readonly [Party, Party])[];
@@ -319,6 +353,7 @@ export const faultKinds: readonly FaultKind[] = [
   diskFull,
   fileLimit,
   damage,
+  wipe,
   partition,
   disturbed('delay', 'delay', async (network, server, random) => {
     const ms = 5 + Math.floor(random() * 100);
@@ -347,6 +382,8 @@ export const missingFor = ({ needs }: FaultKind, servers: ChaosServers): string 
       return servers.noDisks;
     case 'network':
       return servers.noNetwork;
+    case 'replacement':
+      return servers.noReplacement;
     case 'delay':
       return network === undefined ? servers.noNetwork : network.noDelay;
     case 'loss':

@@ -83,8 +83,11 @@ try {
 }
 console.log(`${options.servers} servers, ${options.seconds} s, seed ${options.seed}`);
 console.log(faultHead);
+// Namespaces and mounts are to be gone in the end, whatever the end is; a second signal does not wait for that.
+const interruption = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interruption.abort());
 try {
-  const report = await runChaos(options);
+  const report = await runChaos({ ...options, signal: interruption.signal });
   console.log('');
   print(report);
   console.log(report.violations.length === 0 ? 'all kept' : `${report.violations.length} NOT KEPT`);

@@ -22,6 +22,8 @@ export interface ChaosOptions {
   readonly history?: string;
   readonly clients?: number;
   readonly electionTimeoutMs?: number;
+  /** Ends the faults early; healing and checks follow. */
+  readonly signal?: AbortSignal;
   /** Told of each fault as it ends, and of what is skipped. */
   readonly log?: (line: string) => void;
 }
@@ -88,7 +90,8 @@ class Faults {
   }
 
   get #isOver(): boolean {
-    return nowMs() >= this.#startedMs + this.#options.seconds * 1000 || this.violations.length > 0;
+    const endMs = this.#startedMs + this.#options.seconds * 1000;
+    return nowMs() >= endMs || this.violations.length > 0 || this.#options.signal?.aborted === true;
   }
 
   async #lane(lane: number): Promise<void> {
@@ -279,6 +282,9 @@ export const runChaos = async (options: ChaosOptions): Promise<ChaosReport> => {
       notes: judged.notes,
       directory: kept ? servers.processes.directory : undefined,
     };
+  } catch (error) {
+    log(`the servers' files are kept in ${servers.processes.directory}`);
+    throw error;
   } finally {
     await servers.close(kept);
   }

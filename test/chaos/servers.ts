@@ -1,7 +1,8 @@
 /** The servers under faults: real processes, their disks, their network, and what became of each. */
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, statfsSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import process from 'node:process';
 import { promisify } from 'node:util';
 import { eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
@@ -211,6 +212,11 @@ export class ChaosServers {
       .split('\n');
     const telling = lines.filter((line) => !/"level":"(info|debug|warn)"/.test(line));
     return telling.slice(-3).join(' | ').slice(0, 1500);
+  }
+
+  wipe(id: number): void {
+    const directory = this.dataDirectory(id);
+    for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true });
   }
 
   /** Leaves its disk so many bytes. */
