@@ -38,6 +38,12 @@ const someTable = (directory: string, random: () => number): string | undefined 
   return tables[Math.floor(random() * tables.length)];
 };
 
+/** There is a log, long enough that much of it was surely synced. */
+export const isWorthDamage = (directory: string): boolean => {
+  const log = lastLog(directory);
+  return log !== undefined && statSync(join(directory, log)).size >= logBytesMin;
+};
+
 /** undefined: there is not yet enough on this disk. */
 export const damageSomething = (directory: string, random: () => number): Damage | undefined => {
   const log = lastLog(directory);

@@ -1,6 +1,6 @@
 /** Every kind of fault: whom it takes, what it does to them, how it ends. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { damageSomething } from './damage.ts';
+import { damageSomething, isWorthDamage } from './damage.ts';
 import type { Network, Party } from './network.ts';
 import type { ChaosServers } from './servers.ts';
 
@@ -163,6 +163,8 @@ const fileLimit: FaultKind = {
 };
 
 const damageFrom = 0.6;
+/** A log begins anew with each start and grows with the load. */
+const worthWaitMs = 8_000;
 
 /** A damaged server must refuse to start, name what is damaged, and say so again at the next start. */
 const damage: FaultKind = {
@@ -178,6 +180,8 @@ const damage: FaultKind = {
       servers: [id],
       target: names([id]),
       run: async () => {
+        const endMs = performance.now() + worthWaitMs;
+        while (!isWorthDamage(servers.dataDirectory(id)) && performance.now() < endMs) await sleep(100);
         await servers.kill(id);
         const done = damageSomething(servers.dataDirectory(id), random);
         if (done === undefined) {
