@@ -116,7 +116,7 @@ const diskFull: FaultKind = {
     const id = await some(context);
     if (id === undefined) return undefined;
     const { servers } = context;
-    const freeBytes = Math.floor(context.random() * 16) * 4096;
+    const freeBytes = (1 + Math.floor(context.random() * 16)) * 4096;
     return {
       servers: [id],
       target: names([id]),

@@ -15,6 +15,7 @@ const execute = promisify(execFile);
 /** A disk of a server that is wide enough for a run, and in memory. */
 const diskBytes = 512 * 1024 * 1024;
 const startTimeoutMs = 40_000;
+const shrinkAttemptsMax = 20;
 /** Other faults may keep the cluster from agreeing on it for a while. */
 const replaceTimeoutMs = 60_000;
 
@@ -219,11 +220,20 @@ export class ChaosServers {
     for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true });
   }
 
-  /** Leaves its disk so many bytes. */
+  /** Leaves its disk about so many bytes. */
   async shrinkDisk(id: number, freeBytes: number): Promise<void> {
     const directory = this.dataDirectory(id);
-    const { blocks, bfree, bsize } = statfsSync(directory);
-    await execute('mount', ['-o', `remount,size=${(blocks - bfree) * bsize + freeBytes}`, directory]);
+    for (let attempt = 0; ; attempt += 1) {
+      const { blocks, bfree, bsize } = statfsSync(directory);
+      const size = (blocks - bfree) * bsize + freeBytes * (attempt + 1);
+      try {
+        await execute('mount', ['-o', `remount,size=${size}`, directory]);
+        return;
+      } catch (error) {
+        // The server wrote more in the meantime than was to be left.
+        if (attempt === shrinkAttemptsMax) throw error;
+      }
+    }
   }
 
   async growDisk(id: number): Promise<void> {
