@@ -307,7 +307,7 @@ export class Faults {
         other === machine ||
         (other.process !== undefined &&
           !other.process.life.stopped &&
-          other.process.server.refusePeer(machine.id, run, diskId) !== undefined),
+          other.process.server.refusePeer(machine.id, { run, diskId }) !== undefined),
     );
     if (!known) return false;
     machine.crash({ silent: false, keepSome: false });

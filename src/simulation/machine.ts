@@ -159,9 +159,16 @@ export class Machine {
       onFatal: (error) => this.#fatal(life, error),
       observer: world.observe(this),
       storage,
-      transport: (accept, run) => {
+      transport: (accept, run, standing) => {
         announced = run;
-        return world.peers.transport(this.id, life, { run, diskId, accept });
+        return world.peers.transport({
+          id: this.id,
+          name: self.name,
+          address: self.peersAddress,
+          life,
+          accept,
+          presence: { run, diskId, standing: standing() },
+        });
       },
     });
     if (!life.alive) return;

@@ -2,9 +2,20 @@
  * Links between servers, with the contract of PeerTransport: what is sent on one arrives in order, or is lost with it.
  * Raft promises more than it needs: its own messages are also lost, delayed, reordered and doubled one by one.
  */
-import type { PeerBatch, PeerEvents, PeerTransport, SnapshotSource } from '../peers/index.ts';
+import {
+  decodeFrame,
+  encodeBatch,
+  lengthBytes,
+  type AcceptPeer,
+  type PeerAddress,
+  type PeerBatch,
+  type PeerEvents,
+  type PeerPresence,
+  type PeerRefusal,
+  type PeerTransport,
+  type SnapshotSource,
+} from '../peers/index.ts';
 import { asMemberId, describeMessage, type MemberId, type Message, type Term } from '../raft/index.ts';
-import type { AcceptPeer } from '../server/index.ts';
 import type { Life, VirtualTime } from './clock.ts';
 import type { Random } from './random.ts';
 import type { Counts } from './statistics.ts';
@@ -24,13 +35,21 @@ export interface NetworkConditions {
   reorderMs: number;
 }
 
-interface Endpoint {
+/** What a process brings to the network. */
+export interface Presence {
   readonly id: number;
+  /** The CN of its certificate. */
+  readonly name: string;
+  readonly address: string;
   readonly life: Life;
-  readonly run: number;
-  readonly diskId: Uint8Array;
   readonly accept: AcceptPeer;
+  readonly presence: PeerPresence;
+}
+
+interface Endpoint extends Presence {
   readonly events: PeerEvents;
+  /** With whom it is to have links, by id. */
+  members: ReadonlyMap<number, PeerAddress>;
 }
 
 interface Held {
@@ -61,11 +80,34 @@ const redialMs = 100;
 /** A stream of a snapshot whose receiver says nothing. */
 const streamStallMs = 5000;
 
+const decoded = (frame: Buffer): PeerBatch => {
+  const given = decodeFrame(frame.subarray(lengthBytes));
+  if (given.kind !== 'batch') throw new Error(`a batch was decoded as ${given.kind}`);
+  return given.batch;
+};
+
+/** Of the protocol between servers. */
+const protocolVersion = 2;
+
+/** As the real links judge a hello: certificate, name and id first, then what the server says of the disk and run. */
+const admission = ({ from, to }: Link, sender: Endpoint, receiver: Endpoint): PeerRefusal | undefined => {
+  if (to !== receiver.id) return { reason: `this is member ${receiver.id}, not ${to}`, removed: false };
+  const peer = receiver.members.get(from);
+  if (peer?.name === sender.name) return receiver.accept(asMemberId(from), sender.presence);
+  const refusal = peer === undefined ? receiver.accept(asMemberId(from), sender.presence) : undefined;
+  if (refusal?.removed === true) return refusal;
+  return { reason: `the certificate is of "${sender.name}", not of member ${from}`, removed: false };
+};
+
 const describeRaft = (message: Message): string => describeMessage(message);
 const describeLate = (message: Message): string => `${describeMessage(message)} (late)`;
 const describeLost = (message: Message): string => `${describeMessage(message)} (lost)`;
 
 export class PeerNetwork {
+  static addressOf(machine: number): string {
+    return `server-${machine}.invalid:7420`;
+  }
+
   readonly #time: VirtualTime;
   readonly #random: Random;
   readonly #trace: Trace;
@@ -73,10 +115,12 @@ export class PeerNetwork {
   readonly conditions: NetworkConditions;
   readonly #endpoints = new Map<number, Endpoint>();
   readonly #links = new Map<number, Link>();
-  readonly #members: readonly number[];
+  readonly #atAddress = new Map<string, Endpoint>();
+  /** Batches pass through the codec of the real links. */
+  readonly #encodes: boolean;
   /** Told of each of raft's messages that leaves. */
   readonly #onSent: (message: Message) => void;
-  readonly #onRefused: (member: number, by: number, why: string) => void;
+  readonly #onRefused: (member: number, by: number, why: PeerRefusal) => void;
 
   constructor(options: {
     readonly time: VirtualTime;
@@ -84,9 +128,9 @@ export class PeerNetwork {
     readonly trace: Trace;
     readonly counts: Counts;
     readonly conditions: NetworkConditions;
-    readonly members: readonly number[];
+    readonly encodes: boolean;
     readonly onSent: (message: Message) => void;
-    readonly onRefused: (member: number, by: number, why: string) => void;
+    readonly onRefused: (member: number, by: number, why: PeerRefusal) => void;
   }) {
     this.#onRefused = options.onRefused;
     this.#onSent = options.onSent;
@@ -95,7 +139,7 @@ export class PeerNetwork {
     this.#trace = options.trace;
     this.#counts = options.counts;
     this.conditions = options.conditions;
-    this.#members = options.members;
+    this.#encodes = options.encodes;
   }
 
   #link(from: number, to: number): Link {
@@ -160,7 +204,10 @@ export class PeerNetwork {
 
   /** The process is gone. `silently`: its machine too, so nobody is told. */
   gone(member: number, silently: boolean): void {
+    const endpoint = this.#endpoints.get(member);
+    if (endpoint === undefined) return;
     this.#endpoints.delete(member);
+    if (this.#atAddress.get(endpoint.address) === endpoint) this.#atAddress.delete(endpoint.address);
     for (const link of this.#links.values()) {
       if (link.up === undefined) continue;
       if (link.from === member) {
@@ -204,7 +251,7 @@ export class PeerNetwork {
   #dialLater(link: Link, meanMs: number): void {
     if (link.dialing || link.up !== undefined) return;
     const sender = this.#endpoints.get(link.from);
-    if (sender === undefined) return;
+    if (sender === undefined || !sender.members.has(link.to)) return;
     link.dialing = true;
     this.#time.after(this.#random.between(meanMs / 2, meanMs * 1.5), sender.life, 'timer', () => {
       link.dialing = false;
@@ -214,10 +261,17 @@ export class PeerNetwork {
 
   #dial(link: Link): void {
     const sender = this.#endpoints.get(link.from);
-    if (sender === undefined || link.up !== undefined || link.dialing) return;
-    const receiver = this.#endpoints.get(link.to);
+    const peer = sender?.members.get(link.to);
+    if (sender === undefined || peer === undefined || link.up !== undefined || link.dialing) return;
+    const receiver = this.#atAddress.get(peer.address);
     const back = this.#link(link.to, link.from);
-    if (receiver === undefined || link.blocked || back.blocked || receiver.life.stopped) {
+    if (
+      receiver === undefined ||
+      receiver.name !== peer.name ||
+      link.blocked ||
+      back.blocked ||
+      receiver.life.stopped
+    ) {
       this.#dialLater(link, 2 * redialMs);
       return;
     }
@@ -240,15 +294,19 @@ export class PeerNetwork {
   }
 
   #arrive(link: Link, sender: Endpoint, receiver: Endpoint): void {
-    if (this.#endpoints.get(link.to) !== receiver || link.blocked || link.up !== undefined) {
+    const isThere = this.#endpoints.get(receiver.id) === receiver;
+    if (!isThere || !sender.members.has(link.to) || link.blocked || link.up !== undefined) {
       this.#dialLater(link, redialMs);
       return;
     }
-    const refusal = receiver.accept(link.from, sender.run, sender.diskId);
+    const refusal = admission(link, sender, receiver);
     if (refusal !== undefined) {
-      this.#counts.add('link refused');
-      this.#trace.say(`${link.to} refuses ${link.from}: ${refusal}`);
-      this.#onRefused(link.from, link.to, refusal);
+      this.#counts.add(refusal.removed ? 'link refused: removed' : 'link refused');
+      this.#trace.say(`${receiver.id} refuses ${link.from}: ${refusal.reason}`);
+      this.#onRefused(link.from, receiver.id, refusal);
+      this.#time.after(this.#latencyMs(), sender.life, 'input', () => {
+        if (sender.members.has(link.to)) sender.events.refused(asMemberId(link.to), refusal);
+      });
       this.#dialLater(link, 10 * redialMs);
       return;
     }
@@ -256,27 +314,33 @@ export class PeerNetwork {
     link.epoch += 1;
     link.lastArrivalMs = 0;
     this.#time.after(this.#latencyMs(), sender.life, 'input', () => {
-      if (link.up?.sender === sender) sender.events.connected(asMemberId(link.to));
+      if (link.up?.sender === sender) sender.events.connected(asMemberId(link.to), protocolVersion);
     });
     // Whoever is called knows that the caller is there.
     this.#dial(this.#link(link.to, link.from));
   }
 
-  transport(
-    self: number,
-    life: Life,
-    identity: { readonly run: number; readonly diskId: Uint8Array; readonly accept: AcceptPeer },
-  ): PeerTransport {
+  transport(presence: Presence): PeerTransport {
+    const { id: self, life } = presence;
+    let members: ReadonlyMap<number, PeerAddress> = new Map();
+    let endpoint: Endpoint | undefined;
     return {
       start: (events: PeerEvents): Promise<void> => {
-        this.#endpoints.set(self, { id: self, life, ...identity, events });
-        for (const other of this.#members) {
-          if (other === self) continue;
-          const link = this.#link(self, other);
-          link.dialing = false;
-          this.#dialLater(link, 4);
-        }
+        endpoint = { ...presence, events, members };
+        this.#endpoints.set(self, endpoint);
+        this.#atAddress.set(presence.address, endpoint);
+        for (const other of members.keys()) this.#link(self, other).dialing = false;
+        this.#follow(endpoint);
         return Promise.resolve();
+      },
+      setMembers: (now): void => {
+        members = new Map(now.filter(({ id }) => id !== self).map((member) => [member.id, member]));
+        if (endpoint === undefined) return;
+        const { life: own } = endpoint;
+        endpoint.members = members;
+        const changed = endpoint;
+        // Sockets close a moment later: not from within the server that says it.
+        this.#time.after(0, own, 'input', () => this.#follow(changed));
       },
       send: (to: MemberId, batch: PeerBatch): boolean => life.alive && this.#send(self, to, batch),
       sendSnapshot: (to: MemberId, term: Term, source: SnapshotSource) =>
@@ -286,6 +350,18 @@ export class PeerNetwork {
         return Promise.resolve();
       },
     };
+  }
+
+  /** Makes the links those with its members, whatever they were. */
+  #follow(endpoint: Endpoint): void {
+    const { id: self, members } = endpoint;
+    if (this.#endpoints.get(self) !== endpoint) return;
+    for (const link of this.#links.values()) {
+      if (link.up === undefined) continue;
+      if (link.from === self && !members.has(link.to)) this.#break(link);
+      if (link.to === self && !members.has(link.from)) this.#break(link);
+    }
+    for (const other of members.keys()) this.#dialLater(this.#link(self, other), 4);
   }
 
   #send(from: number, to: number, batch: PeerBatch): boolean {
@@ -308,10 +384,14 @@ export class PeerNetwork {
     const rest = kept === batch.raft ? batch : { ...batch, raft: kept };
     const atMs = Math.max(this.#time.nowMs + this.#latencyMs(), link.lastArrivalMs);
     link.lastArrivalMs = atMs;
+    const frames = this.#encodes ? encodeBatch(rest) : undefined;
     this.#time.at(atMs, up.receiver.life, 'input', () => {
-      if (link.epoch !== epoch) return;
-      for (const message of rest.raft) this.#trace.note(describeRaft, message);
-      up.receiver.events.received(asMemberId(link.from), up.sender.run, rest);
+      for (const given of frames?.map(decoded) ?? [rest]) {
+        // What it hears first may make it close the link.
+        if (link.epoch !== epoch) return;
+        for (const message of given.raft) this.#trace.note(describeRaft, message);
+        up.receiver.events.received(asMemberId(link.from), up.sender.presence.run, given);
+      }
     });
   }
 
@@ -345,11 +425,11 @@ export class PeerNetwork {
     forwardTerm: number,
     withinMs = this.conditions.reorderMs * 3,
   ): void {
-    const run = link.up?.sender.run ?? 0;
+    const run = link.up?.sender.presence.run ?? 0;
     const delayMs = this.#latencyMs() + Math.round(this.#random.between(0, withinMs));
     this.#time.after(delayMs, this.#time.world, 'input', () => {
       const receiver = this.#endpoints.get(link.to);
-      if (receiver === undefined || link.blocked) return;
+      if (receiver === undefined || link.blocked || !receiver.members.has(link.from)) return;
       this.#time.after(0, receiver.life, 'input', () => {
         this.#trace.note(describeLate, message);
         receiver.events.received(asMemberId(link.from), run, { raft: [message], forward: [], forwardTerm });

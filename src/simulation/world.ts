@@ -50,7 +50,7 @@ export class World {
   readonly history: Recorded[] = [];
   readonly consensus = new ConsensusChecks({
     configurationOf: (member) =>
-      this.machines[member - 1]?.process?.server.inspect().raft.status().configuration,
+      this.machines[member - 1]?.process?.server.inspect().raft.invariantView().configuration,
   });
   readonly state = new StateChecks();
   readonly answers = new AnswerChecks();
@@ -73,6 +73,7 @@ export class World {
     const members: readonly MemberDescription[] = plan.servers.map((_, at) => ({
       id: at + 1,
       name: `server-${at + 1}`,
+      peersAddress: PeerNetwork.addressOf(at + 1),
       agentsUrl: AgentNetwork.endpointOf(at + 1),
     }));
     this.peers = new PeerNetwork({
@@ -81,10 +82,13 @@ export class World {
       random: random('peer network'),
       counts: this.happenings,
       conditions: { ...plan.network },
-      members: members.map(({ id }) => id),
+      encodes: false,
       onRefused: (member, by, why) => {
         if (this.machines[member - 1]?.damage !== undefined) return;
-        this.fail('admission', `server ${by} refuses server ${member}, whose data are as they were: ${why}`);
+        this.fail(
+          'admission',
+          `server ${by} refuses server ${member}, whose data are as they were: ${why.reason}`,
+        );
       },
       onSent: (message) => this.judge(() => this.consensus.sent(message)),
     });

@@ -121,7 +121,7 @@ export class MemoryDisk {
     this.#inUse = false;
   }
 
-  /** What another disk has that was copied from this one while nothing was open on it. */
+  /** Another disk with what is surely on this one, as of a file system's snapshot; also while it is in use. */
   copy(name = this.name): MemoryDisk {
     const other = new MemoryDisk(name);
     for (const [key, value] of this.#durable) {

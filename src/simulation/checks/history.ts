@@ -2,7 +2,7 @@
  * What clients asked and what they were told: the only evidence the outside has. The simulator and the runs of
  * real processes both write it, one JSON object a line, so that any checker can judge it.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 
 /** One change of one key, as it was asked for. Durations are in milliseconds; what is absent was not given. */
 export interface HistoryWrite {
@@ -117,5 +117,3 @@ export const parseHistory = (text: string): HistoryOperation[] =>
         throw new Error(`line ${index + 1} of the history is no JSON object`, { cause: error });
       }
     });
-
-export const readHistory = (file: string): HistoryOperation[] => parseHistory(readFileSync(file, 'utf8'));

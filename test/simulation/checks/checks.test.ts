@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Change, Future } from '../../../src/protocol/index.ts';
-import { asLogIndex, asMemberId, asTerm } from '../../../src/raft/index.ts';
+import { asLogIndex, asMemberId, asTerm, initialConfiguration } from '../../../src/raft/index.ts';
 import type { Entry, InvariantView, Message } from '../../../src/raft/index.ts';
 import type { Recovered, WriteBatch } from '../../../src/storage/index.ts';
 import {
@@ -58,6 +58,7 @@ const view = (
   lastIndex: asLogIndex(last),
   commit: asLogIndex(commit),
   applied: asLogIndex(0),
+  configuration: initialConfiguration([1, 2, 3]),
   durable: asLogIndex(last),
   truncations: 0,
   sequence: 0,
@@ -139,7 +140,7 @@ describe('consensus', () => {
   test('two votes in one term, and a campaign that nobody was asked about, are seen', () => {
     const checks = new ConsensusChecks();
     for (const member of [1, 2]) write(checks, member, batch([]));
-    const vote = (to: number): Message => message(1, to, 4, { kind: 'vote_response', granted: true });
+    const vote = (to: number): Message => message(1, to, 9, { kind: 'vote_response', granted: true });
     checks.sent(vote(2));
     checks.sent(vote(2));
     checks.wrote(1, { ...batch([]), hardState: { ...inTerm(9), vote: asMemberId(3) } });
