@@ -4,7 +4,7 @@
  */
 import type { ClientSocket, SocketFailure, SocketHandlers } from '../client/index.ts';
 import type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from '../gateway/index.ts';
-import { protobufCodec } from '../protocol/index.ts';
+import type { FrameCodec } from '../protocol/index.ts';
 import type { RawData } from 'ws';
 import type { Life, VirtualTime } from './clock.ts';
 import type { Random } from './random.ts';
@@ -37,12 +37,20 @@ type OnClose = (code: number) => void;
 type OnData = (chunk: Uint8Array) => void;
 type OnNothing = () => void;
 
+/** Who opens a socket: an agent's process. */
+interface Caller {
+  readonly agent: number;
+  readonly client: Life;
+  readonly codec: FrameCodec;
+}
+
 /** Both ends of one connection. */
 class Wire {
   readonly network: AgentNetwork;
   readonly client: Life;
   readonly door: ListeningDoor;
   readonly handlers: SocketHandlers;
+  readonly codec: FrameCodec;
   readonly clientEnd: ClientEnd;
   readonly gatewayEnd: GatewayEnd;
   /** No way between them: what is sent waits. */
@@ -60,14 +68,14 @@ class Wire {
 
   constructor(
     network: AgentNetwork,
-    agent: number,
-    client: Life,
+    { agent, client, codec }: Caller,
     door: ListeningDoor,
     handlers: SocketHandlers,
   ) {
     this.network = network;
     this.agent = agent;
     this.client = client;
+    this.codec = codec;
     this.door = door;
     this.handlers = handlers;
     this.clientEnd = new ClientEnd(this);
@@ -234,7 +242,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
 
   #read(bytes: Buffer): void {
     this.#wire.clientEnd.taken(bytes.length);
-    this.#message?.(bytes, true);
+    this.#message?.(bytes, this.#wire.codec.binary);
     this.#data?.(bytes);
   }
 
@@ -250,7 +258,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   #deliver(bytes: Buffer): void {
     const wire = this.#wire;
     wire.toClientBytes -= bytes.length;
-    if (!wire.clientOver) wire.handlers.onMessage(bytes, true);
+    if (!wire.clientOver) wire.handlers.onMessage(bytes, wire.codec.binary);
     if (!this.#draining || wire.toClientBytes > drainedBelowBytes / 4) return;
     this.#draining = false;
     wire.network.time.after(0, wire.door.life, 'input', () => {
@@ -462,7 +470,8 @@ export class AgentNetwork {
     };
   }
 
-  openSocket(agent: number, client: Life, endpoint: string, handlers: SocketHandlers): ClientSocket {
+  openSocket(caller: Caller, endpoint: string, handlers: SocketHandlers): ClientSocket {
+    const { agent, client } = caller;
     const server = Number(/server-(\d+)/.exec(endpoint)?.[1]);
     const door = this.#doors.get(server);
     const blocked = this.isBlocked(agent, server);
@@ -470,7 +479,7 @@ export class AgentNetwork {
     if (door === undefined || !door.accepting || !door.life.alive || blocked) {
       return this.#refused(client, handlers, blocked);
     }
-    const wire = new Wire(this, agent, client, door, handlers);
+    const wire = new Wire(this, caller, door, handlers);
     this.#wires.add(wire);
     // A TLS handshake and an upgrade: two round trips.
     const handshakeMs = this.arrivalMs() - this.time.nowMs + this.arrivalMs() - this.time.nowMs;
@@ -479,7 +488,7 @@ export class AgentNetwork {
   }
 
   #accept(wire: Wire): void {
-    const { door } = wire;
+    const { door, codec } = wire;
     if (wire.dead || wire.clientOver) return;
     if (!door.accepting) {
       wire.gatewayOver = true;
@@ -488,7 +497,7 @@ export class AgentNetwork {
     }
     door.sockets.add(wire);
     const identity = { realm: agentRealm, name: `agent-${wire.agent}`, expiresAtMs: Number.MAX_SAFE_INTEGER };
-    door.arrived({ ws: wire.gatewayEnd, socket: wire.gatewayEnd, codec: protobufCodec, identity });
+    door.arrived({ ws: wire.gatewayEnd, socket: wire.gatewayEnd, codec, identity });
     wire.toClient(() => {
       if (!wire.clientOver) wire.handlers.onOpen();
     });

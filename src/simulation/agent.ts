@@ -11,16 +11,16 @@ import {
   TimedOutError,
   touchOperation,
   type AwaitOptions,
-  type ClientEnvironment,
   type Future,
   type Operation,
   type RequestOptions,
   type Subscription,
   type SubscriptionEvent,
 } from '../client/index.ts';
-import { protobufCodec } from '../protocol/index.ts';
+import { jsonCodec, protobufCodec } from '../protocol/index.ts';
 import type { AgentNetwork } from './agent-network.ts';
 import { historyOf, seenOf, writtenOf, type Recorded } from './agent-records.ts';
+import { clientEnvironment } from './client-environment.ts';
 import type { AnswerChecks, FeedChecks, HistoryWrite, StateChecks } from './checks/index.ts';
 import { Life, type VirtualTime } from './clock.ts';
 import type { AgentPlan, Plan } from './plan.ts';
@@ -148,7 +148,13 @@ export class Agent {
           }
         },
       },
-      this.#environment(life),
+      clientEnvironment(
+        world.network,
+        this.id,
+        life,
+        this.#random,
+        this.plan.json === true ? jsonCodec : protobufCodec,
+      ),
     );
     this.#client = client;
     for (let count = 0; count < this.plan.subscriptions; count += 1) this.#subscribe(life, client);
@@ -188,25 +194,6 @@ export class Agent {
       },
       (error: unknown) => this.#world.fail('client', `agent ${this.id} could not close: ${String(error)}`),
     );
-  }
-
-  #environment(life: Life): ClientEnvironment {
-    const { time, network } = this.#world;
-    const random = this.#random;
-    return {
-      codec: protobufCodec,
-      openSocket: (endpoint, handlers) => network.openSocket(this.id, life, endpoint, handlers),
-      now: () => 1_600_000_000_000 + time.nowMs,
-      setTimer: (delayMs, callback) => time.after(delayMs, life, 'timer', callback),
-      clearTimer: (handle) => {
-        (handle as { cancelled: boolean }).cancelled = true;
-      },
-      defer: (callback) => {
-        time.after(0, life, 'input', callback);
-      },
-      random: random.next,
-      randomBytes: (count) => random.bytes(count),
-    };
   }
 
   #think(life: Life): void {

@@ -5,6 +5,7 @@ import type { VirtualTime } from './clock.ts';
 import type { Machine } from './machine.ts';
 import { MemoryDisk } from '../storage/index.ts';
 import type { NetworkConditions, PeerNetwork } from './peer-network.ts';
+import type { Operator, Wish } from './operator.ts';
 import type { Fault, Plan, Target } from './plan.ts';
 import { Random } from './random.ts';
 import type { Counts } from './statistics.ts';
@@ -19,15 +20,18 @@ export interface FaultWorld {
   readonly agents: readonly Agent[];
   readonly peers: PeerNetwork;
   readonly agentNetwork: AgentNetwork;
+  readonly operator: Operator;
   readonly leader: () => number | undefined;
+  /** Whom the cluster counts, learners included. */
+  readonly members: () => readonly number[];
 }
 
-type Damaging = Extract<Fault, { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' | 'lying_disk' }>;
+type Damaging = Extract<
+  Fault,
+  { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' | 'earlier_disk' | 'lying_disk' }
+>;
 
 const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
-
-/** A run that no server will have had. */
-const laterStarts = 2 ** 20;
 
 export class Faults {
   readonly #world: FaultWorld;
@@ -68,12 +72,11 @@ export class Faults {
       machine.disk.failNext = false;
       machine.clock.lookTakesMs = 0;
       machine.clock.rate = 1;
-      if (machine.damage === 'wiped' || machine.damage === 'older') {
-        // The others do not let it in: an operator would take it away.
-        machine.refused = true;
-        machine.crash({ silent: false, keepSome: false });
-      } else machine.start();
+      // The others do not let it in: an operator would take it away.
+      if (machine.damage === 'wiped' || machine.damage === 'older') this.#takeAway(machine);
+      else machine.start();
     }
+    if (plan.replacesLost === true) this.#world.operator.cleanUp();
     for (const agent of agents) {
       if (agent.life?.stopped === true) time.resume(agent.life, true);
       // What is in the middle of its end is not waited for.
@@ -84,8 +87,14 @@ export class Faults {
 
   #machine(target: Target): Machine | undefined {
     const { machines } = this.#world;
-    if (typeof target === 'number') return machines[target - 1];
+    if (typeof target === 'number') return machines.find(({ id }) => id === target);
     const leader = this.#world.leader();
+    if (target === 'newest') return machines.at(-1);
+    if (target === 'damaged') {
+      const members = this.#world.members();
+      const damaged = machines.find(({ id, damage }) => damage !== undefined && members.includes(id));
+      return damaged ?? this.#machine('follower');
+    }
     if (target === 'leader') return machines.find(({ id }) => id === leader) ?? machines.find(({ on }) => on);
     return machines.find(({ id, on }) => on && id !== leader) ?? machines[0];
   }
@@ -111,14 +120,21 @@ export class Faults {
     switch (fault.kind) {
       case 'crash_all':
       case 'crash_majority': {
-        const count = fault.kind === 'crash_all' ? machines.length : Math.floor(machines.length / 2) + 1;
-        for (const machine of machines.slice(0, count)) {
-          if (!machine.on) continue;
+        const running = machines.filter(({ on }) => on);
+        const count = fault.kind === 'crash_all' ? running.length : Math.floor(running.length / 2) + 1;
+        for (const machine of running.slice(0, count)) {
           machine.crash({ silent: false, keepSome: fault.keepSome });
           this.#startLater(machine, fault.downMs);
         }
         return;
       }
+      case 'add_member':
+      case 'promote_member':
+      case 'remove_member':
+      case 'replace_member':
+      case 'transfer_leader':
+        this.#change(fault);
+        return;
       case 'bad_network':
         this.#badNetwork(fault);
         return;
@@ -150,6 +166,10 @@ export class Faults {
     }
   }
 
+  #change(wish: Wish): void {
+    this.#world.operator.begin(wish, 'target' in wish ? this.#machine(wish.target) : undefined);
+  }
+
   #badNetwork(fault: Extract<Fault, { kind: 'bad_network' }>): void {
     const { peers, plan } = this.#world;
     const { loss, duplication, reordering, reorderMs, latencyMs, jitterMs } = fault;
@@ -158,7 +178,7 @@ export class Faults {
     this.#until(fault.forMs, () => Object.assign(peers.conditions, plan.network));
   }
 
-  #onMachine(fault: Extract<Fault, { target: Target }>, machine: Machine): void {
+  #onMachine(fault: Exclude<Extract<Fault, { target: Target }>, Wish>, machine: Machine): void {
     const { peers, agents, agentNetwork, machines, time } = this.#world;
     const { disk, clock } = machine;
     switch (fault.kind) {
@@ -183,12 +203,14 @@ export class Faults {
           peers.reset(id, machine.id);
         }
         return;
-      case 'cut_from_agents':
-        for (const { id } of agents) agentNetwork.block(id, machine.id);
+      case 'cut_from_agents': {
+        const { place } = machine.member;
+        for (const { id } of agents) agentNetwork.block(id, place);
         this.#until(fault.forMs, () => {
-          for (const { id } of agents) agentNetwork.unblock(id, machine.id);
+          for (const { id } of agents) agentNetwork.unblock(id, place);
         });
         return;
+      }
       case 'slow_disk':
         disk.slowness = fault.factor;
         this.#until(fault.forMs, () => {
@@ -219,6 +241,7 @@ export class Faults {
       case 'flip_bit':
       case 'wipe_disk':
       case 'older_disk':
+      case 'earlier_disk':
       case 'lying_disk':
         this.#damage(fault, machine);
         return;
@@ -231,9 +254,13 @@ export class Faults {
 
   /** Never of so many that what was acknowledged could be gone with them. */
   #mayDamage(machine: Machine): boolean {
-    const { machines } = this.#world;
-    const damaged = machines.filter(({ damage }) => damage !== undefined).length;
-    return machine.damage === undefined && damaged < Math.floor((machines.length - 1) / 2);
+    return machine.damage === undefined && this.#world.operator.couldSpare(machine, true);
+  }
+
+  /** It is not let in, and would be of no use. */
+  #takeAway(machine: Machine): void {
+    machine.refused = true;
+    machine.crash({ silent: false, keepSome: false });
   }
 
   #damage(fault: Damaging, machine: Machine): void {
@@ -251,6 +278,8 @@ export class Faults {
         return this.#flip(fault.salt, machine);
       case 'lying_disk':
         return this.#lie(fault.forMs, machine);
+      case 'earlier_disk':
+        return this.#copy(fault.forMs, machine);
       case 'wipe_disk':
       case 'older_disk':
         return this.#goBack(fault.kind, machine);
@@ -289,35 +318,78 @@ export class Faults {
     return true;
   }
 
+  /** Whether everybody else runs, and so says. */
+  #allOthers(machine: Machine, say: (other: Machine) => boolean): boolean {
+    const members = this.#world.members();
+    return this.#world.machines.every(
+      (other) =>
+        other === machine ||
+        !members.includes(other.id) ||
+        (other.process !== undefined && !other.process.life.stopped && say(other)),
+    );
+  }
+
   /**
    * An empty disk, or one of an earlier run. Only where everybody has applied that the member had the run that is
    * lost: who has not cannot tell, and says so in its documentation.
    */
   #goBack(kind: 'wipe_disk' | 'older_disk', machine: Machine): boolean {
-    const { machines, trace } = this.#world;
     const { process } = machine;
     if (process === undefined) return false;
     const copy = machine.disk.copies.at(-1);
     if (kind === 'older_disk' && (copy === undefined || machine.starts < 2)) return false;
-    // What it would come back as: a disk nobody knows, or the present start's number with other chance.
-    const diskId = kind === 'wipe_disk' ? new Uint8Array(16) : process.diskId;
-    const run = Math.floor(process.run / laterStarts) * laterStarts;
-    const known = machines.every(
-      (other) =>
-        other === machine ||
-        (other.process !== undefined &&
-          !other.process.life.stopped &&
-          other.process.server.refusePeer(machine.id, { run, diskId }) !== undefined),
+    const known = this.#allOthers(
+      machine,
+      (other) => other.process?.server.inspect().store.server(machine.id)?.run === process.run,
     );
     if (!known) return false;
-    machine.crash({ silent: false, keepSome: false });
-    machine.damage = kind === 'wipe_disk' ? 'wiped' : 'older';
-    trace.say(`server ${machine.id}: its disk is ${kind === 'wipe_disk' ? 'empty' : 'an older copy'}`);
-    machine.disk.replace(
-      kind === 'wipe_disk' || copy === undefined ? new MemoryDisk(`disk ${machine.id}`) : copy,
-    );
-    this.#startLater(machine, 200);
+    const isEmpty = kind === 'wipe_disk' || copy === undefined;
+    this.#putBack(machine, isEmpty ? undefined : copy);
     return true;
+  }
+
+  /**
+   * A copy that was made while the server ran. Its peers remember what they were told, as long as they run: it is put
+   * back only where all of them were told of more than it has, and taken away before any of them ends.
+   */
+  #copy(forMs: number, machine: Machine): boolean {
+    const { time, faults, peers } = this.#world;
+    const { process, disk } = machine;
+    if (process === undefined) return false;
+    const copy = disk.memory.copy();
+    const copiedTo = process.server.inspect().raft.status().lastIndex;
+    time.after(forMs, time.world, 'input', () => {
+      const same = machine.process === process && !this.#healed && this.#mayDamage(machine);
+      if (!same || !this.#allOthers(machine, ({ id }) => peers.appliedAsHeard(machine.id, id) > copiedTo)) {
+        faults.add('earlier_disk: not possible');
+        return;
+      }
+      faults.add('earlier_disk: put back');
+      this.#putBack(machine, copy);
+      machine.staysWithPeers = true;
+    });
+    return true;
+  }
+
+  /** Some process has ended: what it remembered is gone. */
+  ended(): void {
+    for (const machine of this.#world.machines) {
+      if (!machine.staysWithPeers) continue;
+      machine.staysWithPeers = false;
+      this.#takeAway(machine);
+    }
+  }
+
+  /** undefined: nothing. */
+  #putBack(machine: Machine, copy: MemoryDisk | undefined): void {
+    const { trace } = this.#world;
+    machine.crash({ silent: false, keepSome: false });
+    machine.damage = copy === undefined ? 'wiped' : 'older';
+    trace.say(`server ${machine.id}: its disk is ${copy === undefined ? 'empty' : 'an older copy'}`);
+    machine.disk.replace(copy ?? new MemoryDisk(`disk ${machine.id}`));
+    // An empty one that would begin a cluster by an old file is told to wait.
+    if (copy === undefined) machine.member = { ...machine.member, join: true };
+    this.#startLater(machine, 200);
   }
 
   // ---- partitions ----

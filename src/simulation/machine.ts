@@ -11,6 +11,7 @@ import {
   type GatewayNotice,
   type GatewayPort,
   type GatewayRequest,
+  type Logger,
   type MemberDescription,
   type Server,
   type ServerObserver,
@@ -26,6 +27,13 @@ import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
 const clusterId = '5'.repeat(32);
+
+/** A member with the place where it lives: several members may have had one place, one after the other. */
+export interface MachineMember extends MemberDescription {
+  readonly place: number;
+  /** It waits to be added, instead of beginning a cluster. */
+  readonly join: boolean;
+}
 
 /** What may be wrong with a machine's data, by a fault. */
 export type Damage = 'flipped' | 'wiped' | 'older' | 'lying';
@@ -52,7 +60,8 @@ export interface MachineWorld {
   readonly peers: PeerNetwork;
   readonly agents: AgentNetwork;
   readonly policies: Policies;
-  readonly members: readonly MemberDescription[];
+  /** What the configuration file of this one says of the members. */
+  readonly fileOf: (machine: Machine) => readonly MemberDescription[];
   readonly random: (name: string) => Random;
   /** Something that must never happen. */
   readonly fail: (check: string, problem: string) => void;
@@ -68,6 +77,7 @@ export interface MachineWorld {
 
 export class Machine {
   readonly id: number;
+  member: MachineMember;
   readonly disk: Disk;
   readonly clock: MachineClock;
   readonly #world: MachineWorld;
@@ -78,16 +88,23 @@ export class Machine {
   damage: Damage | undefined;
   /** It has been refused for its damage. */
   refused = false;
+  /** What its peers remember of it keeps it out, as long as they run. */
+  staysWithPeers = false;
+  /** How often it was told that the cluster has removed it. */
+  removals = 0;
   /** How often it has been started. */
   starts = 0;
   /** It is being stopped in good order. */
   #stopping = false;
 
-  constructor(id: number, world: MachineWorld) {
+  constructor(member: MachineMember, world: MachineWorld) {
+    const { id, place } = member;
     this.id = id;
+    this.member = member;
     this.#world = world;
     this.#random = world.random(`machine/${id}`);
-    const plan = world.plan.servers[id - 1];
+    const { servers } = world.plan;
+    const plan = servers[(place - 1) % servers.length];
     if (plan === undefined) throw new Error(`no plan for server ${id}`);
     this.clock = new MachineClock(world.time, plan.wallOffsetMs);
     this.clock.rate = plan.clockRate;
@@ -132,8 +149,7 @@ export class Machine {
   async #run(life: Life): Promise<void> {
     const world = this.#world;
     const { plan } = world;
-    const self = world.members[this.id - 1];
-    if (self === undefined) throw new Error(`no member ${this.id}`);
+    const { place: _place, join, ...self } = this.member;
     const opened = await openMemoryStorage({
       identity: { clusterId, member: this.id },
       disk: this.disk.memory,
@@ -146,7 +162,8 @@ export class Machine {
     const server = await startServer({
       clusterId,
       self,
-      members: world.members,
+      members: [...world.fileOf(this).filter(({ id }) => id !== self.id), self],
+      join,
       version: 'simulation',
       electionTimeoutMs: plan.electionTimeoutMs,
       heartbeatIntervalMs: plan.heartbeatIntervalMs,
@@ -154,9 +171,10 @@ export class Machine {
       raft: plan.raft,
       store: plan.store,
       environment,
-      logger: silentLogger,
+      logger: this.#logger,
       metrics: noMetrics,
       onFatal: (error) => this.#fatal(life, error),
+      onRemoved: (reason) => this.#removed(life, reason),
       observer: world.observe(this),
       storage,
       transport: (accept, run, standing) => {
@@ -209,7 +227,7 @@ export class Machine {
       revision: () => inner.revision(),
       progress: (connection) => inner.progress(connection),
     };
-    const gateway = createGatewayBehind(agents.doorOf(this.id, life), {
+    const gateway = createGatewayBehind(agents.doorOf(this.member.place, life), {
       policies,
       port,
       logger: { ...silentLogger, error: (fields, message) => this.#logged(fields, message) },
@@ -234,6 +252,24 @@ export class Machine {
     });
     made.gateway = gateway;
     return gateway;
+  }
+
+  /** As the command line does it: a server of no use ends in good order. */
+  #removed(life: Life, reason: string): void {
+    const { time, trace, counts } = this.#world;
+    this.removals += 1;
+    counts.add('server told that it was removed');
+    trace.say(`server ${this.id} is told: ${reason}`);
+    time.after(1, life, 'input', () => this.stop(500, () => undefined));
+  }
+
+  get #logger(): Logger {
+    return {
+      ...silentLogger,
+      warn: (_fields, message) => {
+        if (message.includes('too slow to lead')) this.#world.counts.add('slow leader hands over');
+      },
+    };
   }
 
   #logged(fields: object, message: string): void {
@@ -293,7 +329,7 @@ export class Machine {
     this.#stopping = false;
     this.disk.crash(keepSome);
     this.#world.peers.gone(this.id, silent);
-    this.#world.agents.serverGone(this.id, silent);
+    this.#world.agents.serverGone(this.member.place, silent);
     this.#world.ended(this);
   }
 

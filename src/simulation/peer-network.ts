@@ -50,6 +50,8 @@ interface Endpoint extends Presence {
   readonly events: PeerEvents;
   /** With whom it is to have links, by id. */
   members: ReadonlyMap<number, PeerAddress>;
+  /** How far its peers have told it that they have applied the log. */
+  readonly heardApplied: Map<number, number>;
 }
 
 interface Held {
@@ -197,6 +199,11 @@ export class PeerNetwork {
     return this.#link(from, to).blocked;
   }
 
+  /** How far a running server has heard that a peer has applied the log; 0: not at all. */
+  appliedAsHeard(peer: number, by: number): number {
+    return this.#endpoints.get(by)?.heardApplied.get(peer) ?? 0;
+  }
+
   /** A connection is reset: both ends see it at once, what was under way is lost. */
   reset(from: number, to: number): void {
     this.#break(this.#link(from, to));
@@ -326,7 +333,7 @@ export class PeerNetwork {
     let endpoint: Endpoint | undefined;
     return {
       start: (events: PeerEvents): Promise<void> => {
-        endpoint = { ...presence, events, members };
+        endpoint = { ...presence, events, members, heardApplied: new Map() };
         this.#endpoints.set(self, endpoint);
         this.#atAddress.set(presence.address, endpoint);
         for (const other of members.keys()) this.#link(self, other).dialing = false;
@@ -390,6 +397,7 @@ export class PeerNetwork {
         // What it hears first may make it close the link.
         if (link.epoch !== epoch) return;
         for (const message of given.raft) this.#trace.note(describeRaft, message);
+        if (given.status !== undefined) up.receiver.heardApplied.set(link.from, given.status.appliedIndex);
         up.receiver.events.received(asMemberId(link.from), up.sender.presence.run, given);
       }
     });

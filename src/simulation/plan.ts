@@ -4,8 +4,8 @@
  * agent out changes nothing in the others' draws.
  */
 
-/** `leader` and `follower` are whoever is that at the time. */
-export type Target = number | 'leader' | 'follower';
+/** A server by its id. `leader` and `follower` are whoever is that at the time, `newest` was added last. */
+export type Target = number | 'leader' | 'follower' | 'newest' | 'damaged';
 
 export type PartitionShape =
   /** Nothing from the target reaches anybody. */
@@ -94,8 +94,23 @@ export type Fault = { readonly atMs: number } &
     | { readonly kind: 'flip_bit'; readonly target: Target; readonly salt: number }
     | { readonly kind: 'wipe_disk'; readonly target: Target }
     | { readonly kind: 'older_disk'; readonly target: Target }
+    /** A copy that was made while the server ran is put back after a while. */
+    | { readonly kind: 'earlier_disk'; readonly target: Target; readonly forMs: number }
     /** What was synced within this time before a crash is gone after it. */
     | { readonly kind: 'lying_disk'; readonly target: Target; readonly forMs: number }
+    /** A new server with an empty disk: a learner, for the time being if `promote`. */
+    | { readonly kind: 'add_member'; readonly promote: boolean; readonly startAfterMs: number }
+    | { readonly kind: 'promote_member' }
+    | { readonly kind: 'remove_member'; readonly target: Target }
+    | {
+        readonly kind: 'replace_member';
+        readonly target: Target;
+        /** By a server with another name, under the same name elsewhere, or in the place of one that is lost. */
+        readonly how: 'new' | 'same_name' | 'in_place';
+        readonly startAfterMs: number;
+      }
+    /** To the target, or to `anyone` but the leader. */
+    | { readonly kind: 'transfer_leader'; readonly target: Target; readonly anyone: boolean }
   );
 
 export type FaultKind = Fault['kind'];
@@ -116,6 +131,8 @@ export interface AgentPlan {
   readonly concurrency: number;
   readonly sessionGraceMs: number;
   readonly timeoutMs: number | undefined;
+  /** It speaks JSON instead of protobuf. */
+  readonly json?: boolean;
 }
 
 export interface ServerPlan {
@@ -151,6 +168,12 @@ export interface Plan {
     readonly reordering: number;
     readonly reorderMs: number;
   };
+  /** Batches between servers pass through the codec of the real links. */
+  readonly encodesPeers?: boolean;
+  /** Servers that are started again are given a file with all members; else the one that they began with. */
+  readonly filesFollow?: boolean;
+  /** After the healing those whose disks are lost are replaced; else they stay away. */
+  readonly replacesLost?: boolean;
   readonly agentsLatencyMs: number;
   readonly keys: number;
   readonly valueBytesMax: number;

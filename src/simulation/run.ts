@@ -1,7 +1,7 @@
 /** One run: faults and load first, with checks after every step; then all heals, and everyone must be served. */
 import { checkLinearizable, type HistoryOperation } from './checks/index.ts';
 import { inOwnTurn } from './microtasks.ts';
-import { textOf } from './machine.ts';
+import { textOf, type Machine } from './machine.ts';
 import type { Plan } from './plan.ts';
 import type { Statistics } from './statistics.ts';
 import { World, type Failure } from './world.ts';
@@ -78,10 +78,12 @@ const phases = (world: World): void => {
   for (const agent of world.agents) agent.quiet = true;
   if (!settle(world)) return;
   if (!serveAll(world)) return;
+  if (!carryOut(world)) return;
   if (!converge(world, 'after the healing')) return;
   // What is on the disks is what was in memory.
-  for (const machine of world.machines) machine.crash({ silent: false, keepSome: false });
-  for (const machine of world.machines) machine.start();
+  const present = membersOfWorld(world);
+  for (const machine of present) machine.crash({ silent: false, keepSome: false });
+  for (const machine of present) machine.start();
   if (!converge(world, 'after a restart of all')) return;
   explain(world);
 };
@@ -165,9 +167,45 @@ const serveAll = (world: World): boolean => {
   );
 };
 
+/** Those that are to take part: not whose disks are lost. */
+const membersOfWorld = (world: World): readonly Machine[] =>
+  world.machines.filter(({ id, refused }) => !refused && world.members.includes(id));
+
+/** What is not true yet of that which was asked of the members; undefined: nothing. */
+const openWish = (world: World): string | undefined => {
+  const { operator, leader, machines, consensus } = world;
+  if (world.plan.replacesLost === true) operator.cleanUp();
+  if (!operator.idle) return 'the operator waits for an answer';
+  const { configuration } = consensus;
+  const server = machines.find(({ id }) => id === leader)?.process?.server;
+  if (configuration === undefined || server === undefined) return 'nobody leads';
+  const { raft, store } = server.inspect();
+  if (raft.status().changePending || !raft.status().changeSettled) return 'a change is pending';
+  const lost = new Set<number>(machines.filter(({ damage }) => damage !== undefined).map(({ id }) => id));
+  const { voters, learners } = configuration;
+  for (const { member, wanted } of store.members) {
+    if (wanted === 'removed') return `member ${member} is still there`;
+    const isVoter = voters.some((id) => id === member);
+    if (lost.has(member) || isVoter) continue;
+    if (wanted === 'voter') return `member ${member} does not vote`;
+    if (!learners.some((id) => id === member)) return `member ${member} is not there`;
+  }
+  const untold = machines.find(({ id, on }) => on && !world.members.includes(id));
+  if (untold !== undefined) return `server ${untold.id} has not been told that it was removed`;
+  return operator.problem(configuration);
+};
+
+/** What the operator asked for, and was not refused, has come about. */
+const carryOut = (world: World): boolean =>
+  until(
+    world,
+    settleWithinMs,
+    () => openWish(world) === undefined,
+    () => ['wishes are carried out', `${settleWithinMs} ms after all was served: ${openWish(world) ?? ''}`],
+  );
+
 const converge = (world: World, when: string): boolean => {
-  const processes = () =>
-    world.machines.filter(({ refused }) => !refused).map(({ id, process }) => ({ id, process }));
+  const processes = () => membersOfWorld(world).map(({ id, process }) => ({ id, process }));
   const applied = (): string =>
     processes()
       .map(({ id, process }) => `${id}: ${process?.server.status().appliedIndex ?? 'down'}`)

@@ -46,6 +46,7 @@ const target = (random: Random, { servers }: Context): Target =>
     ['leader', 4],
     ['follower', 2],
     [random.whole(1, servers), 4],
+    ['newest', 1],
   ]);
 
 type Draw = (
@@ -163,12 +164,43 @@ const draws: { readonly [Kind in FaultKind]: Draw } = {
   }),
   wipe_disk: (random, context) => ({ kind: 'wipe_disk', target: target(random, context) }),
   older_disk: (random, context) => ({ kind: 'older_disk', target: target(random, context) }),
+  earlier_disk: (random, context) => ({
+    kind: 'earlier_disk',
+    target: target(random, context),
+    forMs: random.whole(1500, 5000),
+  }),
+  add_member: (random) => ({
+    kind: 'add_member',
+    promote: random.chance(0.7),
+    startAfterMs: random.whole(0, 2000),
+  }),
+  promote_member: () => ({ kind: 'promote_member' }),
+  remove_member: (random, context) => ({ kind: 'remove_member', target: target(random, context) }),
+  replace_member: (random, context) => ({
+    kind: 'replace_member',
+    target: random.chance(0.5) ? 'damaged' : target(random, context),
+    how: random.pick(['new', 'same_name', 'in_place']),
+    startAfterMs: random.whole(0, 2000),
+  }),
+  transfer_leader: (random, context) => ({
+    kind: 'transfer_leader',
+    target: target(random, context),
+    anyone: random.chance(0.5),
+  }),
   lying_disk: (random, context) => ({
     kind: 'lying_disk',
     target: target(random, context),
     forMs: Math.round(random.exponential(1000)) + 100,
   }),
 };
+
+const membership: ReadonlySet<FaultKind> = new Set([
+  'add_member',
+  'promote_member',
+  'remove_member',
+  'replace_member',
+  'transfer_leader',
+]);
 
 /** How often a kind comes, when it is switched on, relative to the others. */
 const weights: { readonly [Kind in FaultKind]: number } = {
@@ -196,15 +228,27 @@ const weights: { readonly [Kind in FaultKind]: number } = {
   wipe_disk: 0.5,
   older_disk: 0.5,
   lying_disk: 0.5,
+  earlier_disk: 0.5,
+  add_member: 4,
+  promote_member: 2,
+  remove_member: 3,
+  replace_member: 3,
+  transfer_leader: 2,
 };
 
 const drawFaults = (random: Random, context: Context, durationMs: number): Fault[] => {
   const share = random.pick([0, 0.15, 0.4, 0.8]);
-  const kinds = (Object.keys(draws) as FaultKind[]).filter(() => random.chance(share));
+  const membersShare = random.pick([0, 0, 0.5, 1]);
+  const kinds = (Object.keys(draws) as FaultKind[]).filter((kind) =>
+    random.chance(membership.has(kind) ? membersShare : share),
+  );
   if (kinds.length === 0) return [];
   const rates = kinds.map((kind) => [kind, weights[kind] * random.between(0.2, 2)] as const);
   const meanMs = random.pick([400, 1000, 2500, 6000]);
   const faults: Fault[] = [];
+  // Learners that are there from the start.
+  for (let learners = random.pick([0, 0, 0, 1, 2]); membersShare > 0 && learners > 0; learners -= 1)
+    faults.push({ atMs: context.electionTimeoutMs, kind: 'add_member', promote: false, startAfterMs: 0 });
   // The cluster is to exist before it is hurt, mostly.
   let atMs = random.chance(0.8) ? 3 * context.electionTimeoutMs : 0;
   for (;;) {
@@ -230,6 +274,7 @@ const drawAgent = (random: Random, id: number, busyMs: number, timeouts: boolean
     concurrency: random.pick([1, 3, 10]),
     sessionGraceMs: random.pick([1000, 3000, 60_000]),
     timeoutMs: timeouts && random.chance(0.5) ? random.whole(500, 8000) : undefined,
+    json: random.chance(0.15),
   };
 };
 
@@ -280,6 +325,9 @@ export const drawPlan = (seed: number): Plan => {
       reordering: lossy ? random.pick([0, 0.01, 0.05]) : 0,
       reorderMs: random.pick([5, 50, 500]),
     },
+    encodesPeers: random.chance(0.2),
+    filesFollow: random.chance(0.5),
+    replacesLost: random.chance(0.6),
     agentsLatencyMs: random.pick([1, 1, 10]),
     ...(large
       ? { keys: 60, valueBytesMax: 25_000 }

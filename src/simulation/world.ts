@@ -1,5 +1,7 @@
 /** A cluster with its agents under virtual time, and everything that judges it. */
+import { membersOf } from '../raft/index.ts';
 import { compilePolicies } from '../scopes/index.ts';
+import type { PeerRefusal } from '../peers/index.ts';
 import type { MemberDescription, ServerObserver } from '../server/index.ts';
 import type { Storage, WriteBatch } from '../storage/index.ts';
 import { Agent } from './agent.ts';
@@ -15,7 +17,8 @@ import {
 } from './checks/index.ts';
 import { VirtualTime, type Life } from './clock.ts';
 import { Faults } from './faults.ts';
-import { Machine, textOf, type AnswerJudge } from './machine.ts';
+import { Machine, textOf, type AnswerJudge, type MachineMember, type MachineWorld } from './machine.ts';
+import { Operator } from './operator.ts';
 import { PeerNetwork } from './peer-network.ts';
 import type { Plan } from './plan.ts';
 import { Random } from './random.ts';
@@ -35,9 +38,24 @@ const deepCheckEvery = 8;
 
 const policies = compilePolicies({
   realms: { agents: {} },
-  policies: { all: [{ allow: ['*'], on: '**' }, { allow: ['cluster.status'] }] },
+  policies: {
+    all: [{ allow: ['*'], on: '**' }, { allow: ['cluster.status', 'member.list', 'member.change'] }],
+  },
   bindings: [{ realm: 'agents', policies: ['all'] }],
 });
+
+const describePlace = (place: number): Omit<MachineMember, 'id' | 'join'> => ({
+  place,
+  name: `server-${place}`,
+  peersAddress: PeerNetwork.addressOf(place),
+  agentsUrl: AgentNetwork.endpointOf(place),
+});
+
+/** Clients know all places where there will ever be a server, as from a profile that somebody keeps up to date. */
+const endpointsOf = ({ servers, faults }: Plan): string[] => {
+  const later = faults.filter(({ kind }) => kind === 'add_member' || kind === 'replace_member').length;
+  return Array.from({ length: servers.length + later }, (_, at) => AgentNetwork.endpointOf(at + 1));
+};
 
 export class World {
   readonly plan: Plan;
@@ -48,19 +66,21 @@ export class World {
   readonly operations = new Counts();
   readonly faultCounts = new Counts();
   readonly history: Recorded[] = [];
-  readonly consensus = new ConsensusChecks({
-    configurationOf: (member) =>
-      this.machines[member - 1]?.process?.server.inspect().raft.invariantView().configuration,
-  });
+  readonly consensus = new ConsensusChecks();
   readonly state = new StateChecks();
   readonly answers = new AnswerChecks();
   readonly feed = new FeedChecks(this.state);
-  readonly machines: readonly Machine[];
+  readonly #machines: Machine[] = [];
+  readonly #machineById = new Map<number, Machine>();
+  readonly #initial: readonly MachineMember[];
+  #places: number;
   readonly agents: readonly Agent[];
   readonly peers: PeerNetwork;
   readonly agentNetwork: AgentNetwork;
   readonly faults: Faults;
+  readonly operator: Operator;
   failure: Failure | undefined;
+  readonly #machineWorld: MachineWorld;
   readonly #machineOf = new Map<Life, Machine>();
   #looks = 0;
 
@@ -70,26 +90,16 @@ export class World {
     const trace = new Trace(() => time.nowMs, sink);
     this.trace = trace;
     const random = (name: string): Random => new Random(plan.seed, name);
-    const members: readonly MemberDescription[] = plan.servers.map((_, at) => ({
-      id: at + 1,
-      name: `server-${at + 1}`,
-      peersAddress: PeerNetwork.addressOf(at + 1),
-      agentsUrl: AgentNetwork.endpointOf(at + 1),
-    }));
+    this.#initial = plan.servers.map((_, at) => ({ ...describePlace(at + 1), id: at + 1, join: false }));
+    this.#places = plan.servers.length;
     this.peers = new PeerNetwork({
       time,
       trace,
       random: random('peer network'),
       counts: this.happenings,
       conditions: { ...plan.network },
-      encodes: false,
-      onRefused: (member, by, why) => {
-        if (this.machines[member - 1]?.damage !== undefined) return;
-        this.fail(
-          'admission',
-          `server ${by} refuses server ${member}, whose data are as they were: ${why.reason}`,
-        );
-      },
+      encodes: plan.encodesPeers === true,
+      onRefused: (member, by, refusal) => this.#refused(member, by, refusal),
       onSent: (message) => this.judge(() => this.consensus.sent(message)),
     });
     this.agentNetwork = new AgentNetwork({
@@ -100,26 +110,28 @@ export class World {
       conditions: { latencyMs: plan.agentsLatencyMs, jitterMs: 0 },
     });
     const fail = (check: string, problem: string): void => this.fail(check, problem);
-    this.machines = members.map(
-      ({ id }) =>
-        new Machine(id, {
-          plan,
-          time,
-          trace,
-          counts: this.happenings,
-          peers: this.peers,
-          agents: this.agentNetwork,
-          policies,
-          members,
-          random,
-          fail,
-          observe: (machine) => this.#observe(machine),
-          wrapStorage: (machine, storage) => this.#watched(machine, storage),
-          judgeAnswers: (machine) => this.#judgeAnswers(machine),
-          started: (machine, { life }) => this.#machineOf.set(life, machine),
-          ended: (machine) => this.consensus.crashed(machine.id),
-        }),
-    );
+    this.#machineWorld = {
+      plan,
+      time,
+      trace,
+      counts: this.happenings,
+      peers: this.peers,
+      agents: this.agentNetwork,
+      policies,
+      fileOf: (machine) => this.#fileOf(machine),
+      random,
+      fail,
+      observe: (machine) => this.#observe(machine),
+      wrapStorage: (machine, storage) => this.#watched(machine, storage),
+      judgeAnswers: (machine) => this.#judgeAnswers(machine),
+      started: (machine, { life }) => this.#machineOf.set(life, machine),
+      ended: (machine) => {
+        this.consensus.crashed(machine.id);
+        this.faults.ended();
+      },
+    };
+    for (const member of this.#initial) this.#addMachine(member);
+    const endpoints = endpointsOf(plan);
     this.agents = plan.agents.map(
       (agent) =>
         new Agent(agent, {
@@ -128,7 +140,7 @@ export class World {
           trace,
           operations: this.operations,
           network: this.agentNetwork,
-          endpoints: members.map(({ agentsUrl }) => agentsUrl),
+          endpoints,
           random,
           history: this.history,
           answers: this.answers,
@@ -138,6 +150,21 @@ export class World {
           judge: (check) => this.judge(check),
         }),
     );
+    this.operator = new Operator({
+      time,
+      trace,
+      counts: this.operations,
+      network: this.agentNetwork,
+      agent: plan.agents.length + 1,
+      endpoints,
+      random: random('operator'),
+      machines: this.#machines,
+      configuration: () => this.consensus.configuration,
+      nextPlace: () => (this.#places += 1),
+      describe: (place) => ({ ...describePlace(place), join: true }),
+      addMachine: (member) => this.#addMachine(member),
+      fail,
+    });
     this.faults = new Faults({
       plan,
       time,
@@ -147,9 +174,52 @@ export class World {
       agents: this.agents,
       peers: this.peers,
       agentNetwork: this.agentNetwork,
+      operator: this.operator,
       leader: () => this.leader,
+      members: () => this.members,
     });
     time.afterEvent = (life) => this.#look(life);
+  }
+
+  get machines(): readonly Machine[] {
+    return this.#machines;
+  }
+
+  /** Whom the cluster counts by the last committed configuration, learners included. */
+  get members(): readonly number[] {
+    const { configuration } = this.consensus;
+    return configuration === undefined ? [] : membersOf(configuration);
+  }
+
+  #addMachine(member: MachineMember): Machine {
+    const machine = new Machine(member, this.#machineWorld);
+    this.#machines.push(machine);
+    this.#machineById.set(machine.id, machine);
+    return machine;
+  }
+
+  /** One that joins is told of all that are there. */
+  #fileOf({ member }: Machine): readonly MemberDescription[] {
+    const now = this.plan.filesFollow === true || member.join;
+    const members = now ? this.#machines.map((machine) => machine.member) : this.#initial;
+    const present = now ? members.filter(({ id }) => this.members.includes(id)) : members;
+    return (present.length === 0 ? this.#initial : present).map(({ id, name, peersAddress, agentsUrl }) => ({
+      id,
+      name,
+      peersAddress,
+      agentsUrl,
+    }));
+  }
+
+  /** Nobody is kept out without a reason. */
+  #refused(member: number, by: number, { reason, removed }: PeerRefusal): void {
+    if (removed) {
+      if (this.members.includes(member))
+        this.fail('admission', `server ${by} takes member ${member} for removed: ${reason}`);
+      return;
+    }
+    if (!reason.includes('has come back') || this.#machineById.get(member)?.damage !== undefined) return;
+    this.fail('admission', `server ${by} refuses server ${member}, whose data are as they were: ${reason}`);
   }
 
   /** The first failure counts; the run ends with it. */
@@ -176,7 +246,7 @@ export class World {
   /** Who leads, as far as servers that run know. */
   get leader(): number | undefined {
     let best: { readonly id: number; readonly term: number } | undefined;
-    for (const { id, process } of this.machines) {
+    for (const { id, process } of this.#machines) {
       if (process === undefined) continue;
       const { role, term } = process.server.inspect().raft.invariantView();
       if (role === 'leader' && (best === undefined || term > best.term)) best = { id, term };
@@ -186,7 +256,7 @@ export class World {
 
   begin(): void {
     const { time } = this;
-    for (const machine of this.machines) machine.start();
+    for (const machine of this.#machines) machine.start();
     for (const agent of this.agents) {
       time.at(agent.plan.startMs, time.world, 'input', () => agent.start());
     }

@@ -10,6 +10,7 @@ import { crc32 } from 'node:zlib';
 import { checkInvariants } from '../../raft/index.ts';
 import type { Configuration, Entry, InvariantView, Message } from '../../raft/index.ts';
 import type { Recovered, WriteBatch } from '../../storage/index.ts';
+import { ConfigurationChecks } from './configuration-checks.ts';
 import { violated } from './violation.ts';
 
 interface Known {
@@ -82,15 +83,10 @@ class MemberLog {
 /** Terms and indices are far below 2^26 in any run. */
 const place = (index: number, term: number): number => term * 2 ** 26 + index;
 
-export interface ConsensusChecksOptions {
-  /** As a member takes it to be at present; undefined: it is not known, or copies are not to be counted. */
-  readonly configurationOf?: (member: number) => Configuration | undefined;
-}
-
 export class ConsensusChecks {
-  readonly #configurationOf: (member: number) => Configuration | undefined;
   /** By leader: which configuration it committed by last. */
   readonly #configurations = new Map<number, string>();
+  readonly #history = new ConfigurationChecks();
   /** Some disk has lost what it had: copies that were counted may be gone. */
   #copiesLost = false;
   readonly #members = new Map<number, MemberLog>();
@@ -105,8 +101,9 @@ export class ConsensusChecks {
   /** By asker and context: what was committed when a follower asked the leader how far to read. */
   readonly #readsFrom = new Map<string, number>();
 
-  constructor({ configurationOf = () => undefined }: ConsensusChecksOptions = {}) {
-    this.#configurationOf = configurationOf;
+  /** The last configuration that anyone knows to be committed; undefined: nobody has begun a cluster. */
+  get configuration(): Configuration | undefined {
+    return this.#history.last;
   }
 
   /** The highest index that anyone knows to be committed. */
@@ -172,7 +169,11 @@ export class ConsensusChecks {
       log.truncateFrom(batch.truncateFrom);
     }
     for (const entry of batch.entries) this.#append(member, log, entry);
-    if (batch.compactTo !== undefined) log.beginAt(batch.compactTo.index, batch.compactTo.term);
+    if (batch.compactTo !== undefined) {
+      const { index, term, configuration } = batch.compactTo;
+      if (index === 0) this.#history.bootstrapped(configuration);
+      log.beginAt(index, term);
+    }
     const { term, vote } = batch.hardState ?? log.handed;
     log.handed = { term, vote, last: log.last };
   }
@@ -326,9 +327,7 @@ export class ConsensusChecks {
   #checkCopies(before: InvariantView | undefined, view: InvariantView): void {
     if (view.role !== 'leader' || before?.role !== 'leader' || before.term !== view.term) return;
     if (view.commit <= before.commit || this.#copiesLost) return;
-    const configuration = this.#configurationOf(view.id);
-    if (configuration === undefined) return;
-    const { voters, votersOutgoing } = configuration;
+    const { voters, votersOutgoing } = view.configuration;
     const text = `${voters.join()}/${votersOutgoing.join()}`;
     const counted = this.#configurations.get(view.id);
     this.#configurations.set(view.id, text);
@@ -351,7 +350,7 @@ export class ConsensusChecks {
   }
 
   #append(member: number, log: MemberLog, entry: Entry): void {
-    const { index, term, payload } = entry;
+    const { index, term, payload, kind } = entry;
     if (index !== log.last + 1) {
       violated('log matching', `member ${member} wrote entry ${index} behind entry ${log.last}`);
     }
@@ -359,8 +358,10 @@ export class ConsensusChecks {
     const previousTerm = log.termAt(index - 1) ?? 0;
     const key = place(index, term);
     const known = this.#known.get(key);
-    if (known === undefined) this.#known.set(key, { checksum, previousTerm, firstSeenAt: member });
-    else if (known.checksum !== checksum || known.previousTerm !== previousTerm) {
+    if (known === undefined) {
+      this.#known.set(key, { checksum, previousTerm, firstSeenAt: member });
+      if (kind === 'configuration') this.#history.written(key, payload);
+    } else if (known.checksum !== checksum || known.previousTerm !== previousTerm) {
       violated(
         'log matching',
         `entry ${index} of term ${term} is another one at member ${member} than at ${known.firstSeenAt}`,
@@ -410,8 +411,10 @@ export class ConsensusChecks {
       const term = log.termAt(index) ?? 0;
       const checksum = log.checksumAt(index) ?? 0;
       const committed = this.#committed.get(index);
-      if (committed === undefined) this.#committed.set(index, { term, checksum, by: view.id });
-      else if (committed.term !== term || committed.checksum !== checksum) {
+      if (committed === undefined) {
+        this.#committed.set(index, { term, checksum, by: view.id });
+        this.#history.committed(place(index, term));
+      } else if (committed.term !== term || committed.checksum !== checksum) {
         violated(
           'state machine safety',
           `entry ${index} was committed with term ${committed.term} at member ${committed.by}, ` +

@@ -1,7 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import type { Change, Future } from '../../../src/protocol/index.ts';
-import { asLogIndex, asMemberId, asTerm, initialConfiguration } from '../../../src/raft/index.ts';
-import type { Entry, InvariantView, Message } from '../../../src/raft/index.ts';
+import {
+  asLogIndex,
+  asMemberId,
+  asTerm,
+  emptyConfiguration,
+  encodeConfiguration,
+  initialConfiguration,
+} from '../../../src/raft/index.ts';
+import type { Configuration, Entry, InvariantView, Message } from '../../../src/raft/index.ts';
 import type { Recovered, WriteBatch } from '../../../src/storage/index.ts';
 import {
   AnswerChecks,
@@ -58,7 +65,7 @@ const view = (
   lastIndex: asLogIndex(last),
   commit: asLogIndex(commit),
   applied: asLogIndex(0),
-  configuration: initialConfiguration([1, 2, 3]),
+  configuration: emptyConfiguration,
   durable: asLogIndex(last),
   truncations: 0,
   sequence: 0,
@@ -190,15 +197,38 @@ describe('consensus', () => {
   });
 
   test('a commit without a majority of copies is seen', () => {
-    const { voters, ...rest } = { voters: [1, 2, 3].map(asMemberId), votersOutgoing: [], learners: [] };
-    const configuration = { ...rest, voters, learnersNext: [], autoLeave: false };
-    const checks = new ConsensusChecks({ configurationOf: () => configuration });
+    const configuration = initialConfiguration([1, 2, 3]);
+    const checks = new ConsensusChecks();
     for (const member of [1, 2, 3]) checks.started(member, recovered([], 1));
-    checks.observe(view(1, 1, 0, 0, 'leader'));
+    checks.observe({ ...view(1, 1, 0, 0, 'leader'), configuration });
     for (const member of [1, 2]) checks.wrote(member, batch([entry(1, 1)]));
     checks.written(1, true);
-    expect(checkOf(() => checks.observe(view(1, 1, 1, 1, 'leader')))).toBe('commit quorum');
-    checks.written(2, true);
+    const committed = { ...view(1, 1, 1, 1, 'leader'), configuration };
+    expect(checkOf(() => checks.observe(committed))).toBe('commit quorum');
+  });
+
+  test('configurations whose quorums need not meet, and an id that is used again, are seen', () => {
+    const ids = (...members: number[]) => members.map(asMemberId);
+    const simple = (...voters: number[]) => initialConfiguration(voters);
+    const joint: Configuration = { ...simple(4, 5), votersOutgoing: ids(1, 2, 3), autoLeave: true };
+    const follow = (...configurations: readonly Configuration[]): string => {
+      const checks = new ConsensusChecks();
+      const entries = configurations.map((configuration, at): Entry => ({
+        ...entry(at + 1, 1),
+        kind: 'configuration',
+        payload: encodeConfiguration(configuration),
+      }));
+      const snapshot = { index: asLogIndex(0), term: asTerm(0), configuration: simple(1, 2, 3) };
+      checks.started(1, recovered([], 1));
+      checks.wrote(1, { ...batch([]), compactTo: snapshot, hardState: inTerm(1) });
+      checks.wrote(1, { ...batch(entries), hardState: inTerm(1) });
+      return checkOf(() => checks.observe(view(1, 1, entries.length, entries.length, 'follower')));
+    };
+    expect(follow(simple(1, 2, 3, 4), simple(1, 2, 4), simple(1, 4))).toBe('nothing');
+    expect(follow(joint, simple(4, 5))).toBe('nothing');
+    expect(follow(simple(1, 4, 5))).toBe('quorums intersect');
+    expect(follow(simple(4, 5))).toBe('quorums intersect');
+    expect(follow(simple(1, 2), simple(1, 2, 3))).toBe('ids of members');
   });
 
   test('an acknowledged entry that is cut off in the term of its acknowledgement is seen', () => {
