@@ -6,7 +6,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { writeHistory } from './checks/index.ts';
 import type { Plan } from './plan.ts';
 import { run, type RunResult } from './run.ts';
-import { drawPlan } from './scenario.ts';
+import { benchPlan, drawPlan } from './scenario.ts';
 import { shrink } from './shrink.ts';
 import { Totals, type Statistics } from './statistics.ts';
 
@@ -18,6 +18,7 @@ interface Options {
   readonly history?: string;
   readonly plan?: string;
   readonly shrink: number;
+  readonly bench?: boolean;
   readonly worker?: boolean;
 }
 
@@ -49,6 +50,7 @@ const optionsOf = (argv: readonly string[]): Options =>
     .option('--history <file>', 'writes what clients asked and were told, as JSON lines (one seed only)')
     .option('--plan <file>', 'runs a plan that a failure has printed, instead of a seed')
     .option('--shrink <runs>', 'how many runs may be spent on making a failure smaller', whole(0), 200)
+    .option('--bench', 'measures the speed, with five servers under load and no faults')
     .option('--worker', 'for itself: takes seeds from its parent')
     .parse([...argv], { from: 'user' })
     .opts<Options>();
@@ -161,10 +163,44 @@ const runInProcesses = ({ seed, seeds, jobs }: Options, done: (report: Report) =
     }
   });
 
+/** The first run is for the compiler. */
+const benchRuns = 4;
+
+/** Of the part with load: what comes afterwards is nearly idle. */
+const bench = async (): Promise<void> => {
+  for (let number = 1; number <= benchRuns; number += 1) {
+    const { failure, statistics } = await run({ ...benchPlan, seed: number });
+    if (failure !== undefined) throw new Error(`${failure.check}: ${failure.problem}`);
+    const { simulatedMs, processorMs, loaded, operations, events } = statistics;
+    const asked = [
+      'resolve',
+      'reject',
+      'declare',
+      'delete',
+      'touch',
+      'batch',
+      'get',
+      'stale get',
+      'list',
+      'await',
+    ];
+    const count = asked.reduce((sum, kind) => sum + (operations[kind] ?? 0), 0);
+    console.log(
+      `run ${number}: ${(loaded.simulatedMs / loaded.processorMs).toFixed(1)} simulated seconds per processor second ` +
+        `under load (${((1000 * count) / loaded.simulatedMs).toFixed(0)} operations a second), ` +
+        `${(simulatedMs / processorMs).toFixed(1)} with all that comes after it; ${events} events`,
+    );
+  }
+};
+
 const main = async (): Promise<void> => {
   const options = optionsOf(process.argv.slice(2));
   if (options.worker === true) {
     work();
+    return;
+  }
+  if (options.bench === true) {
+    await bench();
     return;
   }
   const startedMs = performance.now();

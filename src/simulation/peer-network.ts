@@ -82,10 +82,12 @@ const redialMs = 100;
 /** A stream of a snapshot whose receiver says nothing. */
 const streamStallMs = 5000;
 
-const decoded = (frame: Buffer): PeerBatch => {
+const decoded = (frame: Buffer): readonly PeerBatch[] => {
   const given = decodeFrame(frame.subarray(lengthBytes));
-  if (given.kind !== 'batch') throw new Error(`a batch was decoded as ${given.kind}`);
-  return given.batch;
+  if (given.kind === 'batch') return [given.batch];
+  // All that was in it has been lost on the way.
+  if (given.kind === 'empty') return [];
+  throw new Error(`a batch was decoded as ${given.kind}`);
 };
 
 /** Of the protocol between servers. */
@@ -393,7 +395,7 @@ export class PeerNetwork {
     link.lastArrivalMs = atMs;
     const frames = this.#encodes ? encodeBatch(rest) : undefined;
     this.#time.at(atMs, up.receiver.life, 'input', () => {
-      for (const given of frames?.map(decoded) ?? [rest]) {
+      for (const given of frames?.flatMap(decoded) ?? [rest]) {
         // What it hears first may make it close the link.
         if (link.epoch !== epoch) return;
         for (const message of given.raft) this.#trace.note(describeRaft, message);

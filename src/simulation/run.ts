@@ -39,8 +39,11 @@ const runNow = (plan: Plan, options: RunOptions): RunResult => {
     world.fail('unhandled rejection', textOf(error));
   };
   process.on('unhandledRejection', rejected);
+  let loaded = { simulatedMs: 0, processorMs: 0 };
   try {
-    phases(world);
+    phases(world, () => {
+      loaded = { simulatedMs: world.time.nowMs, processorMs: processorMs(started) };
+    });
   } catch (error) {
     world.failWith(error);
   } finally {
@@ -58,6 +61,7 @@ const runNow = (plan: Plan, options: RunOptions): RunResult => {
       seeds: 1,
       simulatedMs: time.nowMs,
       processorMs: processorMs(started),
+      loaded,
       events: time.events,
       faults: world.faultCounts.toObject(),
       operations: world.operations.toObject(),
@@ -71,9 +75,10 @@ const processorMs = (since: NodeJS.CpuUsage): number => {
   return (user + system) / 1000;
 };
 
-const phases = (world: World): void => {
+const phases = (world: World, healing: () => void): void => {
   world.begin();
   if (!world.runUntil(world.plan.durationMs)) return;
+  healing();
   world.faults.heal();
   for (const agent of world.agents) agent.quiet = true;
   if (!settle(world)) return;

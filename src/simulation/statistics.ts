@@ -24,6 +24,8 @@ export interface Statistics {
   readonly simulatedMs: number;
   /** Of this process, while it ran. */
   readonly processorMs: number;
+  /** Until the healing: with faults and load. */
+  readonly loaded: { readonly simulatedMs: number; readonly processorMs: number };
   readonly events: number;
   readonly faults: Readonly<Record<string, number>>;
   readonly operations: Readonly<Record<string, number>>;

@@ -5,6 +5,7 @@ const statistics = {
   seeds: 1,
   simulatedMs: 0,
   processorMs: 0,
+  loaded: { simulatedMs: 0, processorMs: 0 },
   events: 0,
   faults: {},
   operations: {},
