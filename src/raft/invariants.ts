@@ -133,13 +133,12 @@ export const checkCore = (core: Core): void => {
 
 const checkSuccession = (previous: InvariantView, now: InvariantView): void => {
   const [before, after] = [previous.configuration, now.configuration];
-  if (describeConfiguration(before) === describeConfiguration(after)) return;
+  if (before === after || describeConfiguration(before) === describeConfiguration(after)) return;
   const change = `"${describeConfiguration(before)}" became "${describeConfiguration(after)}"`;
   if (previous.applied === now.applied) violated(`${change} although nothing was applied`);
   // With several entries, or a snapshot, several changes may have been applied.
   const isOneStep = now.applied === previous.applied + 1;
-  if (isOneStep && before.voters.length > 0 && !mayFollow(before, after))
-    violated(`${change} in one step`);
+  if (isOneStep && before.voters.length > 0 && !mayFollow(before, after)) violated(`${change} in one step`);
 };
 
 /** From one state to a later one of the same run of a member. Throws an InvariantViolation. */

@@ -5,6 +5,7 @@ import type { VirtualTime } from './clock.ts';
 import type { Machine } from './machine.ts';
 import { MemoryDisk } from '../storage/index.ts';
 import type { NetworkConditions, PeerNetwork } from './peer-network.ts';
+import { membersOf } from '../raft/index.ts';
 import type { Operator, Wish } from './operator.ts';
 import type { Fault, Plan, Target } from './plan.ts';
 import { Random } from './random.ts';
@@ -73,8 +74,12 @@ export class Faults {
       machine.clock.lookTakesMs = 0;
       machine.clock.rate = 1;
       // The others do not let it in: an operator would take it away.
-      if (machine.damage === 'wiped' || machine.damage === 'older') this.#takeAway(machine);
-      else machine.start();
+      const isLost = machine.damage === 'wiped' || machine.damage === 'older';
+      if (isLost || this.#knowsNobody(machine)) this.#takeAway(machine);
+      else {
+        if (this.#lacksMembers(machine)) machine.crash({ silent: false, keepSome: false });
+        machine.start();
+      }
     }
     if (plan.replacesLost === true) this.#world.operator.cleanUp();
     for (const agent of agents) {
@@ -255,6 +260,29 @@ export class Faults {
   /** Never of so many that what was acknowledged could be gone with them. */
   #mayDamage(machine: Machine): boolean {
     return machine.damage === undefined && this.#world.operator.couldSpare(machine, true);
+  }
+
+  /** It has been removed, and so have all that it knows of: nobody is left who could tell it. */
+  #knowsNobody({ id, process }: Machine): boolean {
+    const members = this.#world.members();
+    if (members.includes(id) || this.#world.plan.filesFollow === true) return false;
+    const known =
+      process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
+    return !known.some((one) => members.includes(one));
+  }
+
+  /**
+   * A server that was away when members were added can only hear of them from one that it knows. The one that leads may
+   * be another: then somebody has to write the new ones into its configuration file.
+   */
+  #lacksMembers(machine: Machine): boolean {
+    const { process } = machine;
+    const members = this.#world.members();
+    if (!members.includes(machine.id)) return false;
+    const known: readonly number[] =
+      process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
+    machine.needsNewFile = !members.every((id) => known.includes(id));
+    return machine.needsNewFile;
   }
 
   /** It is not let in, and would be of no use. */

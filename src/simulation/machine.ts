@@ -90,6 +90,8 @@ export class Machine {
   refused = false;
   /** What its peers remember of it keeps it out, as long as they run. */
   staysWithPeers = false;
+  /** Its file is brought up to date before the next start: it lacks members that it could not hear of otherwise. */
+  needsNewFile = false;
   /** How often it was told that the cluster has removed it. */
   removals = 0;
   /** How often it has been started. */

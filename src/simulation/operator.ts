@@ -149,7 +149,9 @@ export class Operator {
         if (!(error instanceof FuturestoreError)) {
           world.fail('operator', `${what}: ${String(error)}`);
         } else if (error.code === 'MEMBERSHIP_REFUSED') {
-          finish({ kind: 'refused', message: error.message, unsure });
+          // A client that had to connect anew has asked twice: the answer may be to what the first time has done.
+          const isDone = /has left the cluster|being removed|is no member/.test(error.message);
+          finish({ kind: 'refused', message: error.message, unsure: unsure || isDone });
         } else if (again.has(error.code)) {
           world.time.after(againMs, world.time.world, 'input', () => {
             this.#open -= 1;
@@ -204,6 +206,10 @@ export class Operator {
     return configuration !== undefined && membersOf(configuration).some((id) => id === machine.id);
   }
 
+  #mayAskToLeave(machine: Machine): boolean {
+    return !this.#mayLeave.has(machine.id) && this.#isMember(machine) && this.couldSpare(machine, false);
+  }
+
   #add({ promote, startAfterMs }: WishOf<'add_member'>): void {
     if (this.#count() >= membersMax) return;
     const world = this.#world;
@@ -241,7 +247,7 @@ export class Operator {
 
   #remove(machine: Machine, done: (accepted: boolean) => void = () => undefined): void {
     const { id } = machine;
-    if (!this.#isMember(machine) || !this.couldSpare(machine, false)) return;
+    if (!this.#mayAskToLeave(machine)) return;
     this.#mayLeave.add(id);
     this.#ask(
       `remove ${id}`,
@@ -259,7 +265,7 @@ export class Operator {
     { how, startAfterMs }: Pick<WishOf<'replace_member'>, 'how' | 'startAfterMs'>,
   ): void {
     const world = this.#world;
-    if (!this.#isMember(machine) || !this.couldSpare(machine, false)) return;
+    if (!this.#mayAskToLeave(machine)) return;
     const { id, member } = machine;
     let next = world.describe(world.nextPlace());
     // Where the lost one was: that one must be gone from there.

@@ -32,9 +32,9 @@ export interface Failure {
 }
 
 /** The whole state is looked at after every so many entries: it costs as much as the state is large. */
-const digestEvery = 16;
+const digestEvery = 64;
 /** Raft's whole state, log included, is looked at after every so many events of a server. */
-const deepCheckEvery = 8;
+const deepCheckEvery = 32;
 
 const policies = compilePolicies({
   realms: { agents: {} },
@@ -199,8 +199,8 @@ export class World {
   }
 
   /** One that joins is told of all that are there. */
-  #fileOf({ member }: Machine): readonly MemberDescription[] {
-    const now = this.plan.filesFollow === true || member.join;
+  #fileOf({ member, needsNewFile }: Machine): readonly MemberDescription[] {
+    const now = this.plan.filesFollow === true || member.join || needsNewFile;
     const members = now ? this.#machines.map((machine) => machine.member) : this.#initial;
     const present = now ? members.filter(({ id }) => this.members.includes(id)) : members;
     return (present.length === 0 ? this.#initial : present).map(({ id, name, peersAddress, agentsUrl }) => ({
