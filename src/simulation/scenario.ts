@@ -259,7 +259,12 @@ const drawFaults = (random: Random, context: Context, durationMs: number): Fault
   }
 };
 
-const drawAgent = (random: Random, id: number, busyMs: number, timeouts: boolean): AgentPlan => {
+const drawAgent = (
+  random: Random,
+  id: number,
+  busyMs: number,
+  { timeouts, json }: { readonly timeouts: boolean; readonly json: boolean },
+): AgentPlan => {
   const some = (weight: number): number => (random.chance(0.7) ? weight * random.between(0.3, 2) : 0);
   return {
     id,
@@ -275,7 +280,7 @@ const drawAgent = (random: Random, id: number, busyMs: number, timeouts: boolean
     concurrency: random.pick([1, 3, 10]),
     sessionGraceMs: random.pick([1000, 3000, 60_000]),
     timeoutMs: timeouts && random.chance(0.5) ? random.whole(500, 8000) : undefined,
-    json: random.chance(0.15),
+    json: json && random.chance(0.15),
   };
 };
 
@@ -334,7 +339,11 @@ export const drawPlan = (seed: number): Plan => {
   const lossy = random.chance(0.25);
   const smallRaft = random.chance(0.5);
   // A state that is more than one part of a snapshot.
-  const large = random.chance(0.08);
+  const values = random.chance(0.08)
+    ? { keys: 60, valueBytesMax: 25_000 }
+    : { keys: random.pick([3, 8, 20]), valueBytesMax: random.pick([0, 100, 100, 2000]) };
+  // The client counts bytes as protobuf has them: in JSON large values would not fit where it takes them to fit.
+  const json = values.valueBytesMax <= 100;
   return {
     seed,
     durationMs,
@@ -365,10 +374,10 @@ export const drawPlan = (seed: number): Plan => {
     filesFollow: random.chance(0.5),
     replacesLost: random.chance(0.6),
     agentsLatencyMs: random.pick([1, 1, 10]),
-    ...(large
-      ? { keys: 60, valueBytesMax: 25_000 }
-      : { keys: random.pick([3, 8, 20]), valueBytesMax: random.pick([0, 100, 100, 2000]) }),
-    agents: Array.from({ length: agentCount }, (_, at) => drawAgent(random, at + 1, busyMs, timeouts)),
+    ...values,
+    agents: Array.from({ length: agentCount }, (_, at) =>
+      drawAgent(random, at + 1, busyMs, { timeouts, json }),
+    ),
     faults: drawFaults(random, context, durationMs),
   };
 };

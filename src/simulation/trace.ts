@@ -6,7 +6,7 @@
 /** Writes what was noted as one line. */
 export type Describe<Subject> = (subject: Subject) => string;
 
-const keptLines = 4096;
+const keptLines = 512;
 
 export class Trace {
   readonly #nowMs: () => number;

@@ -80,6 +80,15 @@ class MemberLog {
   }
 }
 
+/** All servers of a process hold the same bytes of an entry, which never change. */
+const checksums = new WeakMap<Uint8Array, number>();
+
+const checksumOf = (payload: Uint8Array): number => {
+  let checksum = checksums.get(payload);
+  if (checksum === undefined) checksums.set(payload, (checksum = crc32(payload)));
+  return checksum;
+};
+
 /** Terms and indices are far below 2^26 in any run. */
 const place = (index: number, term: number): number => term * 2 ** 26 + index;
 
@@ -354,7 +363,7 @@ export class ConsensusChecks {
     if (index !== log.last + 1) {
       violated('log matching', `member ${member} wrote entry ${index} behind entry ${log.last}`);
     }
-    const checksum = crc32(payload);
+    const checksum = checksumOf(payload);
     const previousTerm = log.termAt(index - 1) ?? 0;
     const key = place(index, term);
     const known = this.#known.get(key);
