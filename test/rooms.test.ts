@@ -18,6 +18,7 @@ const mayImport: Record<string, readonly string[]> = {
   gateway: ['protocol', 'scopes', 'server'],
   admin: ['protocol', 'server'],
   client: ['protocol'],
+  simulation: ['client', 'gateway', 'peers', 'protocol', 'raft', 'scopes', 'server', 'storage', 'store'],
   cli: ['admin', 'client', 'gateway', 'peers', 'protocol', 'raft', 'scopes', 'server', 'storage', 'store'],
 };
 

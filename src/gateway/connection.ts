@@ -1,6 +1,5 @@
 /** One agent's connection from its hello to its end: what it may ask, what is in flight, what it follows. */
-import type { TLSSocket } from 'node:tls';
-import type { RawData, WebSocket } from 'ws';
+import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
@@ -8,6 +7,7 @@ import type { ConnectionId, GatewayEvent, GatewayNotice, GatewayRequest } from '
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
 import { closeReason } from './close-reason.ts';
+import type { AgentStream, AgentWebSocket } from './door.ts';
 import { Flights, firstSessionNumber, flights } from './flights.ts';
 import type { Identity } from './identity.ts';
 import { Outbox } from './outbox.ts';
@@ -26,8 +26,8 @@ export interface ConnectionOwner {
 
 export interface ConnectionParts {
   readonly id: ConnectionId;
-  readonly ws: WebSocket;
-  readonly socket: TLSSocket;
+  readonly ws: AgentWebSocket;
+  readonly socket: AgentStream;
   readonly codec: FrameCodec;
   readonly identity: Identity;
   readonly scope: Scope;
@@ -47,8 +47,8 @@ export class AgentConnection implements OutboxOwner {
   readonly id: ConnectionId;
   readonly principal: string;
   readonly acceptedAtMs: number;
-  readonly #ws: WebSocket;
-  readonly #socket: TLSSocket;
+  readonly #ws: AgentWebSocket;
+  readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
   readonly #expiresAtMs: number;
   readonly #scope: Scope;

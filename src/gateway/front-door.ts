@@ -10,21 +10,12 @@ import type { AddressInfo, Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import type { WebSocket } from 'ws';
 import { closeCodes, codecFor, codecs, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import { Realms } from './identity.ts';
-import type { Identity } from './identity.ts';
+import type { Arrival, Door } from './door.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
-
-/** One that may say hello now. */
-export interface Arrival {
-  readonly ws: WebSocket;
-  readonly socket: TLSSocket;
-  readonly codec: FrameCodec;
-  readonly identity: Identity;
-}
 
 const codecNames = codecs.map((codec) => codec.subprotocol).join(' and ');
 
@@ -39,7 +30,7 @@ const headerBytesMax = 8 * 1024;
 const bufferedChunksMax = 8 * 1024;
 const fragmentsMax = 4 * 1024;
 
-export class FrontDoor {
+export class FrontDoor implements Door {
   readonly #setup: GatewaySetup;
   readonly #listenAt: { readonly host: string; readonly port: number };
   readonly #realms: Realms;

@@ -9,10 +9,10 @@ import { closeCodes } from '../protocol/index.ts';
 import type { Policies } from '../scopes/index.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
+import type { Arrival, Door, OpenDoor } from './door.ts';
 import { FrontDoor } from './front-door.ts';
-import type { Arrival } from './front-door.ts';
 import { setupOf } from './settings.ts';
-import type { GatewayOptions, GatewaySetup } from './settings.ts';
+import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
 
 export interface AgentGateway extends DeliveryGateway {
   /** Starts to accept agents. Rejects where the address cannot be listened on. */
@@ -28,7 +28,12 @@ export interface AgentGateway extends DeliveryGateway {
   close(): Promise<void>;
 }
 
-export const createGateway = (options: GatewayOptions): AgentGateway => new Agents(options);
+export const createGateway = (options: GatewayOptions): AgentGateway =>
+  new Agents(options, (setup, arrived) => new FrontDoor(options, setup, arrived));
+
+/** The same behind sockets of the caller's own making: a simulation has no TLS. */
+export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOptions): AgentGateway =>
+  new Agents(options, openDoor);
 
 /** Deadlines are met to within it. */
 const tickMs = 1000;
@@ -41,7 +46,7 @@ const drainStepMs = 50;
 class Agents implements AgentGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
   readonly #policies: Policies;
-  readonly #door: FrontDoor;
+  readonly #door: Door;
   readonly #connections = new Map<ConnectionId, AgentConnection>();
   /** Without hello, in the order of their arrival. */
   readonly #waiting = new Set<AgentConnection>();
@@ -59,10 +64,10 @@ class Agents implements AgentGateway, ConnectionOwner {
   #draining = false;
   #drained: (() => void) | undefined;
 
-  constructor(options: GatewayOptions) {
+  constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
     this.#policies = options.policies;
-    this.#door = new FrontDoor(options, this.#setup, (arrival) => this.#arrived(arrival));
+    this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
   }

@@ -10,8 +10,15 @@
  * and authorised; every request is answered exactly once or its connection ends; a connection that does not read
  * costs a bounded amount of memory and ends with the position to resume from; no connection harms another.
  */
-export { createGateway } from './gateway.ts';
+export { createGateway, createGatewayBehind } from './gateway.ts';
 export type { AgentGateway } from './gateway.ts';
+export type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from './door.ts';
 export { parsePolicyFile } from './policy-file.ts';
 export { gatewayLimits } from './settings.ts';
-export type { GatewayClock, GatewayLimits, GatewayMetrics, GatewayOptions } from './settings.ts';
+export type {
+  GatewayClock,
+  GatewayCoreOptions,
+  GatewayLimits,
+  GatewayMetrics,
+  GatewayOptions,
+} from './settings.ts';

@@ -4,7 +4,6 @@
  * there can be is bounded by the requests in flight (a request stays in flight until its answer is sent) and by the
  * server's flow control of pushes.
  */
-import type { WebSocket } from 'ws';
 import { limits as protocolLimits } from '../protocol/index.ts';
 import type {
   Answer,
@@ -16,6 +15,7 @@ import type {
   SharedPush,
 } from '../protocol/index.ts';
 import type { GatewayEvent } from '../server/index.ts';
+import type { AgentWebSocket } from './door.ts';
 import { answerBytes } from './frame-sizes.ts';
 import type { GatewayLimits } from './settings.ts';
 
@@ -76,7 +76,7 @@ const partsOf = (push: PushEvent): PushEvent[] => {
 };
 
 export class Outbox {
-  readonly #ws: WebSocket;
+  readonly #ws: AgentWebSocket;
   readonly #codec: FrameCodec;
   readonly #limits: GatewayLimits;
   readonly #owner: OutboxOwner;
@@ -90,7 +90,13 @@ export class Outbox {
   #bytesTaken = 0;
   #progressAtMs: number;
 
-  constructor(ws: WebSocket, codec: FrameCodec, limits: GatewayLimits, owner: OutboxOwner, nowMs: number) {
+  constructor(
+    ws: AgentWebSocket,
+    codec: FrameCodec,
+    limits: GatewayLimits,
+    owner: OutboxOwner,
+    nowMs: number,
+  ) {
     this.#ws = ws;
     this.#codec = codec;
     this.#limits = limits;

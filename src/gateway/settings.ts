@@ -83,25 +83,29 @@ export const gatewayLimits = {
 
 export type GatewayLimits = Readonly<Record<keyof typeof gatewayLimits, number>>;
 
-export interface GatewayOptions {
+/** What a gateway needs wherever its sockets come from. */
+export interface GatewayCoreOptions {
+  readonly policies: Policies;
+  readonly port: GatewayPort;
+  readonly limits?: Partial<GatewayLimits>;
+  readonly clock?: GatewayClock;
+  readonly logger?: GatewayLogger;
+  readonly metrics?: GatewayMetrics;
+}
+
+export interface GatewayOptions extends GatewayCoreOptions {
   /** Port 0: any free one. */
   readonly listen: { readonly host: string; readonly port: number };
   /** PEM: the server's own certificate (with what chain it needs) and its private key. */
   readonly cert: string;
   readonly key: string;
-  readonly policies: Policies;
   /** By realm: PEM of the certificates that sign its agents' certificates directly. */
   readonly realmCertificates: Readonly<Record<string, string>>;
-  readonly port: GatewayPort;
   /**
    * Web origins whose pages may connect. None by default: a browser sends its client certificate for any page that
    * asks, so a page of somebody else's must not get to use it. Agents send no origin and are not concerned.
    */
   readonly origins?: readonly string[];
-  readonly limits?: Partial<GatewayLimits>;
-  readonly clock?: GatewayClock;
-  readonly logger?: GatewayLogger;
-  readonly metrics?: GatewayMetrics;
 }
 
 /** What all connections of a gateway share. */
@@ -113,7 +117,7 @@ export interface GatewaySetup {
   readonly metrics: GatewayMetrics;
 }
 
-export const setupOf = (options: GatewayOptions): GatewaySetup => ({
+export const setupOf = (options: GatewayCoreOptions): GatewaySetup => ({
   port: options.port,
   limits: { ...gatewayLimits, ...options.limits },
   clock: options.clock ?? systemClock,

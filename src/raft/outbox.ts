@@ -135,6 +135,17 @@ export class Outbox {
     return true;
   }
 
+  /** Of the hard state; or something waits for a write, which is a mistake where there is nothing else to write. */
+  hasToWrite(term: Term, vote: MemberId | undefined, commit: LogIndex): boolean {
+    const handed = this.#hardState;
+    return (
+      term !== handed.term ||
+      vote !== handed.vote ||
+      commit !== handed.commit ||
+      this.#afterDurable.length > 0
+    );
+  }
+
   /** undefined: there is nothing to write. */
   takePersist(hardState: HardState, write: Write): Persist | undefined {
     const handed = this.#hardState;
@@ -167,9 +178,13 @@ export class Outbox {
     };
   }
 
-  take(persist: Persist | undefined, toApply: readonly Entry[], soft: SoftState): Ready | undefined {
+  take(
+    persist: Persist | undefined,
+    toApply: readonly Entry[],
+    { role, term, leader }: SoftState,
+  ): Ready | undefined {
     const before = this.#soft;
-    const softMoved = before.role !== soft.role || before.term !== soft.term || before.leader !== soft.leader;
+    const softMoved = before.role !== role || before.term !== term || before.leader !== leader;
     const nothing =
       persist === undefined &&
       toApply.length === 0 &&
@@ -179,7 +194,7 @@ export class Outbox {
       this.#dropped.length === 0 &&
       this.#snapshots.length === 0;
     if (nothing) return undefined;
-    this.#soft = soft;
+    if (softMoved) this.#soft = { role, term, leader };
     const ready: Ready = {
       send: this.#send,
       ...(persist === undefined ? {} : { persist }),
@@ -187,7 +202,7 @@ export class Outbox {
       reads: this.#reads,
       dropped: this.#dropped,
       snapshots: this.#snapshots,
-      ...(softMoved ? { soft } : {}),
+      ...(softMoved ? { soft: this.#soft } : {}),
     };
     this.#send = [];
     this.#reads = [];

@@ -199,13 +199,16 @@ export class Raft {
     const persist = this.#takePersist();
     const toApply =
       core.install === undefined ? core.log.takeToApply(core.settings.applyBytesMax) : noEntries;
-    return core.outbox.take(persist, toApply, { role: core.role, term: core.term, leader: core.leader });
+    return core.outbox.take(persist, toApply, core);
   }
 
   #takePersist(): Persist | undefined {
-    const { log, outbox, install } = this.#core;
+    const { log, outbox, install, term, vote } = this.#core;
+    const isInstalling = install !== undefined && install.sequence === undefined;
+    // Most turns of a quiet member end here: they cost nothing that has to be collected.
+    if (!isInstalling && !log.hasUnsaved && !outbox.hasToWrite(term, vote, log.commit)) return undefined;
     const hardState: HardState = this.#core.hardState;
-    if (install !== undefined && install.sequence === undefined) {
+    if (isInstalling) {
       install.sequence = outbox.nextSequence;
       log.handSnapshot(install.sequence, install.snapshot.index);
       return outbox.takePersist(hardState, {

@@ -1,4 +1,6 @@
 /** What a server needs from the outside world besides disk and network; tests and the simulator give their own. */
+import type { Entry, SnapshotPoint } from '../raft/index.ts';
+import type { Applied, LogEntry } from '../store/index.ts';
 
 export interface Timer {
   readonly cancel: () => void;
@@ -65,3 +67,11 @@ export const noMetrics: ServerMetrics = {
   snapshotReceived() {},
   requests() {},
 };
+
+/** Sees what becomes of the state as it happens, to judge it. Must not call the server back. */
+export interface ServerObserver {
+  /** `log` and `outcome`: of an entry with commands. */
+  applied(entry: Entry, log: LogEntry | undefined, outcome: Applied | undefined): void;
+  /** A snapshot has become the state. */
+  restored(point: SnapshotPoint): void;
+}

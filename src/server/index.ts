@@ -17,6 +17,7 @@ export {
   type Environment,
   type Logger,
   type ServerMetrics,
+  type ServerObserver,
   type Timer,
 } from './environment.ts';
 export type * from './port.ts';

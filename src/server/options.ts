@@ -3,7 +3,7 @@ import type { PeerStatus, PeerTransport } from '../peers/index.ts';
 import type { Raft } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
 import type { Store, StoreOptions } from '../store/index.ts';
-import type { Environment, Logger, ServerMetrics } from './environment.ts';
+import type { Environment, Logger, ServerMetrics, ServerObserver } from './environment.ts';
 import type { MemberDescription } from './member-directory.ts';
 
 export interface ServerOptions {
@@ -24,6 +24,7 @@ export interface ServerOptions {
   readonly metrics: ServerMetrics;
   /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
   readonly onFatal: (error: unknown) => void;
+  readonly observer?: ServerObserver;
   /** Once: the cluster has removed this server. It is of no use any more and should be stopped. */
   readonly onRemoved?: (reason: string) => void;
 }

@@ -264,6 +264,11 @@ export class Server {
     return this.#membership.accept(member, presence);
   }
 
+  /** To look at only, between events. */
+  inspect(): { readonly raft: Raft; readonly store: Store } {
+    return { raft: this.#raft, store: this.#store };
+  }
+
   /** The digest of the state: equal on servers that have applied the same log. */
   stateDigest(): string {
     return this.#store.digest();
@@ -470,6 +475,7 @@ export class Server {
     this.#store = this.#snapshots.activated(point);
     this.#applied = { index: point.index, term: point.term };
     this.#writer.stateIsOnDisk(point.index, this.#store.revision);
+    this.#options.observer?.restored(point);
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();
@@ -486,6 +492,7 @@ export class Server {
       if (entry.kind === 'commands') this.#applyCommands(entry, clusterMs);
       else if (entry.kind === 'configuration')
         this.#store.applyConfiguration(membersOf(decodeConfiguration(entry.payload)));
+      if (entry.kind !== 'commands') this.#options.observer?.applied(entry, undefined, undefined);
       this.#applied = { index: entry.index, term: entry.term };
       this.#compaction.applied(entry);
       this.#membership.applied(entry);
@@ -508,7 +515,9 @@ export class Server {
     const { self } = this.#options;
     const run = this.#run;
     const decoded = decodeLogEntry(entry.payload);
-    const { results, changes } = this.#store.apply(decoded, entry.index);
+    const outcome = this.#store.apply(decoded, entry.index);
+    this.#options.observer?.applied(entry, decoded, outcome);
+    const { results, changes } = outcome;
     if (changes.length > 0) {
       this.#feed.changed(changes, clusterMs);
       const expired = changes.filter(

@@ -92,6 +92,22 @@ const inUse = (directory: string, cause: unknown): FuturestoreError =>
     { cause },
   );
 
+/**
+ * LevelDB tells damage (LEVEL_CORRUPTION) from a disk that is full or fails. What its manifest names was just checked;
+ * a full disk must not make an operator throw away good data.
+ */
+const notOpened = (directory: string, error: unknown): FuturestoreError => {
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (!(cause instanceof Error) || codeOf(cause) !== 'LEVEL_IO_ERROR')
+    return damaged(directory, 'LevelDB cannot open it', error);
+  return new FuturestoreError(
+    'UNAVAILABLE',
+    `The data in ${directory} cannot be opened: ${cause.message}. ` +
+      'Nothing says that it is damaged: look at the disk (space, health), then start this server again.',
+    { cause: error },
+  );
+};
+
 /** As mkdir's own `recursive`, which never ends below a folder that can hold none (/proc). */
 const makeDirectory = async (directory: string, parentsToo = true): Promise<void> => {
   try {
@@ -144,7 +160,10 @@ export class LevelEngine implements Engine {
     this.#mark = mark;
   }
 
-  /** Throws DATA_IN_USE, DATA_DAMAGED, or CONFIGURATION_INVALID for a directory that cannot be made or written. */
+  /**
+   * Throws DATA_IN_USE, DATA_DAMAGED, CONFIGURATION_INVALID for a directory that cannot be made or written, UNAVAILABLE
+   * for a disk that is full or fails.
+   */
   static async open(directory: string): Promise<LevelEngine> {
     await prepareDirectory(directory);
     let mark: SyncedMark;
@@ -169,7 +188,7 @@ export class LevelEngine implements Engine {
       await database.open();
     } catch (error) {
       if (isLocked(error)) throw inUse(directory, error);
-      throw damaged(directory, 'LevelDB cannot open it', error);
+      throw notOpened(directory, error);
     }
     return new LevelEngine(directory, database, mark);
   }

@@ -83,6 +83,9 @@ export class MemoryDisk {
     return this.#manual;
   }
 
+  /** Told of each write that is under way in manual mode, with its size. */
+  onPending: ((bytes: number, sync: boolean) => void) | undefined;
+
   /** Writes under way; in manual mode only. */
   get pendingWrites(): number {
     return this.#pending.length;
@@ -116,6 +119,28 @@ export class MemoryDisk {
     this.#current = new Map(this.#durable);
     this.#life += 1;
     this.#inUse = false;
+  }
+
+  /** Another disk with what is surely on this one, as of a file system's snapshot; also while it is in use. */
+  copy(name = this.name): MemoryDisk {
+    const other = new MemoryDisk(name);
+    for (const [key, value] of this.#durable) {
+      other.#durable.set(key, value);
+      other.#current.set(key, value);
+    }
+    other.#syncedMark = this.#syncedMark;
+    return other;
+  }
+
+  /**
+   * A disk that lied: what was written since the copy was made is gone, though it was said to be synced. What is kept
+   * apart from it, the mark of what was synced, stays. Only while nothing is open on it.
+   */
+  forgetSince(copy: MemoryDisk): void {
+    assert(!this.#inUse, `${this.name} is in use`);
+    this.#durable.clear();
+    for (const [key, value] of copy.#durable) this.#durable.set(key, value);
+    this.#current = new Map(this.#durable);
   }
 
   /** Keys on the disk with this prefix, in order (see keyspaces.ts). */
@@ -177,8 +202,12 @@ export class MemoryDisk {
     if (life !== this.#life) return never();
     return new Promise((resolve, reject) => {
       const write = { operations, sync, resolve, reject };
-      if (this.#manual) this.#pending.push(write);
-      else this.#complete(write);
+      if (!this.#manual) return this.#complete(write);
+      this.#pending.push(write);
+      if (this.onPending === undefined) return;
+      let bytes = 0;
+      for (const [key, value] of operations) bytes += key.length + (value?.length ?? 0);
+      this.onPending(bytes, sync);
     });
   }
 

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
 import { MemoryDisk, openMemoryStorage } from '../../src/storage/index.ts';
-import { CopyableDisk } from './support/copyable-disk.ts';
 import { describeMember, resolveOperation, ServerCluster } from './support/server-cluster.ts';
 
 const put = (key: string, value = 'v') => [resolveOperation(key, value, { supersede: true })];
@@ -101,7 +100,7 @@ describe('a server that is added', () => {
     await cluster.time.run(500);
     cluster.crash(1);
     const identity = { clusterId: 'c'.repeat(32), member: 1 };
-    const disk = cluster.disks.get(1) as CopyableDisk;
+    const disk = cluster.disks.get(1) as MemoryDisk;
     const { snapshot, entries } = (await openMemoryStorage({ identity, disk })).recovered;
     expect(snapshot?.index).toBeGreaterThan(10);
     expect(entries.map(({ kind }) => kind)).toContain('configuration');
@@ -324,7 +323,7 @@ describe('a member that is replaced', () => {
 
 describe('a disk that is put back as it was during the last run', () => {
   const putBack = async (cluster: ServerCluster, id: number, change: () => Promise<void>): Promise<void> => {
-    const copy = await (cluster.disks.get(id) as CopyableDisk).copy();
+    const copy = (cluster.disks.get(id) as MemoryDisk).copy();
     await change();
     cluster.crash(id);
     cluster.disks.set(id, copy);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { AnswerBody, MemberList } from '../../src/protocol/index.ts';
 import type { GatewayEvent } from '../../src/server/index.ts';
-import { CopyableDisk } from './support/copyable-disk.ts';
+import { MemoryDisk } from '../../src/storage/index.ts';
 import {
   describeMember,
   resolveOperation,
@@ -398,7 +398,7 @@ class Operator {
     const { cluster } = this.#world;
     this.#wiped = id;
     cluster.crash(id);
-    cluster.disks.set(id, new CopyableDisk());
+    cluster.disks.set(id, new MemoryDisk());
   }
 
   /** Those that the cluster has removed are ended for good. */

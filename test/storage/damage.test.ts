@@ -1,5 +1,5 @@
 import * as fc from 'fast-check';
-import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { FuturestoreError } from '../../src/protocol/index.ts';
@@ -151,6 +151,24 @@ describe('damaged files', { timeout: 30_000 }, () => {
     const again = await openStorage({ directory, identity });
     expect(again.recovered.run).toBe(2);
     await again.close();
+  });
+
+  test('a disk that takes no new files is not called damaged, and opens again when it does', async () => {
+    const root = temporaryDirectory();
+    const { directory, written } = await makeSample(root);
+    // What LevelDB writes at its opening gets one of the next numbers: none of them can be had.
+    const last = Math.max(...readdirSync(directory).map((name) => Number.parseInt(name, 10) || 0));
+    const taken = Array.from({ length: 20 }, (_, index) => {
+      const name = `${last + 1 + index}`.padStart(6, '0');
+      return join(directory, `${name}.ldb`);
+    });
+    for (const path of taken) mkdirSync(path);
+    await expect(openStorage({ directory, identity })).rejects.toMatchObject({
+      code: 'UNAVAILABLE',
+      message: expect.stringMatching(/look at the disk/),
+    });
+    for (const path of taken) rmSync(path, { recursive: true });
+    expect(await dumpOf(directory)).toEqual(written);
   });
 
   test('a directory that is running is never called damaged', async () => {

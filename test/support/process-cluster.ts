@@ -1,6 +1,6 @@
 /** Real clusters: the built command in processes of its own, on loopback, killed by the process id we started. */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve as resolvePath } from 'node:path';
@@ -19,12 +19,17 @@ export interface CommandResult {
 /** Runs the command to its end. */
 export const run = (
   args: readonly string[],
-  options: { readonly input?: string; readonly env?: Record<string, string>; readonly cwd?: string } = {},
+  options: {
+    readonly input?: string;
+    readonly env?: Record<string, string>;
+    readonly cwd?: string;
+    readonly command?: string;
+  } = {},
 ): Promise<CommandResult> =>
   new Promise((resolve) => {
     const child = execFile(
       process.execPath,
-      [command, ...args],
+      [options.command ?? command, ...args],
       { env: { ...process.env, ...options.env }, ...(options.cwd !== undefined && { cwd: options.cwd }) },
       (error, stdout, stderr) => {
         const code = typeof error?.code === 'number' ? error.code : error ? 1 : 0;
@@ -56,6 +61,20 @@ export interface ClusterOptions {
   readonly servers?: number;
   /** Settings put into every server.yaml. */
   readonly settings?: Record<string, unknown>;
+  /** One address for each server. Default: all on loopback. */
+  readonly hosts?: readonly string[];
+  /** Another build's command, which makes the cluster's files. Default: this one's. */
+  readonly command?: string;
+}
+
+/** How a server's process is started. */
+export interface Launch {
+  /** Another build's command. */
+  readonly command?: string;
+  /** A command that executes the rest of its arguments in its own place, so that the process id stays. */
+  readonly prefix?: readonly string[];
+  /** Behind the server's own. */
+  readonly args?: readonly string[];
 }
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -80,10 +99,13 @@ export class ProcessCluster {
   readonly ids: readonly number[];
   readonly #children = new Map<number, ChildProcess>();
   readonly #clients: Client[] = [];
+  readonly #hosts: readonly string[];
+  readonly #directories = new Map<number, string>();
 
-  private constructor(directory: string, port: number, servers: number) {
+  private constructor(directory: string, port: number, servers: number, hosts: readonly string[]) {
     this.directory = directory;
     this.port = port;
+    this.#hosts = hosts;
     this.ids = Array.from({ length: servers }, (_, index) => index + 1);
   }
 
@@ -92,23 +114,22 @@ export class ProcessCluster {
     const servers = options.servers ?? 3;
     const directory = mkdtempSync(join(tmpdir(), 'futurestore-test-'));
     const port = await freeBasePort();
-    const cluster = new ProcessCluster(directory, port, servers);
-    const made = await run([
-      'init',
-      join(directory, 'cluster'),
-      '--servers',
-      `${servers}`,
-      '--port',
-      `${port}`,
-    ]);
+    const hosts = options.hosts ?? [];
+    const cluster = new ProcessCluster(directory, port, servers, hosts);
+    const made = await run(
+      [
+        'init',
+        join(directory, 'cluster'),
+        '--servers',
+        `${servers}`,
+        '--port',
+        `${port}`,
+        ...(hosts.length === 0 ? [] : ['--host', ...hosts]),
+      ],
+      options.command === undefined ? {} : { command: options.command },
+    );
     if (made.code !== 0) throw new Error(`init failed: ${made.stderr}`);
-    for (const id of cluster.ids) {
-      const file = cluster.configuration(id);
-      writeFileSync(
-        file,
-        stringify({ ...(parse(readFileSync(file, 'utf8')) as object), ...options.settings }),
-      );
-    }
+    for (const id of cluster.ids) cluster.#configure(id, options.settings ?? {});
     return cluster;
   }
 
@@ -128,20 +149,51 @@ export class ProcessCluster {
     return join(this.directory, 'cluster', ...parts);
   }
 
+  host(id: number): string {
+    return this.#hosts[id - 1] ?? '127.0.0.1';
+  }
+
+  /** Of a server's own directory. */
+  serverPath(id: number, ...parts: string[]): string {
+    return this.path(this.#directories.get(id) ?? `server-${id}`, ...parts);
+  }
+
   configuration(id: number): string {
-    return this.path(`server-${id}`, 'server.yaml');
+    return this.serverPath(id, 'server.yaml');
+  }
+
+  /** From now on the server at this place is another member, with a directory of its own. */
+  moveTo(id: number, directory: string, settings: Record<string, unknown>): void {
+    this.#directories.set(id, directory);
+    this.#configure(id, settings);
+  }
+
+  #configure(id: number, settings: Record<string, unknown>): void {
+    const file = this.configuration(id);
+    // The operators' port is on loopback only, which is another one in a network namespace.
+    const admin =
+      this.#hosts.length === 0 ? {} : { admin: { listen: `${this.host(id)}:${this.port + 20 + id - 1}` } };
+    const made = parse(readFileSync(file, 'utf8')) as object;
+    writeFileSync(file, stringify({ ...made, ...admin, ...settings }));
   }
 
   log(id: number): string {
-    const file = this.path(`server-${id}`, 'test.log');
+    const file = this.serverPath(id, 'test.log');
     return existsSync(file) ? readFileSync(file, 'utf8') : '';
   }
 
-  startServer(id: number): ChildProcess {
-    const log = openSync(this.path(`server-${id}`, 'test.log'), 'a');
-    const child = spawn(process.execPath, [command, 'server', '--config', this.configuration(id)], {
-      stdio: ['ignore', log, log],
-    });
+  startServer(id: number, launch: Launch = {}): ChildProcess {
+    const log = openSync(this.serverPath(id, 'test.log'), 'a');
+    const server = [
+      launch.command ?? command,
+      'server',
+      '--config',
+      this.configuration(id),
+      ...(launch.args ?? []),
+    ];
+    const [executable = process.execPath, ...args] = [...(launch.prefix ?? []), process.execPath, ...server];
+    const child = spawn(executable, args, { stdio: ['ignore', log, log] });
+    closeSync(log);
     this.#children.set(id, child);
     child.once('exit', () => {
       if (this.#children.get(id) === child) this.#children.delete(id);
@@ -162,13 +214,21 @@ export class ProcessCluster {
     return await ended;
   }
 
+  /** Stops the process where it is, or lets it go on. */
+  pause(id: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    this.#children.get(id)?.kill(signal);
+  }
+
   kill(id: number): Promise<number | null> {
     return this.signal(id, 'SIGKILL');
   }
 
   async adminGet(id: number, path: string): Promise<{ status: number; text: string } | undefined> {
     try {
-      const response = await fetch(`http://127.0.0.1:${this.port + 20 + id - 1}${path}`);
+      // A stopped process takes connections and never answers.
+      const response = await fetch(`http://${this.host(id)}:${this.port + 20 + id - 1}${path}`, {
+        signal: AbortSignal.timeout(1000),
+      });
       return { status: response.status, text: await response.text() };
     } catch {
       return undefined;
@@ -184,11 +244,15 @@ export class ProcessCluster {
     return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(' ') + 1));
   }
 
-  async ready(ids: readonly number[] = this.ids): Promise<void> {
-    await eventually(`servers ${ids.join(', ')} are ready (in ${this.directory})`, async () => {
-      const answers = await Promise.all(ids.map((id) => this.adminGet(id, '/readyz')));
-      return answers.every((answer) => answer?.status === 200);
-    });
+  async ready(ids: readonly number[] = this.ids, withinMs?: number): Promise<void> {
+    await eventually(
+      `servers ${ids.join(', ')} are ready (in ${this.directory})`,
+      async () => {
+        const answers = await Promise.all(ids.map((id) => this.adminGet(id, '/readyz')));
+        return answers.every((answer) => answer?.status === 200);
+      },
+      withinMs,
+    );
   }
 
   async leader(): Promise<number | undefined> {
@@ -213,15 +277,20 @@ export class ProcessCluster {
     const endpoints =
       options.server === undefined
         ? profile.endpoints
-        : [`wss://127.0.0.1:${this.port + options.server - 1}`];
+        : [`wss://${this.host(options.server)}:${this.port + options.server - 1}`];
     const client = connect({ ...profile, endpoints });
     this.#clients.push(client);
     return client;
   }
 
-  async close(): Promise<void> {
+  /** Ends everything; the files stay. */
+  async stop(): Promise<void> {
     await Promise.all(this.#clients.map((client) => client.close().catch(() => {})));
     await Promise.all([...this.#children.keys()].map((id) => this.kill(id)));
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
     rmSync(this.directory, { recursive: true, force: true });
   }
 }

@@ -13,8 +13,7 @@ import {
   type Server,
   type StartServerOptions,
 } from '../../../src/server/index.ts';
-import { openMemoryStorage, type MemoryDisk } from '../../../src/storage/index.ts';
-import { CopyableDisk } from './copyable-disk.ts';
+import { MemoryDisk, openMemoryStorage } from '../../../src/storage/index.ts';
 import { VirtualNetwork } from './virtual-network.ts';
 import { VirtualTime, type ProcessClock } from './virtual-time.ts';
 
@@ -167,7 +166,7 @@ export class ServerCluster {
   }
 
   async start(id: number, { join = false, file, version = 2 }: StartOptions = {}): Promise<void> {
-    const disk = this.disks.get(id) ?? new CopyableDisk();
+    const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
     this.clocks.set(id, clock);

@@ -1,0 +1,632 @@
+/** An agent: a process with a real client that writes, reads, waits and follows, and writes down what it was told. */
+import {
+  Client,
+  CancelledError,
+  declareOperation,
+  deleteOperation,
+  FutureRejectedError,
+  FuturestoreError,
+  rejectOperation,
+  resolveOperation,
+  TimedOutError,
+  touchOperation,
+  type AwaitOptions,
+  type Future,
+  type Operation,
+  type RequestOptions,
+  type Subscription,
+  type SubscriptionEvent,
+} from '../client/index.ts';
+import { jsonCodec, protobufCodec } from '../protocol/index.ts';
+import type { AgentNetwork } from './agent-network.ts';
+import { historyOf, seenOf, writtenOf, type Recorded } from './agent-records.ts';
+import { clientEnvironment } from './client-environment.ts';
+import type { AnswerChecks, FeedChecks, HistoryWrite, StateChecks } from './checks/index.ts';
+import { Life, type VirtualTime } from './clock.ts';
+import type { AgentPlan, Plan } from './plan.ts';
+import type { Random } from './random.ts';
+import type { Counts } from './statistics.ts';
+import type { Trace } from './trace.ts';
+
+export interface AgentWorld {
+  readonly plan: Plan;
+  readonly time: VirtualTime;
+  readonly trace: Trace;
+  readonly operations: Counts;
+  readonly network: AgentNetwork;
+  readonly endpoints: readonly string[];
+  readonly random: (name: string) => Random;
+  readonly history: Recorded[];
+  readonly answers: AnswerChecks;
+  readonly feed: FeedChecks;
+  readonly state: StateChecks;
+  readonly fail: (check: string, problem: string) => void;
+  /** Runs a check; what it throws becomes the run's failure. */
+  readonly judge: (check: () => void) => void;
+}
+
+export interface OpenAwait {
+  readonly keys: readonly string[];
+  readonly sinceMs: number;
+}
+
+/** Codes that say that something is wrong with client or server, not with what was asked. */
+const neverCodes = new Set([
+  'INTERNAL',
+  'PROTOCOL_ERROR',
+  'INVALID_ARGUMENT',
+  'UNAUTHENTICATED',
+  'PERMISSION_DENIED',
+  'VERSION_NOT_SUPPORTED',
+  'DATA_DAMAGED',
+]);
+
+/** The outcome is the cluster's word on the request itself: it did not happen. */
+const decidedCodes = new Set([
+  'ALREADY_SETTLED',
+  'PRECONDITION_FAILED',
+  'NOT_FOUND',
+  'NO_VALUE',
+  'LIMIT_EXCEEDED',
+]);
+
+const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
+  `agent ${agent} ${what}`;
+
+const describeEvent = ({
+  name,
+  event,
+}: {
+  readonly name: string;
+  readonly event: SubscriptionEvent;
+}): string =>
+  event.kind === 'future' || event.kind === 'deleted'
+    ? `${name}: ${event.kind} ${event.key} @${event.revision}`
+    : `${name}: ${event.kind} @${event.position.revision}`;
+
+export class Agent {
+  readonly plan: AgentPlan;
+  readonly #world: AgentWorld;
+  readonly #random: Random;
+  #life: Life | undefined;
+  #client: Client | undefined;
+  #inFlight = 0;
+  #values = 0;
+  #lives = 0;
+  #closing = false;
+  #subscriptionCount = 0;
+  /** Nothing new is begun any more. */
+  quiet = false;
+  readonly awaits = new Set<OpenAwait>();
+  /** What it saw of keys last: for conditions. */
+  readonly #seen = new Map<string, { readonly generation: number; readonly revision: number }>();
+
+  constructor(plan: AgentPlan, world: AgentWorld) {
+    this.plan = plan;
+    this.#world = world;
+    this.#random = world.random(`agent/${plan.id}`);
+  }
+
+  get id(): number {
+    return this.plan.id;
+  }
+
+  get life(): Life | undefined {
+    return this.#life;
+  }
+
+  get closing(): boolean {
+    return this.#closing;
+  }
+
+  /** Without awaits, which may last. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  get client(): Client | undefined {
+    return this.#client;
+  }
+
+  start(): void {
+    if (this.#life !== undefined) return;
+    const world = this.#world;
+    const life = new Life(`agent ${this.id}`);
+    this.#life = life;
+    this.#lives += 1;
+    const { timeoutMs, sessionGraceMs } = this.plan;
+    const client = new Client(
+      {
+        endpoints: world.endpoints,
+        name: `agent-${this.id}`,
+        sessionGraceMs,
+        connectTimeoutMs: 3000,
+        ...(timeoutMs !== undefined && { timeoutMs }),
+        onStateChange: (state) => {
+          if (state.kind === 'closed' && this.#life === life && !this.#closing) {
+            world.fail('client', `agent ${this.id} was shut out: ${state.error.message}`);
+          }
+        },
+      },
+      clientEnvironment(
+        world.network,
+        this.id,
+        life,
+        this.#random,
+        this.plan.json === true ? jsonCodec : protobufCodec,
+      ),
+    );
+    this.#client = client;
+    for (let count = 0; count < this.plan.subscriptions; count += 1) this.#subscribe(life, client);
+    this.#think(life);
+  }
+
+  /** The process dies. Its requests may have happened. */
+  kill(silent: boolean): void {
+    const life = this.#life;
+    if (life === undefined) return;
+    this.#world.trace.say(`agent ${this.id} is killed`);
+    life.alive = false;
+    life.held = undefined;
+    this.#life = undefined;
+    this.#client = undefined;
+    this.#closing = false;
+    this.#inFlight = 0;
+    this.awaits.clear();
+    for (const reader of this.#readers) this.#world.feed.end(reader);
+    this.#readers.clear();
+    this.#world.network.agentGone(this.id, silent);
+  }
+  readonly #readers = new Set<string>();
+
+  /** Ends in good order, and is gone then. */
+  close(): void {
+    const life = this.#life;
+    const client = this.#client;
+    if (life === undefined || client === undefined || this.#closing) return;
+    this.#world.trace.say(`agent ${this.id} closes its client`);
+    this.#closing = true;
+    for (const reader of this.#readers) this.#world.feed.end(reader);
+    this.#readers.clear();
+    client.close().then(
+      () => {
+        if (this.#life === life) this.kill(false);
+      },
+      (error: unknown) => this.#world.fail('client', `agent ${this.id} could not close: ${String(error)}`),
+    );
+  }
+
+  #think(life: Life): void {
+    const pauseMs = this.#random.exponential(this.plan.thinkMs);
+    this.#world.time.after(Math.ceil(pauseMs), life, 'timer', () => {
+      const mayAct = !this.quiet && !this.#closing && this.#inFlight < this.plan.concurrency;
+      if (this.#client !== undefined && mayAct) {
+        this.#act(life, this.#client);
+      }
+      this.#think(life);
+    });
+  }
+
+  #act(life: Life, client: Client): void {
+    const { writes, reads, lists, awaits, batches, statuses } = this.plan;
+    let at = this.#random.next() * (writes + reads + lists + awaits + batches + statuses);
+    if ((at -= writes) < 0) this.#write(life, client);
+    else if ((at -= reads) < 0) this.#get(life, client, this.#key());
+    else if ((at -= lists) < 0) this.#list(life, client);
+    else if ((at -= awaits) < 0) this.#await(life, client);
+    else if ((at -= batches) < 0) this.#batch(life, client);
+    else this.#status(life, client);
+  }
+
+  #key(): string {
+    return `k/${this.#random.whole(1, this.#world.plan.keys)}`;
+  }
+
+  /** Some have a time of their own. */
+  #options(life: Life): RequestOptions {
+    const timeout = this.#random.chance(0.2) ? { timeoutMs: this.#random.whole(50, 4000) } : {};
+    return { ...timeout, ...this.#signal(life) };
+  }
+
+  /** Some are given up by who asked. */
+  #signal(life: Life): { readonly signal?: AbortSignal } {
+    if (!this.#random.chance(0.04)) return {};
+    const controller = new AbortController();
+    this.#world.time.after(this.#random.whole(1, 300), life, 'timer', () => controller.abort());
+    return { signal: controller.signal };
+  }
+
+  #call(what: string): void {
+    this.#world.trace.note(describeCall, { agent: this.id, what });
+  }
+
+  /** Follows a request to its end; nothing of a dead process counts. */
+  #follow<Result>(
+    life: Life,
+    kind: string,
+    request: Promise<Result>,
+    answered: (result: Result) => void,
+    failed: (error: FuturestoreError) => void,
+  ): void {
+    const world = this.#world;
+    this.#inFlight += 1;
+    world.operations.add(kind);
+    request.then(
+      (result) => {
+        if (!life.alive) return;
+        this.#inFlight -= 1;
+        world.judge(() => answered(result));
+      },
+      (error: unknown) => {
+        if (!life.alive) return;
+        this.#inFlight -= 1;
+        if (!(error instanceof FuturestoreError)) {
+          world.fail('client', `agent ${this.id}: ${kind} failed with ${String(error)}`);
+          return;
+        }
+        this.#note(kind, error);
+        world.judge(() => failed(error));
+      },
+    );
+  }
+
+  #note(kind: string, error: FuturestoreError): void {
+    this.#world.operations.add(`${kind}: ${error.code}`);
+    this.#call(`${kind} failed: ${error.code} ${error.message}`);
+    if (neverCodes.has(error.code)) {
+      this.#world.fail('client', `agent ${this.id}: ${kind} failed with ${error.code}: ${error.message}`);
+    }
+  }
+
+  // ---- writes ----
+
+  #value(): string {
+    this.#values += 1;
+    const filler = this.#random.whole(0, this.#world.plan.valueBytesMax);
+    return `${this.id}.${this.#lives}.${this.#values}${filler > 8 ? ` ${'x'.repeat(filler)}` : ''}`;
+  }
+
+  #operation(key: string): Operation {
+    const random = this.#random;
+    const ttl = random.chance(0.3) ? { ttlMs: random.whole(300, 6000) } : {};
+    const conditions = random.chance(0.15) ? this.#conditions(key) : {};
+    const draw = random.next();
+    if (draw < 0.33) return resolveOperation(key, this.#value(), { supersede: true, ...ttl, ...conditions });
+    if (draw < 0.53) return resolveOperation(key, this.#value(), { ...ttl, ...conditions });
+    if (draw < 0.76) {
+      return declareOperation(key, {
+        renew: random.chance(0.6),
+        tied: random.chance(0.5),
+        ...(random.chance(0.4) && { deadlineMs: random.whole(200, 6000) }),
+        ...conditions,
+      });
+    }
+    if (draw < 0.84) {
+      return rejectOperation(key, { code: 'FAILED', supersede: random.chance(0.5), ...ttl, ...conditions });
+    }
+    if (draw < 0.93) return deleteOperation(key, conditions);
+    return touchOperation(key, random.whole(300, 6000), conditions);
+  }
+
+  #conditions(key: string): { ifRevision?: number; ifGeneration?: number; ifAbsent?: boolean } {
+    const seen = this.#seen.get(key);
+    const draw = this.#random.next();
+    if (draw < 0.3 || seen === undefined) return { ifAbsent: true };
+    return draw < 0.65 ? { ifRevision: seen.revision } : { ifGeneration: seen.generation };
+  }
+
+  #write(life: Life, client: Client, operation = this.#operation(this.#key())): void {
+    const { key, kind } = operation;
+    const record: Extract<Recorded, { kind: HistoryWrite['kind'] }> = {
+      client: this.id,
+      kind,
+      key,
+      input: historyOf(operation),
+      output: 'unknown',
+      callMs: this.#world.time.nowMs,
+    };
+    this.#world.history.push(record);
+    this.#call(`asks ${kind} ${key}`);
+    this.#follow(
+      life,
+      kind,
+      client.batch([operation], this.#options(life)),
+      ({ results: [result] }) => {
+        if (result === undefined) throw new Error('a write without a result');
+        record.returnMs = this.#world.time.nowMs;
+        record.output = writtenOf(result);
+        this.#seen.set(key, result);
+        this.#call(
+          `was answered ${kind} ${key}: generation ${result.generation} ${result.state} @${result.revision}`,
+        );
+      },
+      (error) => {
+        record.returnMs = this.#world.time.nowMs;
+        this.#writeFailed(record, error);
+      },
+    );
+  }
+
+  /** What surely did not happen says so; the rest stays unknown. */
+  #writeFailed(record: { output: unknown; returnMs?: number | undefined }, error: FuturestoreError): void {
+    const sure =
+      decidedCodes.has(error.code) ||
+      ((error instanceof TimedOutError || error instanceof CancelledError) && !error.mayHaveHappened);
+    if (sure) record.output = { error: error.code };
+    else record.returnMs = undefined;
+  }
+
+  #batch(life: Life, client: Client): void {
+    const keys = new Set<string>();
+    const count = this.#random.whole(2, 4);
+    for (let tries = 0; keys.size < count && tries < 20; tries += 1) keys.add(this.#key());
+    const operations = [...keys].map((key) => this.#operation(key));
+    const [first] = operations;
+    if (first === undefined) return;
+    if (operations.length === 1) return this.#write(life, client, first);
+    const record: Extract<Recorded, { kind: 'batch' }> = {
+      client: this.id,
+      kind: 'batch',
+      input: operations.map(historyOf),
+      output: 'unknown',
+      callMs: this.#world.time.nowMs,
+    };
+    this.#world.history.push(record);
+    this.#call(`asks batch ${operations.map(({ kind, key }) => `${kind} ${key}`).join(', ')}`);
+    this.#follow(
+      life,
+      'batch',
+      client.batch(operations, this.#options(life)),
+      ({ results }) => {
+        record.returnMs = this.#world.time.nowMs;
+        record.output = results.map(writtenOf);
+        this.#call(`was answered batch @${results.map(({ revision }) => revision).join(', ')}`);
+      },
+      (error) => {
+        record.returnMs = this.#world.time.nowMs;
+        this.#writeFailed(record, error);
+      },
+    );
+  }
+
+  // ---- reads ----
+
+  #shown(future: Future, askedAtMs: number, where: string): void {
+    const { answers } = this.#world;
+    const seen = seenOf(future);
+    const what = `${where} of agent ${this.id}`;
+    answers.shown(future.key, seen, what);
+    answers.fresh(future.key, seen, askedAtMs);
+    this.#seen.set(future.key, future);
+  }
+
+  #get(life: Life, client: Client, key: string): void {
+    const world = this.#world;
+    const stale = this.#random.chance(0.1);
+    const askedAtMs = world.state.timeMs;
+    const record: Extract<Recorded, { kind: 'get' }> = {
+      client: this.id,
+      kind: 'get',
+      key,
+      output: 'unknown',
+      callMs: world.time.nowMs,
+    };
+    if (!stale) world.history.push(record);
+    this.#call(`asks get ${key}${stale ? ' (stale)' : ''}`);
+    this.#follow(
+      life,
+      stale ? 'stale get' : 'get',
+      client.get(key, { stale, ...this.#options(life) }),
+      (future) => {
+        record.returnMs = world.time.nowMs;
+        record.output = seenOf(future);
+        this.#call(`was answered get ${key}: ${future?.state ?? 'absent'} @${future?.revision ?? 0}`);
+        if (future !== undefined) this.#shown(future, stale ? -Infinity : askedAtMs, 'a get');
+      },
+      () => undefined,
+    );
+  }
+
+  #list(life: Life, client: Client): void {
+    const askedAtMs = this.#world.state.timeMs;
+    const values = this.#random.chance(0.5);
+    this.#call('asks list');
+    this.#follow(
+      life,
+      'list',
+      client.list('k/**', { limit: this.#random.whole(1, 20), values, ...this.#options(life) }),
+      ({ futures }) => {
+        for (const future of futures) {
+          if (values || future.state !== 'resolved') this.#shown(future, askedAtMs, 'a list');
+        }
+      },
+      () => undefined,
+    );
+  }
+
+  #status(life: Life, client: Client): void {
+    this.#follow(
+      life,
+      'status',
+      client.status(this.#options(life)),
+      () => undefined,
+      () => undefined,
+    );
+  }
+
+  #await(life: Life, client: Client): void {
+    const world = this.#world;
+    if (this.awaits.size >= 8) return;
+    const random = this.#random;
+    const keys = random.chance(0.7) ? [this.#key()] : [...new Set([this.#key(), this.#key()])];
+    const known = this.#seen.get(keys[0] ?? '')?.generation;
+    const options: AwaitOptions = {
+      ...(known !== undefined && random.chance(0.4) && { leastGeneration: known + random.whole(0, 2) }),
+      ...(random.chance(0.3) && { timeoutMs: random.whole(100, 10_000) }),
+      ...this.#signal(life),
+    };
+    const open: OpenAwait = { keys, sinceMs: world.time.nowMs };
+    this.awaits.add(open);
+    const askedAtMs = world.state.timeMs;
+    const { nowMs } = world.time;
+    this.#call(
+      `awaits ${keys.join(', ')}${options.leastGeneration ? ` from ${options.leastGeneration} on` : ''}`,
+    );
+    const anyOf = random.chance(0.3);
+    const request = anyOf
+      ? client.await({ anyOf: keys }, options).then(({ futures }) => futures)
+      : client.await(keys, options);
+    this.#follow(
+      life,
+      'await',
+      request,
+      (futures) => {
+        this.#inFlight += 1;
+        this.awaits.delete(open);
+        for (const future of futures) {
+          this.#shown(future, askedAtMs, 'an await');
+          if (future.state !== 'resolved') throw new Error(`an await gave ${future.key} as ${future.state}`);
+          if (future.generation < (options.leastGeneration ?? 0)) {
+            world.fail('awaits', `an await gave generation ${future.generation} of ${future.key}, too early`);
+          }
+        }
+        this.#awaited(futures, nowMs);
+      },
+      (error) => {
+        this.#inFlight += 1;
+        this.awaits.delete(open);
+        if (error instanceof FutureRejectedError) return;
+        const limited = options.timeoutMs !== undefined || this.plan.timeoutMs !== undefined;
+        // Without any connection in its time it is told so.
+        if (limited && (error instanceof TimedOutError || error.code === 'UNAVAILABLE')) return;
+        if (options.signal !== undefined && error instanceof CancelledError) return;
+        if (error.code !== 'CONNECTION_CLOSED') {
+          world.fail('awaits', `an await of ${keys.join(', ')} ended with ${error.code}: ${error.message}`);
+        }
+      },
+    );
+    // Awaits are counted by themselves.
+    this.#inFlight -= 1;
+  }
+
+  /** What an await shows of one key is what a get could have shown in its time. */
+  #awaited(futures: readonly Future[], callMs: number): void {
+    const [future] = futures;
+    if (future === undefined || futures.length !== 1) return;
+    this.#world.history.push({
+      client: this.id,
+      kind: 'get',
+      key: future.key,
+      output: seenOf(future),
+      callMs,
+      returnMs: this.#world.time.nowMs,
+    });
+  }
+
+  // ---- subscriptions ----
+
+  #subscribe(life: Life, client: Client): void {
+    const random = this.#random;
+    const patterns = random.chance(0.7) ? ['k/**'] : ['k/1', 'k/2', `k/${random.whole(1, 20)}`, 'none/*'];
+    const slowMs = random.chance(0.3) ? random.whole(5, 400) : 0;
+    const unique = [...new Set(patterns)];
+    const name = this.#reader(unique, 'present');
+    this.#read(life, client, { name, patterns: unique, slowMs, reader: client.subscribe(unique) });
+  }
+
+  #read(life: Life, client: Client, following: Following): void {
+    const world = this.#world;
+    const { name, reader, slowMs } = following;
+    reader.next().then(
+      (result) => {
+        if (!life.alive || result.done === true || this.#closing) return;
+        const event = result.value;
+        world.operations.add(`push: ${event.kind}`);
+        world.trace.note(describeEvent, { name, event });
+        world.judge(() => {
+          world.feed.event(name, event);
+          if (event.kind === 'future') world.answers.shown(event.key, seenOf(event.future), name);
+        });
+        if (!this.quiet && this.#random.chance(0.01)) this.#leave(life, client, following);
+        else if (slowMs === 0 || this.quiet) this.#read(life, client, following);
+        else {
+          world.time.after(slowMs, life, 'timer', () => {
+            if (!this.#closing) this.#read(life, client, following);
+          });
+        }
+      },
+      (error: unknown) => {
+        if (life.alive && !this.#closing) world.fail('feed', `${name} ended: ${String(error)}`);
+      },
+    );
+  }
+
+  /** Leaves and comes back where it was. */
+  #leave(life: Life, client: Client, following: Following): void {
+    const world = this.#world;
+    const { position } = following.reader;
+    void following.reader.return();
+    if (position === undefined) {
+      world.feed.end(following.name);
+      this.#readers.delete(following.name);
+      this.#subscribe(life, client);
+      return;
+    }
+    // A position in the middle of a revision repeats that revision: the new reader is judged by itself.
+    world.feed.end(following.name);
+    this.#readers.delete(following.name);
+    world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
+      if (this.#closing) return;
+      world.operations.add('subscription resumed');
+      const name = this.#reader(following.patterns, position.revision);
+      const reader = client.subscribe(following.patterns, { from: position });
+      this.#read(life, client, { ...following, name, reader });
+    });
+  }
+
+  #reader(patterns: readonly string[], from: number | 'present'): string {
+    this.#subscriptionCount += 1;
+    const name = `subscription ${this.id}.${this.#lives}.${this.#subscriptionCount}`;
+    this.#world.feed.begin(name, patterns, from);
+    this.#readers.add(name);
+    this.#world.trace.say(`${name} begins at ${from}`);
+    return name;
+  }
+
+  // ---- the end ----
+
+  /** Any settled outcome ends what waits for these keys. */
+  settle(keys: readonly string[]): void {
+    const client = this.#client;
+    const life = this.#life;
+    if (client === undefined || life === undefined) return;
+    for (const key of keys) {
+      this.#write(life, client, resolveOperation(key, this.#value(), { supersede: true }));
+    }
+  }
+
+  /** Asks for something that must be answered. */
+  ask(served: () => void): void {
+    const life = this.#life;
+    const client = this.#client;
+    if (client === undefined || life === undefined) return;
+    const again = (): void => this.ask(served);
+    const value = this.#value();
+    this.#world.operations.add('last question');
+    client.resolve(`last/${this.id}`, value, { supersede: true }).then(() => {
+      client.get(`last/${this.id}`).then((future) => {
+        const found = Buffer.from(future?.value ?? []).toString();
+        if (found === value) served();
+        else
+          this.#world.fail('every client is served', `agent ${this.id} wrote "${value}" and read "${found}"`);
+      }, again);
+    }, again);
+  }
+}
+
+interface Following {
+  readonly name: string;
+  readonly patterns: readonly string[];
+  readonly slowMs: number;
+  readonly reader: Subscription;
+}

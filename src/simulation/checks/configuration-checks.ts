@@ -1,0 +1,57 @@
+/**
+ * The configurations that were committed, one after the other: any two that follow each other have a member in common in
+ * each pair of their quorums (Raft §4.3), and nobody who has left comes back under the same id.
+ */
+import { decodeConfiguration, membersOf, type Configuration } from '../../raft/index.ts';
+import { violated } from './violation.ts';
+
+const isQuorum = (configuration: Configuration, has: (id: number) => boolean): boolean =>
+  [configuration.voters, configuration.votersOutgoing].every(
+    (half) => half.length === 0 || 2 * half.filter(has).length > half.length,
+  );
+
+/** Any larger set of a quorum's members is one too, so it is enough to look at each set and its complement. */
+const canDisagree = (one: Configuration, other: Configuration): boolean => {
+  const all = [...new Set([...membersOf(one), ...membersOf(other)])];
+  for (let set = 0; set < 2 ** all.length; set += 1) {
+    const isIn = (id: number): boolean => (set & (1 << all.findIndex((each) => each === id))) !== 0;
+    if (isQuorum(one, isIn) && isQuorum(other, (id) => !isIn(id))) return true;
+  }
+  return false;
+};
+
+const describe = ({ voters, votersOutgoing, learners, learnersNext }: Configuration): string =>
+  `[${voters.join()}][${votersOutgoing.join()}] and learners [${learners.join()}][${learnersNext.join()}]`;
+
+export class ConfigurationChecks {
+  last: Configuration | undefined;
+  /** By the place of the entry. */
+  readonly #written = new Map<number, Configuration>();
+  readonly #left = new Set<number>();
+
+  /** A server has begun by its file. */
+  bootstrapped(configuration: Configuration): void {
+    if (configuration.voters.length > 0) this.last ??= configuration;
+  }
+
+  written(place: number, payload: Uint8Array): void {
+    this.#written.set(place, decodeConfiguration(payload));
+  }
+
+  /** Entries in the order of the log; of most of them there is nothing to say. */
+  committed(place: number): void {
+    const next = this.#written.get(place);
+    if (next === undefined) return;
+    const { last } = this;
+    this.last = next;
+    if (last === undefined) return;
+    if (canDisagree(last, next)) {
+      violated('quorums intersect', `${describe(next)} follows ${describe(last)}: each could decide alone`);
+    }
+    const members = membersOf(next);
+    for (const id of members) {
+      if (this.#left.has(id)) violated('ids of members', `member ${id} had left, and is one again`);
+    }
+    for (const id of membersOf(last)) if (!members.includes(id)) this.#left.add(id);
+  }
+}

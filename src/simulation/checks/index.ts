@@ -1,0 +1,18 @@
+/** All checks: what is looked at after every step, and what is judged in the end. */
+export { AnswerChecks } from './answer-checks.ts';
+export { ConsensusChecks } from './consensus-checks.ts';
+export { FeedChecks } from './feed-checks.ts';
+export {
+  formatHistory,
+  parseHistory,
+  writeHistory,
+  type HistoryError,
+  type HistoryOperation,
+  type HistorySeen,
+  type HistoryWrite,
+  type HistoryWritten,
+} from './history.ts';
+export { checkLinearizable } from './linearizability.ts';
+export { ServingChecks } from './serving-checks.ts';
+export { StateChecks } from './state-checks.ts';
+export { SafetyViolation } from './violation.ts';

@@ -1,0 +1,483 @@
+/** What each fault does to the world, and how it ends. */
+import type { Agent } from './agent.ts';
+import type { AgentNetwork } from './agent-network.ts';
+import type { VirtualTime } from './clock.ts';
+import type { Machine } from './machine.ts';
+import { MemoryDisk } from '../storage/index.ts';
+import type { NetworkConditions, PeerNetwork } from './peer-network.ts';
+import { membersOf } from '../raft/index.ts';
+import type { Operator, Wish } from './operator.ts';
+import type { Fault, Plan, Target } from './plan.ts';
+import { Random } from './random.ts';
+import type { Counts } from './statistics.ts';
+import type { Trace } from './trace.ts';
+
+export interface FaultWorld {
+  readonly plan: Plan;
+  readonly time: VirtualTime;
+  readonly trace: Trace;
+  readonly faults: Counts;
+  readonly machines: readonly Machine[];
+  readonly agents: readonly Agent[];
+  readonly peers: PeerNetwork;
+  readonly agentNetwork: AgentNetwork;
+  readonly operator: Operator;
+  readonly leader: () => number | undefined;
+  /** Whom the cluster counts, learners included. */
+  readonly members: () => readonly number[];
+}
+
+type Damaging = Extract<
+  Fault,
+  { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' | 'earlier_disk' | 'lying_disk' }
+>;
+
+const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
+
+export class Faults {
+  readonly #world: FaultWorld;
+  /** Ends what a fault began, if it has not ended; at the latest when all is healed. */
+  readonly #endings = new Set<() => void>();
+  #healed = false;
+
+  constructor(world: FaultWorld) {
+    this.#world = world;
+  }
+
+  schedule(): void {
+    const { plan, time } = this.#world;
+    for (const fault of plan.faults) {
+      time.at(fault.atMs, time.world, 'input', () => {
+        if (!this.#healed) this.#begin(fault);
+      });
+    }
+  }
+
+  /** All ends: what was down or cut comes back, all but what is damaged. */
+  heal(): void {
+    this.#healed = true;
+    const { machines, peers, agentNetwork, agents, plan, trace, time } = this.#world;
+    trace.say('HEAL');
+    for (const end of this.#endings) end();
+    this.#endings.clear();
+    peers.unblockAll();
+    agentNetwork.unblockAll();
+    // Else both ends have to find out by themselves, which takes a minute.
+    if (plan.seed % 5 !== 0) agentNetwork.resetDead();
+    Object.assign(peers.conditions, { ...plan.network, loss: 0, duplication: 0, reordering: 0 });
+    for (const machine of machines) {
+      machine.resume();
+      machine.disk.slowness = 1;
+      machine.disk.hungUntilMs = 0;
+      machine.disk.fullUntilMs = 0;
+      machine.disk.failNext = false;
+      machine.clock.lookTakesMs = 0;
+      machine.clock.rate = 1;
+      // The others do not let it in: an operator would take it away.
+      const isLost = machine.damage === 'wiped' || machine.damage === 'older';
+      if (isLost || this.#knowsNobody(machine)) this.#takeAway(machine);
+      else {
+        if (this.#lacksMembers(machine)) machine.crash({ silent: false, keepSome: false });
+        machine.start();
+      }
+    }
+    if (plan.replacesLost === true) this.#world.operator.cleanUp();
+    for (const agent of agents) {
+      if (agent.life?.stopped === true) time.resume(agent.life, true);
+      // What is in the middle of its end is not waited for.
+      if (agent.closing) agent.kill(false);
+      agent.start();
+    }
+  }
+
+  #machine(target: Target): Machine | undefined {
+    const { machines } = this.#world;
+    if (typeof target === 'number') return machines.find(({ id }) => id === target);
+    const leader = this.#world.leader();
+    if (target === 'newest') return machines.at(-1);
+    if (target === 'damaged') {
+      const members = this.#world.members();
+      const damaged = machines.find(({ id, damage }) => damage !== undefined && members.includes(id));
+      return damaged ?? this.#machine('follower');
+    }
+    if (target === 'leader') return machines.find(({ id }) => id === leader) ?? machines.find(({ on }) => on);
+    return machines.find(({ id, on }) => on && id !== leader) ?? machines[0];
+  }
+
+  /** Ends after `forMs`, or when all is healed. */
+  #until(forMs: number, end: () => void): void {
+    const { time } = this.#world;
+    this.#endings.add(end);
+    time.after(forMs, time.world, 'input', () => {
+      if (this.#endings.delete(end)) end();
+    });
+  }
+
+  #startLater(machine: Machine, downMs: number): void {
+    const { time } = this.#world;
+    time.after(downMs, time.world, 'input', () => machine.start());
+  }
+
+  #begin(fault: Fault): void {
+    const { faults, trace, machines, agents, agentNetwork, time } = this.#world;
+    trace.note(describeFault, fault);
+    faults.add(fault.kind === 'partition' ? `partition: ${fault.shape}` : fault.kind);
+    switch (fault.kind) {
+      case 'crash_all':
+      case 'crash_majority': {
+        const running = machines.filter(({ on }) => on);
+        const count = fault.kind === 'crash_all' ? running.length : Math.floor(running.length / 2) + 1;
+        for (const machine of running.slice(0, count)) {
+          machine.crash({ silent: false, keepSome: fault.keepSome });
+          this.#startLater(machine, fault.downMs);
+        }
+        return;
+      }
+      case 'add_member':
+      case 'promote_member':
+      case 'remove_member':
+      case 'replace_member':
+      case 'transfer_leader':
+        this.#change(fault);
+        return;
+      case 'bad_network':
+        this.#badNetwork(fault);
+        return;
+      case 'reconnect_storm':
+        agentNetwork.reset((agent) => (agent * 7919) % 10 < fault.share * 10);
+        return;
+      case 'half_open':
+        agentNetwork.kill((agent) => (agent * 7919) % 10 < fault.share * 10);
+        return;
+      case 'kill_agent': {
+        const agent = agents.find(({ id }) => id === fault.agent);
+        if (fault.how === 'closes') agent?.close();
+        else agent?.kill(fault.how === 'vanishes');
+        // Closing takes up to two seconds.
+        time.after(fault.downMs + 3000, time.world, 'input', () => agent?.start());
+        return;
+      }
+      case 'pause_agent': {
+        const life = agents.find(({ id }) => id === fault.agent)?.life;
+        if (life === undefined) return;
+        time.stop(life);
+        this.#until(fault.forMs, () => time.resume(life, true));
+        return;
+      }
+      default: {
+        const machine = this.#machine(fault.target);
+        if (machine !== undefined) this.#onMachine(fault, machine);
+      }
+    }
+  }
+
+  #change(wish: Wish): void {
+    this.#world.operator.begin(wish, 'target' in wish ? this.#machine(wish.target) : undefined);
+  }
+
+  #badNetwork(fault: Extract<Fault, { kind: 'bad_network' }>): void {
+    const { peers, plan } = this.#world;
+    const { loss, duplication, reordering, reorderMs, latencyMs, jitterMs } = fault;
+    const bad: NetworkConditions = { loss, duplication, reordering, reorderMs, latencyMs, jitterMs };
+    Object.assign(peers.conditions, bad);
+    this.#until(fault.forMs, () => Object.assign(peers.conditions, plan.network));
+  }
+
+  #onMachine(fault: Exclude<Extract<Fault, { target: Target }>, Wish>, machine: Machine): void {
+    const { peers, agents, agentNetwork, machines, time } = this.#world;
+    const { disk, clock } = machine;
+    switch (fault.kind) {
+      case 'crash':
+        if (!machine.on) return;
+        machine.crash(fault);
+        this.#startLater(machine, fault.downMs);
+        return;
+      case 'restart':
+        machine.stop(fault.graceMs, () => this.#startLater(machine, fault.downMs));
+        return;
+      case 'pause':
+        machine.pause(fault.forMs, fault.timersFirst);
+        return;
+      case 'partition':
+        this.#partition(fault, machine.id);
+        return;
+      case 'reset_links':
+        for (const { id } of machines) {
+          if (id === machine.id) continue;
+          peers.reset(machine.id, id);
+          peers.reset(id, machine.id);
+        }
+        return;
+      case 'cut_from_agents': {
+        const { place } = machine.member;
+        for (const { id } of agents) agentNetwork.block(id, place);
+        this.#until(fault.forMs, () => {
+          for (const { id } of agents) agentNetwork.unblock(id, place);
+        });
+        return;
+      }
+      case 'slow_disk':
+        disk.slowness = fault.factor;
+        this.#until(fault.forMs, () => {
+          disk.slowness = 1;
+        });
+        return;
+      case 'hung_disk':
+        disk.hungUntilMs = time.nowMs + fault.forMs;
+        return;
+      case 'full_disk':
+        disk.fullUntilMs = time.nowMs + fault.forMs;
+        return;
+      case 'failing_disk':
+        disk.failNext = true;
+        return;
+      case 'clock_jump':
+        clock.wallOffsetMs += fault.byMs;
+        return;
+      case 'clock_drift':
+        clock.rate = fault.rate;
+        return;
+      case 'slow_processor':
+        clock.lookTakesMs = fault.lookTakesMs;
+        this.#until(fault.forMs, () => {
+          clock.lookTakesMs = 0;
+        });
+        return;
+      case 'flip_bit':
+      case 'wipe_disk':
+      case 'older_disk':
+      case 'earlier_disk':
+      case 'lying_disk':
+        this.#damage(fault, machine);
+        return;
+      default:
+        fault satisfies never;
+    }
+  }
+
+  // ---- damage ----
+
+  /** Never of so many that what was acknowledged could be gone with them. */
+  #mayDamage(machine: Machine): boolean {
+    return machine.damage === undefined && this.#world.operator.couldSpare(machine, true);
+  }
+
+  /** It has been removed, and so have all that it knows of: nobody is left who could tell it. */
+  #knowsNobody({ id, process }: Machine): boolean {
+    const members = this.#world.members();
+    if (members.includes(id) || this.#world.plan.filesFollow === true) return false;
+    const known =
+      process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
+    return !known.some((one) => members.includes(one));
+  }
+
+  /**
+   * A server that was away when members were added can only hear of them from one that it knows. The one that leads may
+   * be another: then somebody has to write the new ones into its configuration file.
+   */
+  #lacksMembers(machine: Machine): boolean {
+    const { process } = machine;
+    const members = this.#world.members();
+    if (!members.includes(machine.id)) return false;
+    const known: readonly number[] =
+      process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
+    machine.needsNewFile = !members.every((id) => known.includes(id));
+    return machine.needsNewFile;
+  }
+
+  /** It is not let in, and would be of no use. */
+  #takeAway(machine: Machine): void {
+    machine.refused = true;
+    machine.crash({ silent: false, keepSome: false });
+  }
+
+  #damage(fault: Damaging, machine: Machine): void {
+    const { faults } = this.#world;
+    if (!this.#mayDamage(machine)) {
+      faults.add(`${fault.kind}: not possible`);
+      return;
+    }
+    if (!this.#damageBy(fault, machine)) faults.add(`${fault.kind}: not possible`);
+  }
+
+  #damageBy(fault: Damaging, machine: Machine): boolean {
+    switch (fault.kind) {
+      case 'flip_bit':
+        return this.#flip(fault.salt, machine);
+      case 'lying_disk':
+        return this.#lie(fault.forMs, machine);
+      case 'earlier_disk':
+        return this.#copy(fault.forMs, machine);
+      case 'wipe_disk':
+      case 'older_disk':
+        return this.#goBack(fault.kind, machine);
+      default:
+        return fault satisfies never;
+    }
+  }
+
+  /** The disk says that writes are synced, and has forgotten them after the next loss of power. */
+  #lie(forMs: number, machine: Machine): boolean {
+    const { time, trace } = this.#world;
+    const { process, disk } = machine;
+    if (process === undefined) return false;
+    const { memory } = disk;
+    const before = memory.copy();
+    machine.damage = 'lying';
+    this.#until(forMs, () => {
+      machine.crash({ silent: false, keepSome: false });
+      if (disk.memory === memory) memory.forgetSince(before);
+      trace.say(`server ${machine.id}: its disk forgets what it synced`);
+      time.after(200, time.world, 'input', () => machine.start());
+    });
+    return true;
+  }
+
+  #flip(salt: number, machine: Machine): boolean {
+    const { trace, plan } = this.#world;
+    machine.crash({ silent: false, keepSome: false });
+    const random = new Random(plan.seed, `flip/${salt}`);
+    const prefix = random.pick(['log/', 'state/', 'hard_state', 'meta/', 'batch/', '']);
+    const key = machine.disk.memory.flipBit(prefix, random.next);
+    this.#startLater(machine, 200);
+    if (key === undefined) return false;
+    trace.say(`server ${machine.id}: a bit of ${key} flips`);
+    machine.damage = 'flipped';
+    return true;
+  }
+
+  /** Whether everybody else runs, and so says. */
+  #allOthers(machine: Machine, say: (other: Machine) => boolean): boolean {
+    const members = this.#world.members();
+    return this.#world.machines.every(
+      (other) =>
+        other === machine ||
+        !members.includes(other.id) ||
+        (other.process !== undefined && !other.process.life.stopped && say(other)),
+    );
+  }
+
+  /**
+   * An empty disk, or one of an earlier run. Only where everybody has applied that the member had the run that is
+   * lost: who has not cannot tell, and says so in its documentation.
+   */
+  #goBack(kind: 'wipe_disk' | 'older_disk', machine: Machine): boolean {
+    const { process } = machine;
+    if (process === undefined) return false;
+    const copy = machine.disk.copies.at(-1);
+    if (kind === 'older_disk' && (copy === undefined || machine.starts < 2)) return false;
+    const known = this.#allOthers(
+      machine,
+      (other) => other.process?.server.inspect().store.server(machine.id)?.run === process.run,
+    );
+    if (!known) return false;
+    const isEmpty = kind === 'wipe_disk' || copy === undefined;
+    this.#putBack(machine, isEmpty ? undefined : copy);
+    return true;
+  }
+
+  /**
+   * A copy that was made while the server ran. Its peers remember what they were told, as long as they run: it is put
+   * back only where all of them were told of more than it has, and taken away before any of them ends.
+   */
+  #copy(forMs: number, machine: Machine): boolean {
+    const { time, faults, peers } = this.#world;
+    const { process, disk } = machine;
+    if (process === undefined) return false;
+    const copy = disk.memory.copy();
+    const copiedTo = process.server.inspect().raft.status().lastIndex;
+    time.after(forMs, time.world, 'input', () => {
+      const same = machine.process === process && !this.#healed && this.#mayDamage(machine);
+      if (!same || !this.#allOthers(machine, ({ id }) => peers.appliedAsHeard(machine.id, id) > copiedTo)) {
+        faults.add('earlier_disk: not possible');
+        return;
+      }
+      faults.add('earlier_disk: put back');
+      this.#putBack(machine, copy);
+      machine.staysWithPeers = true;
+    });
+    return true;
+  }
+
+  /** Some process has ended: what it remembered is gone. */
+  ended(): void {
+    for (const machine of this.#world.machines) {
+      if (!machine.staysWithPeers) continue;
+      machine.staysWithPeers = false;
+      this.#takeAway(machine);
+    }
+  }
+
+  /** undefined: nothing. */
+  #putBack(machine: Machine, copy: MemoryDisk | undefined): void {
+    const { trace } = this.#world;
+    machine.crash({ silent: false, keepSome: false });
+    machine.damage = copy === undefined ? 'wiped' : 'older';
+    trace.say(`server ${machine.id}: its disk is ${copy === undefined ? 'empty' : 'an older copy'}`);
+    machine.disk.replace(copy ?? new MemoryDisk(`disk ${machine.id}`));
+    // An empty one that would begin a cluster by an old file is told to wait.
+    if (copy === undefined) machine.member = { ...machine.member, join: true };
+    this.#startLater(machine, 200);
+  }
+
+  // ---- partitions ----
+
+  #partition(fault: Extract<Fault, { kind: 'partition' }>, chosen: number): void {
+    const { peers, machines, time, plan } = this.#world;
+    const random = new Random(plan.seed, `partition/${fault.salt}`);
+    const ids = machines.map(({ id }) => id);
+    const cuts = cutsOf(fault, chosen, ids, random);
+    if (fault.shape !== 'swizzle') {
+      for (const [from, to] of cuts) peers.block(from, to);
+      this.#until(fault.forMs, () => {
+        for (const [from, to] of cuts) peers.unblock(from, to);
+      });
+      return;
+    }
+    for (const [from, to] of random.shuffled(cuts)) {
+      const cutMs = random.between(0, fault.forMs / 2);
+      time.after(cutMs, time.world, 'input', () => {
+        if (!this.#healed) peers.block(from, to);
+      });
+      this.#until(fault.forMs / 2 + random.between(0, fault.forMs / 2), () => peers.unblock(from, to));
+    }
+  }
+}
+
+type Cut = readonly [from: number, to: number];
+
+const cutsOf = (
+  { shape }: Extract<Fault, { kind: 'partition' }>,
+  chosen: number,
+  ids: readonly number[],
+  random: Random,
+): Cut[] => {
+  const all = ids.flatMap((from) => ids.filter((to) => to !== from).map((to): Cut => [from, to]));
+  switch (shape) {
+    case 'deaf_to':
+      return all.filter(([from]) => from === chosen);
+    case 'mute_to':
+      return all.filter(([, to]) => to === chosen);
+    case 'one_way': {
+      const others = ids.filter((id) => id !== chosen);
+      return others.length === 0 ? [] : [[chosen, random.pick(others)]];
+    }
+    case 'alone':
+      return all.filter(([from, to]) => from === chosen || to === chosen);
+    case 'ring': {
+      const order = random.shuffled(ids);
+      const next = (id: number): number | undefined => order[(order.indexOf(id) + 1) % order.length];
+      return all.filter(([from, to]) => next(from) !== to && next(to) !== from);
+    }
+    case 'split': {
+      const side = new Set(random.shuffled(ids).slice(0, random.whole(1, Math.max(1, ids.length - 1))));
+      return all.filter(([from, to]) => side.has(from) !== side.has(to));
+    }
+    case 'bridge':
+      return all.filter(([from, to]) => from !== chosen && to !== chosen && (from + to) % 2 === 1);
+    case 'swizzle':
+      return all.filter(() => random.chance(0.5));
+    default:
+      return shape satisfies never;
+  }
+};

@@ -1,0 +1,496 @@
+/**
+ * Known bugs, each one rule broken in one place. Put into the code one at a time, each must be found by the
+ * simulation: one that survives is a hole in the checks, or something that the simulated world never does.
+ */
+export interface Mutation {
+  readonly name: string;
+  /** In words: what the code does no longer. */
+  readonly rule: string;
+  /** Below src. */
+  readonly file: string;
+  /** Occurs exactly once in the file. */
+  readonly find: string;
+  readonly replace: string;
+  /** Found within a few seeds: part of the short form. */
+  readonly quick?: true;
+}
+
+const raft: readonly Mutation[] = [
+  {
+    name: 'acknowledge-before-durable',
+    rule: 'An append is acknowledged only when its entries are on disk (Raft §5.3).',
+    file: 'raft/log.ts',
+    find: 'if (index <= this.#durable) return 0;',
+    replace: 'if (index <= this.last) return 0;',
+    quick: true,
+  },
+  {
+    name: 'vote-before-durable',
+    rule: 'A vote leaves only when it is on disk (Raft §5.2).',
+    file: 'raft/outbox.ts',
+    find: 'return this.#hardStateSequence > this.#persisted ? this.#hardStateSequence : 0;',
+    replace: 'return 0;',
+  },
+  {
+    name: 'vote-unsynced',
+    rule: 'Term and vote are synced, whatever else is in the write.',
+    file: 'raft/outbox.ts',
+    find: 'const mustSync =\n      voteMoved ||\n',
+    replace: 'const mustSync =\n',
+  },
+  {
+    name: 'two-votes-in-a-term',
+    rule: 'A member votes once in a term (Raft §5.2).',
+    file: 'raft/election.ts',
+    find: 'const free = core.vote === message.from || (core.vote === undefined && core.leader === undefined);',
+    replace: 'const free = core.leader === undefined;',
+    quick: true,
+  },
+  {
+    name: 'vote-for-a-shorter-log',
+    rule: 'Nobody votes for a log that ends before its own (Raft §5.4.1).',
+    file: 'raft/log.ts',
+    find: 'return lastIndex >= this.last;',
+    replace: 'return true;',
+    quick: true,
+  },
+  {
+    name: 'vote-for-an-older-term',
+    rule: 'Nobody votes for a log whose last term is older than its own (Raft §5.4.1).',
+    file: 'raft/log.ts',
+    find: 'if (lastTerm !== this.lastTerm) return lastTerm > this.lastTerm;',
+    replace: 'if (lastTerm !== this.lastTerm) return lastIndex >= this.last;',
+  },
+  {
+    name: 'half-is-a-majority',
+    rule: 'A majority is more than half.',
+    file: 'raft/quorum.ts',
+    find: 'Math.floor(count / 2) + 1',
+    replace: 'Math.max(1, Math.floor(count / 2))',
+    quick: true,
+  },
+  {
+    name: 'commit-an-older-term',
+    rule: 'A leader counts copies of entries of its own term only (Raft §5.4.2).',
+    file: 'raft/replication.ts',
+    find: 'if (index > core.log.commit && core.log.termAt(index) === core.term)',
+    replace: 'if (index > core.log.commit)',
+  },
+  {
+    name: 'commit-before-own-disk',
+    rule: 'A leader counts itself by what is on its own disk.',
+    file: 'raft/replication.ts',
+    find: 'id === core.id ? core.log.durable : ',
+    replace: 'id === core.id ? core.log.last : ',
+  },
+  {
+    name: 'apply-before-durable',
+    rule: 'What is applied is durable here.',
+    file: 'raft/log.ts',
+    find: 'const to = asLogIndex(Math.min(this.#commit, this.#durable));',
+    replace: 'const to = asLogIndex(this.#commit);',
+    quick: true,
+  },
+  {
+    name: 'forget-pre-vote',
+    rule: 'A campaign asks first whether it could be won (Raft §9.6).',
+    file: 'raft/election.ts',
+    find: 'becomePreCandidate(core);\n',
+    replace: 'return campaignForReal(core, false);\n',
+    quick: true,
+  },
+  {
+    name: 'pre-vote-without-stickiness',
+    rule: 'Whoever hears a leader supports no other campaign.',
+    file: 'raft/election.ts',
+    find: 'campaignTerm > core.term && !hearsLeader(core) && core.log',
+    replace: 'campaignTerm > core.term && core.log',
+  },
+  {
+    name: 'read-before-own-commit',
+    rule: 'A leader answers reads only after it has committed an entry of its own term (Raft §8).',
+    file: 'raft/read-index.ts',
+    find: 'if (log.termAt(log.commit) !== core.term) return;',
+    replace: '',
+  },
+  {
+    name: 'read-without-quorum',
+    rule: 'A read is answered only when a quorum has confirmed the leader (Raft §8).',
+    file: 'raft/read-index.ts',
+    find: 'if (round.number > confirmed) break;',
+    replace: '',
+    quick: true,
+  },
+  {
+    name: 'confirm-with-an-old-round',
+    rule: 'An answer to an earlier heartbeat confirms no later read.',
+    file: 'raft/heartbeat.ts',
+    find: 'if (message.readRound > peer.readRound) peer.readRound = message.readRound;',
+    replace: 'peer.readRound = leadership.reads.round;',
+  },
+  {
+    name: 'believe-stale-terms',
+    rule: 'A message of an older term is answered with the present one, and not obeyed (Raft §5.1).',
+    file: 'raft/raft.ts',
+    find: "else if (message.term < core.term && message.kind !== 'pre_vote_response')",
+    replace: "else if (message.term < core.term && message.kind === 'vote_request')",
+    quick: true,
+  },
+  {
+    name: 'truncate-a-matching-suffix',
+    rule: 'An append that came late cuts off nothing that matches it (Raft §5.3).',
+    file: 'raft/follower.ts',
+    find: 'if (log.matches(entry.index, entry.term)) continue;',
+    replace: 'if (log.matches(entry.index, entry.term) && entry.index <= log.commit) continue;',
+  },
+  {
+    name: 'append-without-match',
+    rule: 'Entries are taken only behind one that both logs have (Raft §5.3).',
+    file: 'raft/follower.ts',
+    find: 'if (known === 0 && !log.matches(message.previousIndex, message.previousTerm)) {',
+    replace: 'if (known === 0 && message.previousIndex > log.last) {',
+    quick: true,
+  },
+  {
+    name: 'commit-what-was-not-compared',
+    rule: 'A follower commits no further than the append it has compared.',
+    file: 'raft/follower.ts',
+    find: 'Math.min(message.commit, lastNew)',
+    replace: 'Math.min(message.commit, log.last)',
+  },
+  {
+    name: 'heartbeat-commits-beyond-match',
+    rule: "A heartbeat tells a commit index no greater than the peer's match.",
+    file: 'raft/heartbeat.ts',
+    find: 'Math.min(peer.match, core.log.commit)',
+    replace: 'core.log.commit',
+  },
+  {
+    name: 'completion-of-what-was-cut-off',
+    rule: 'The completion of a write does not count for what was written over it since.',
+    file: 'raft/log.ts',
+    find: 'for (const write of this.#outstanding) if (write.lastIndex > kept) write.lastIndex = kept;',
+    replace: '',
+  },
+  {
+    name: 'leaking-window',
+    rule: 'What was sent ahead is forgotten when the peer has to be probed.',
+    file: 'raft/progress.ts',
+    find: 'this.inflights.reset();',
+    replace: '',
+    quick: true,
+  },
+  {
+    name: 'no-empty-entry',
+    rule: 'A new leader commits what earlier terms left, with an entry of its own (Raft §8).',
+    file: 'raft/roles.ts',
+    find: "appendAsLeader(core, 'empty', emptyPayload);",
+    replace: '',
+    quick: true,
+  },
+  {
+    name: 'old-snapshot-taken',
+    rule: 'A snapshot behind the commit index is not installed.',
+    file: 'raft/follower.ts',
+    find: 'if (index <= log.commit) return accept(core, message.from, log.commit);\n  if (log.matches',
+    replace: 'if (log.matches',
+  },
+];
+
+const storage: readonly Mutation[] = [
+  {
+    name: 'skip-the-fsync',
+    rule: 'A write that has to be on disk is synced.',
+    file: 'storage/key-value-storage.ts',
+    find: 'engineBatch.write(batch.sync),',
+    replace: 'engineBatch.write(false),',
+    quick: true,
+  },
+  {
+    name: 'applied-without-its-state',
+    rule: 'The applied index and the state it stands for are written together.',
+    file: 'server/disk-writer.ts',
+    find: 'this.#next.stateWrites.push(write);',
+    replace: '',
+    quick: true,
+  },
+  {
+    name: 'checksums-not-compared',
+    rule: 'A damaged record is found by its checksum.',
+    file: 'storage/sealed.ts',
+    find: 'return record.readUInt32BE(0) === crc32(content, crc32(name)) ? content : undefined;',
+    replace: 'return content;',
+  },
+  {
+    name: 'lost-writes-not-noticed',
+    rule: 'A disk that has lost synced writes is refused.',
+    file: 'storage/recovery.ts',
+    find: 'writes.number < syncedMark',
+    replace: 'writes.number < 0',
+  },
+  {
+    name: 'old-generation-kept',
+    rule: 'The state of an installed snapshot takes the place of the one before.',
+    file: 'storage/key-value-storage.ts',
+    find: 'this.#generation = staging.generation;',
+    replace: '',
+    quick: true,
+  },
+];
+
+const store: readonly Mutation[] = [
+  {
+    name: 'settle-again',
+    rule: 'A settled future stays as it is, unless it is superseded.',
+    file: 'store/transitions.ts',
+    find: "if (operation.kind === 'resolve' && isSameValue(present, operation)) {",
+    replace: "if (operation.kind === 'resolve') {",
+    quick: true,
+  },
+  {
+    name: 'settle-in-place',
+    rule: 'What supersedes opens the next generation.',
+    file: 'store/transitions.ts',
+    find: "    case 'pending': {\n      const future = begin(operation.key, present.generation, 'pending', at);",
+    replace:
+      "    case 'resolved':\n    case 'pending': {\n      const future = begin(operation.key, present.generation, 'pending', at);",
+    quick: true,
+  },
+  {
+    name: 'expire-what-was-renewed',
+    rule: 'An expiry names what it expires, and is ignored if that has changed.',
+    file: 'store/store.ts',
+    find: 'if (present.generation !== generation || instantOf(present) !== atMs || atMs > timeMs) continue;',
+    replace: 'if (instantOf(present) === undefined) continue;',
+    quick: true,
+  },
+  {
+    name: 'generation-used-twice',
+    rule: 'A generation is never used again, not even after a deletion.',
+    file: 'store/transitions.ts',
+    find: 'slot: { future: undefined, lastGeneration, createdRevision, tied: undefined }',
+    replace: 'slot: { future: undefined, lastGeneration: 0, createdRevision, tied: undefined }',
+    quick: true,
+  },
+  {
+    name: 'generation-floor-lost',
+    rule: 'The generations of forgotten deletions are remembered together.',
+    file: 'store/store.ts',
+    find: 'counters.generationFloor = Math.max(counters.generationFloor, forgotten.generation);',
+    replace: '',
+  },
+  {
+    name: 'deletions-forgotten-in-silence',
+    rule: 'Who stands before a forgotten deletion is told to begin anew.',
+    file: 'store/store.ts',
+    find: 'counters.forgottenUpTo = forgotten.revision;',
+    replace: '',
+  },
+  {
+    name: 'if-revision-ignored',
+    rule: 'A write with a precondition happens only where it holds.',
+    file: 'store/transitions.ts',
+    find: 'if (ifRevision !== undefined && future?.revision !== ifRevision)',
+    replace: 'if (ifRevision !== undefined && future === undefined)',
+    quick: true,
+  },
+  {
+    name: 'write-executed-twice',
+    rule: 'A write that comes again gets its first answer, and does nothing.',
+    file: 'store/store.ts',
+    find: 'if (remembered !== undefined) return remembered.answer;',
+    replace: '',
+    quick: true,
+  },
+  {
+    name: 'answers-not-in-the-snapshot',
+    rule: 'The remembered answers are part of the persisted state.',
+    file: 'store/state-codec.ts',
+    find: 'for (const remembered of inOrder(session)) {',
+    replace: 'for (const remembered of inOrder(session).slice(0, 0)) {',
+  },
+  {
+    name: 'ties-not-in-the-snapshot',
+    rule: 'Which pending futures end with which session is part of the persisted state.',
+    file: 'store/state-codec.ts',
+    find: 'tiedSession: record.tied === undefined ? noBytes : sessionToBytes(record.tied.id),',
+    replace: 'tiedSession: noBytes,',
+  },
+  {
+    name: 'stale-value-handed-out',
+    rule: 'A value whose time has passed is not shown, swept or not.',
+    file: 'store/transitions.ts',
+    find: 'if (future.expiresAtMs === undefined || future.expiresAtMs > nowMs) return future;',
+    replace: 'return future;',
+    quick: true,
+  },
+  {
+    name: 'half-a-batch',
+    rule: 'A batch of which one operation fails does nothing.',
+    file: 'store/writes.ts',
+    find: "if (outcome.kind === 'failed') return refused(outcome.failure, number);",
+    replace: "if (outcome.kind === 'failed') break;",
+    quick: true,
+  },
+];
+
+const server: readonly Mutation[] = [
+  {
+    name: 'time-by-own-clock',
+    rule: "No server's own clock is cluster time.",
+    file: 'server/cluster-clock.ts',
+    find: 'Math.floor(this.#timeMs ?? floorMs)',
+    replace: 'Math.floor(this.#environment.wallMs())',
+    quick: true,
+  },
+  {
+    name: 'due-not-named-again',
+    rule: 'A new leader proposes again what its predecessor may have proposed in vain.',
+    file: 'server/housekeeping.ts',
+    find: 'store.resetDue();',
+    replace: '',
+  },
+  {
+    name: 'read-from-the-own-state',
+    rule: 'A read that may not be stale asks the leader first.',
+    file: 'server/gateways.ts',
+    find: 'if (request.stale) this.#readLater(inFlight);',
+    replace: 'if (request.stale || inFlight.gateway >= 0) this.#readLater(inFlight);',
+    quick: true,
+  },
+  {
+    name: 'read-before-applied',
+    rule: 'A confirmed read waits until its index is applied here.',
+    file: 'server/reads.ts',
+    find: 'if (batch.index > index) return true;',
+    replace: '',
+    quick: true,
+  },
+  {
+    name: 'answer-of-an-earlier-run',
+    rule: 'A result belongs to the run of the server that asked for it.',
+    file: 'server/server.ts',
+    find: 'if (command.origin.member !== self.id || command.origin.run !== run) continue;',
+    replace: 'if (command.origin.member !== self.id) continue;',
+    quick: true,
+  },
+  {
+    name: 'wiped-disk-welcome',
+    rule: 'A member that comes back with another disk takes no part.',
+    file: 'server/runs.ts',
+    find: 'if (!Buffer.from(known.diskId).equals(now.diskId)) {',
+    replace: 'if (now.diskId === undefined) {',
+  },
+  {
+    name: 'older-disk-welcome',
+    rule: 'A member that comes back with an older copy of its disk takes no part.',
+    file: 'server/runs.ts',
+    find: 'if (starts > knownStarts || now.run === known.run) return undefined;',
+    replace: 'return undefined;',
+  },
+  {
+    name: 'feed-keeps-the-old-state',
+    rule: 'When a snapshot becomes the state, subscribers and waiters are served from it.',
+    file: 'server/server.ts',
+    find: 'this.#feed.replaceSource(this.#store);',
+    replace: '',
+  },
+];
+
+const feed: readonly Mutation[] = [
+  {
+    name: 'one-change-skipped-on-resume',
+    rule: 'A resumed subscription goes on right behind its position.',
+    file: 'feed/subscription.ts',
+    find: '? { cursor: position.revision, base: 0, reset: false }',
+    replace: '? { cursor: position.revision + 1, base: 0, reset: false }',
+    quick: true,
+  },
+  {
+    name: 'what-does-not-fit-is-lost',
+    rule: 'A change that finds no room is read again from the cursor.',
+    file: 'feed/live.ts',
+    find: 'subscription.cursor = revision - 1;',
+    replace: 'subscription.cursor = revision;',
+  },
+  {
+    name: 'served-too-early',
+    rule: 'A heartbeat tells only what all subscriptions have been served.',
+    file: 'feed/feed.ts',
+    find: 'return this.behind(gateway, id) ? undefined : this.#subscriptions.revision;',
+    replace: 'return this.#subscriptions.revision + 1;',
+    quick: true,
+  },
+  {
+    name: 'waiter-not-woken',
+    rule: 'A change of an awaited key wakes who waits for it.',
+    file: 'feed/waits.ts',
+    find: 'if (wait.review(source, nowMs) === undefined) this.#route(wait);',
+    replace: 'if (wait.review(source, nowMs) === undefined) return;',
+    quick: true,
+  },
+  {
+    name: 'await-given-a-passed-value',
+    rule: 'An await is answered with what is fresh at that moment.',
+    file: 'feed/wait.ts',
+    find: 'const future = present === undefined ? undefined : source.fresh(present, nowMs);',
+    replace: 'const future = present;',
+  },
+];
+
+const agents: readonly Mutation[] = [
+  {
+    name: 'new-number-for-each-try',
+    rule: 'A write that is sent again keeps its sequence number.',
+    file: 'client/outbox.ts',
+    find: 'if (pending.sequence === 0) {',
+    replace: 'if (pending.sequence >= 0) {',
+    quick: true,
+  },
+  {
+    name: 'resume-from-the-start',
+    rule: 'A subscription goes on from where it stood, not from where it began.',
+    file: 'client/subscription.ts',
+    find: "position === undefined ? this.#start : { kind: 'after', position };",
+    replace: 'position === undefined ? this.#start : this.#start;',
+    quick: true,
+  },
+  {
+    name: 'position-behind-what-was-taken',
+    rule: 'A resume token leaves out nothing that was not handed out.',
+    file: 'client/change-buffer.ts',
+    find: 'const revision = first === undefined ? received.revision : first.change.revision - 1;',
+    replace: 'const { revision } = received;',
+  },
+  {
+    name: 'sent-again-in-a-new-session',
+    rule: 'A write whose session is gone is not sent again: it may have happened.',
+    file: 'client/engine.ts',
+    find: 'const sent = this.#outbox.unansweredWrites;',
+    replace: 'const sent = this.#outbox.unansweredWrites.slice(0, 0);',
+  },
+  {
+    name: 'room-not-given-back',
+    rule: 'What a socket has taken makes room for more pushes.',
+    file: 'gateway/outbox.ts',
+    find: 'this.#owner.pushesTaken(bytes);',
+    replace: '',
+  },
+  {
+    name: 'session-never-detached',
+    rule: 'The session of a connection that has ended waits for its grace only.',
+    file: 'server/gateways.ts',
+    find: 'if (notice.session !== undefined) {',
+    replace: "if (notice.session === '') {",
+  },
+  {
+    name: 'answer-to-another-request',
+    rule: 'Answers are told to the request that asked.',
+    file: 'server/gateways.ts',
+    find: 'const inFlight = this.#requests.find(gateway, rest.connection, rest.request);',
+    replace: 'const inFlight = this.#requests.find(gateway, rest.connection, rest.request - 1);',
+    quick: true,
+  },
+];
+
+export const mutations: readonly Mutation[] = [...raft, ...storage, ...store, ...server, ...feed, ...agents];

@@ -1,0 +1,87 @@
+/** Where a mutated copy of the code is built and tried, apart from the real build. */
+import { execFile } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { Mutation } from './list.ts';
+import type { Trial } from './trial.ts';
+
+/** A mutation that makes a run go on for ever counts as found; a sound run takes about a second. */
+const seedMsMax = 120_000;
+
+/** One directory, used for one mutation after the other. */
+export class Workshop {
+  readonly #directory: string;
+  readonly #built: string;
+
+  /** `root`: the repository, with dependencies and generated code. */
+  constructor(root: string) {
+    this.#directory = mkdtempSync(join(tmpdir(), 'futurestore-mutate-'));
+    this.#built = join(this.#directory, 'dist');
+    for (const name of ['package.json', 'tsconfig.json'])
+      cpSync(join(root, name), join(this.#directory, name));
+    cpSync(join(root, 'src'), join(this.#directory, 'src'), { recursive: true });
+    const modules = dirname(
+      dirname(createRequire(join(root, 'package.json')).resolve('typescript/package.json')),
+    );
+    symlinkSync(modules, join(this.#directory, 'node_modules'));
+    mkdirSync(join(this.#built, 'protocol', 'generated'), { recursive: true });
+    const generated = join('protocol', 'generated', 'messages.js');
+    cpSync(join(root, 'src', generated), join(this.#built, generated));
+  }
+
+  /** Builds the code with the mutation (without: as it is) and runs seeds until one fails. */
+  async try(mutation: Mutation | undefined, firstSeed: number, seeds: number): Promise<Trial> {
+    const restore = mutation === undefined ? undefined : this.#mutate(mutation);
+    try {
+      await this.#build();
+    } finally {
+      restore?.();
+    }
+    return this.#run(firstSeed, seeds);
+  }
+
+  close(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  /** Gives what puts the file back as it was. */
+  #mutate({ name, file, find, replace }: Mutation): () => void {
+    const path = join(this.#directory, 'src', file);
+    const text = readFileSync(path, 'utf8');
+    const at = text.indexOf(find);
+    if (at === -1) throw new Error(`${name}: "${find}" is not in ${file} any more`);
+    writeFileSync(path, text.slice(0, at) + replace + text.slice(at + find.length));
+    return () => writeFileSync(path, text);
+  }
+
+  #build(): Promise<void> {
+    const compiler = join(this.#directory, 'node_modules', 'typescript', 'bin', 'tsc');
+    // What a mutation does to the types is of no interest.
+    const flags = ['-p', join(this.#directory, 'src', 'tsconfig.json'), '--noCheck'];
+    return new Promise((resolve, reject) => {
+      execFile(process.execPath, [compiler, ...flags], { cwd: this.#directory }, (error, stdout) => {
+        if (error === null) resolve();
+        else reject(new Error(`the mutated code cannot be built: ${stdout}`, { cause: error }));
+      });
+    });
+  }
+
+  #run(firstSeed: number, seeds: number): Promise<Trial> {
+    const script = join(this.#built, 'simulation', 'mutations', 'trial.js');
+    const options = { cwd: this.#directory, timeout: seeds * seedMsMax, maxBuffer: 2 ** 24 };
+    const args = ['--enable-source-maps', script, String(firstSeed), String(seeds)];
+    return new Promise((resolve) => {
+      execFile(process.execPath, args, options, (error, stdout, stderr) => {
+        const line = stdout.trim().split('\n').at(-1) ?? '';
+        if (error === null && line.startsWith('{')) {
+          resolve(JSON.parse(line) as Trial);
+          return;
+        }
+        const problem = stderr.slice(-2000) || (error?.message ?? 'it said nothing');
+        resolve({ seeds, failure: { seed: firstSeed, check: 'crash of the simulation', problem } });
+      });
+    });
+  }
+}

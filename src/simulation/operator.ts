@@ -1,0 +1,326 @@
+/**
+ * The one who adds, promotes, removes and replaces servers while the cluster runs, through a real client like anybody,
+ * and sets up the machines for them. What is asked for is asked again until there is a clear answer. An operator knows
+ * which disks are lost, and asks for nothing that would leave too few of the others.
+ */
+import { Client, FuturestoreError } from '../client/index.ts';
+import { protobufCodec } from '../protocol/index.ts';
+import { membersOf, type Configuration } from '../raft/index.ts';
+import type { AgentNetwork } from './agent-network.ts';
+import { clientEnvironment } from './client-environment.ts';
+import { Life, type VirtualTime } from './clock.ts';
+import type { Machine, MachineMember } from './machine.ts';
+import type { Fault } from './plan.ts';
+import type { Random } from './random.ts';
+import type { Counts } from './statistics.ts';
+import type { Trace } from './trace.ts';
+
+export interface OperatorWorld {
+  readonly time: VirtualTime;
+  readonly trace: Trace;
+  readonly counts: Counts;
+  readonly network: AgentNetwork;
+  /** Its number among the agents. */
+  readonly agent: number;
+  readonly endpoints: readonly string[];
+  readonly random: Random;
+  readonly machines: readonly Machine[];
+  /** The last one that is committed. */
+  readonly configuration: () => Configuration | undefined;
+  /** A new machine where none is. */
+  readonly nextPlace: () => number;
+  readonly describe: (place: number) => Omit<MachineMember, 'id'>;
+  readonly addMachine: (member: MachineMember) => Machine;
+  readonly fail: (check: string, problem: string) => void;
+}
+
+type WishOf<Kind extends Fault['kind']> = Extract<Fault, { readonly kind: Kind }>;
+export type Wish = WishOf<
+  'add_member' | 'promote_member' | 'remove_member' | 'replace_member' | 'transfer_leader'
+>;
+
+/** `unsure`: an earlier request may have been taken, though this one is refused. */
+type Outcome<Result> =
+  | { readonly kind: 'accepted'; readonly result: Result }
+  | { readonly kind: 'refused'; readonly message: string; readonly unsure: boolean };
+
+/** More would only make the runs slower. */
+const membersMax = 9;
+const requestTimeoutMs = 3000;
+const againMs = 500;
+/** Of a promotion, which waits for the learner. */
+const patience = 40;
+
+/** The request may have been lost or taken; it is harmless to ask once more. */
+const again = new Set(['UNAVAILABLE', 'TIMED_OUT', 'OUTCOME_UNKNOWN', 'CONNECTION_CLOSED', 'LIMIT_EXCEEDED']);
+
+const majorityOf = (count: number): number => Math.floor(count / 2) + 1;
+
+export class Operator {
+  readonly #world: OperatorWorld;
+  readonly #client: Client;
+  #open = 0;
+  /** Whose removal was asked for, unless it was surely refused. */
+  readonly #mayLeave = new Set<number>();
+  /** What the cluster has said yes to, by member. */
+  readonly #accepted = new Map<number, 'learner' | 'voter'>();
+  readonly #removed = new Set<number>();
+
+  constructor(world: OperatorWorld) {
+    this.#world = world;
+    const life = new Life('operator');
+    this.#client = new Client(
+      { endpoints: world.endpoints, name: 'operator', connectTimeoutMs: 3000 },
+      clientEnvironment(world.network, world.agent, life, world.random, protobufCodec),
+    );
+  }
+
+  /** Nothing is being asked for. */
+  get idle(): boolean {
+    return this.#open === 0;
+  }
+
+  begin(wish: Wish, target: Machine | undefined): void {
+    switch (wish.kind) {
+      case 'add_member':
+        return this.#add(wish);
+      case 'promote_member':
+        return this.#promoteAny();
+      case 'remove_member':
+        if (target !== undefined) this.#remove(target);
+        return;
+      case 'replace_member':
+        if (target !== undefined) this.#replace(target, wish);
+        return;
+      case 'transfer_leader':
+        return this.#transfer(wish.anyone ? undefined : target);
+      default:
+        wish satisfies never;
+    }
+  }
+
+  // ---- what the members could do without ----
+
+  /**
+   * Whether those that keep what they had are enough once `machine`, and all others that may be on their way out, are
+   * gone; `lost`: its disk will be, instead of its membership.
+   */
+  couldSpare(machine: Machine, lost: boolean): boolean {
+    const { machines } = this.#world;
+    const configuration = this.#world.configuration();
+    if (configuration === undefined || configuration.votersOutgoing.length > 0) return false;
+    const damaged = new Set<number>(machines.filter((one) => one.damage !== undefined).map(({ id }) => id));
+    if (lost) damaged.add(machine.id);
+    const leaving = new Set(this.#mayLeave);
+    if (!lost) leaving.add(machine.id);
+    // A learner whose disk is lost may be about to vote.
+    const voters: readonly number[] = [
+      ...configuration.voters,
+      ...configuration.learners.filter((id) => damaged.has(id)),
+    ];
+    const left = voters.filter((id) => damaged.has(id) || !leaving.has(id));
+    return [voters, left].every((some) => {
+      const sound = some.filter((id) => !damaged.has(id)).length;
+      return some.length > 0 && sound >= majorityOf(some.length);
+    });
+  }
+
+  // ---- requests ----
+
+  #ask<Result>(
+    what: string,
+    request: (client: Client) => Promise<Result>,
+    done: (outcome: Outcome<Result>) => void,
+    unsure = false,
+  ): void {
+    const world = this.#world;
+    this.#open += 1;
+    world.trace.say(`the operator asks: ${what}`);
+    const finish = (outcome: Outcome<Result>): void => {
+      this.#open -= 1;
+      world.counts.add(`${what.split(' ')[0] ?? ''} member: ${outcome.kind}`);
+      const text = outcome.kind === 'accepted' ? `yes (${String(outcome.result)})` : outcome.message;
+      world.trace.say(`the operator was answered: ${what}: ${text}`);
+      done(outcome);
+    };
+    request(this.#client).then(
+      (result) => finish({ kind: 'accepted', result }),
+      (error: unknown) => {
+        if (!(error instanceof FuturestoreError)) {
+          world.fail('operator', `${what}: ${String(error)}`);
+        } else if (error.code === 'MEMBERSHIP_REFUSED') {
+          // A client that had to connect anew has asked twice: the answer may be to what the first time has done.
+          const isDone = /has left the cluster|being removed|is no member/.test(error.message);
+          finish({ kind: 'refused', message: error.message, unsure: unsure || isDone });
+        } else if (again.has(error.code)) {
+          world.time.after(againMs, world.time.world, 'input', () => {
+            this.#open -= 1;
+            this.#ask(what, request, done, true);
+          });
+        } else world.fail('operator', `${what}: ${error.code}: ${error.message}`);
+      },
+    );
+  }
+
+  /** `then` is called when the machine is there. */
+  #askToAdd(
+    member: Omit<MachineMember, 'id'>,
+    replaces: number | undefined,
+    startAfterMs: number,
+    done: (machine: Machine | undefined) => void,
+  ): void {
+    const world = this.#world;
+    const { name, peersAddress, agentsUrl } = member;
+    const newMember = { name, peersAddress, agentsUrl, ...(replaces !== undefined && { replaces }) };
+    const what = replaces === undefined ? `add ${name}` : `replace ${replaces} by ${name}`;
+    this.#ask(
+      what,
+      (client) => client.addMember(newMember, { timeoutMs: requestTimeoutMs }),
+      (outcome) => {
+        if (outcome.kind === 'refused') {
+          if (!outcome.unsure && replaces !== undefined) this.#mayLeave.delete(replaces);
+          done(undefined);
+          return;
+        }
+        const id = outcome.result;
+        this.#accepted.set(id, replaces === undefined ? 'learner' : 'voter');
+        if (replaces !== undefined) this.#removed.add(replaces);
+        if (world.machines.some((machine) => machine.id === id)) {
+          world.fail('ids of members', `${name} was given the id ${id}, which another server has`);
+          return;
+        }
+        const machine = world.addMachine({ ...member, id });
+        world.time.after(startAfterMs, world.time.world, 'input', () => machine.start());
+        done(machine);
+      },
+    );
+  }
+
+  #count(): number {
+    const configuration = this.#world.configuration();
+    return (configuration === undefined ? 0 : membersOf(configuration).length) + this.#open;
+  }
+
+  #isMember(machine: Machine): boolean {
+    const configuration = this.#world.configuration();
+    return configuration !== undefined && membersOf(configuration).some((id) => id === machine.id);
+  }
+
+  #mayAskToLeave(machine: Machine): boolean {
+    return !this.#mayLeave.has(machine.id) && this.#isMember(machine) && this.couldSpare(machine, false);
+  }
+
+  #add({ promote, startAfterMs }: WishOf<'add_member'>): void {
+    if (this.#count() >= membersMax) return;
+    const world = this.#world;
+    this.#askToAdd(world.describe(world.nextPlace()), undefined, startAfterMs, (machine) => {
+      if (machine !== undefined && promote) this.#promote(machine.id, patience);
+    });
+  }
+
+  #promoteAny(): void {
+    const [learner] = this.#world.configuration()?.learners ?? [];
+    if (learner !== undefined) this.#promote(learner, 1);
+  }
+
+  #promote(member: number, tries: number): void {
+    if (this.#mayLeave.has(member)) return;
+    this.#ask(
+      `promote ${member}`,
+      (client) => client.promoteMember(member, { timeoutMs: requestTimeoutMs }),
+      (outcome) => {
+        if (outcome.kind === 'accepted') this.#accepted.set(member, 'voter');
+        else if (tries > 1) this.#later(() => this.#promote(member, tries - 1));
+      },
+    );
+  }
+
+  /** Not idle meanwhile. */
+  #later(work: () => void): void {
+    const { time } = this.#world;
+    this.#open += 1;
+    time.after(againMs, time.world, 'input', () => {
+      this.#open -= 1;
+      work();
+    });
+  }
+
+  #remove(machine: Machine, done: (accepted: boolean) => void = () => undefined): void {
+    const { id } = machine;
+    if (!this.#mayAskToLeave(machine)) return;
+    this.#mayLeave.add(id);
+    this.#ask(
+      `remove ${id}`,
+      (client) => client.removeMember(id, { timeoutMs: requestTimeoutMs }),
+      (outcome) => {
+        if (outcome.kind === 'accepted') this.#removed.add(id);
+        else if (!outcome.unsure) this.#mayLeave.delete(id);
+        done(outcome.kind === 'accepted');
+      },
+    );
+  }
+
+  #replace(
+    machine: Machine,
+    { how, startAfterMs }: Pick<WishOf<'replace_member'>, 'how' | 'startAfterMs'>,
+  ): void {
+    const world = this.#world;
+    if (!this.#mayAskToLeave(machine)) return;
+    const { id, member } = machine;
+    let next = world.describe(world.nextPlace());
+    // Where the lost one was: that one must be gone from there.
+    if (how === 'in_place' && machine.damage !== undefined) {
+      machine.refused = true;
+      machine.crash({ silent: false, keepSome: false });
+      next = { ...member, join: true };
+    } else if (how !== 'new') next = { ...next, name: member.name };
+    this.#mayLeave.add(id);
+    this.#askToAdd(next, id, startAfterMs, () => undefined);
+  }
+
+  #transfer(target: Machine | undefined): void {
+    this.#open += 1;
+    const world = this.#world;
+    const to = target === undefined ? {} : { to: target.id };
+    const end = (outcome: string): void => {
+      this.#open -= 1;
+      world.counts.add(`transfer leader: ${outcome}`);
+    };
+    this.#client.transferLeader({ ...to, timeoutMs: 2 * requestTimeoutMs }).then(
+      () => end('done'),
+      (error: unknown) => {
+        const code = error instanceof FuturestoreError ? error.code : String(error);
+        if (code !== 'MEMBERSHIP_REFUSED' && !again.has(code))
+          world.fail('operator', `a transfer of leadership failed with ${String(error)}`);
+        end(code);
+      },
+    );
+  }
+
+  // ---- after the healing ----
+
+  /** Replaces or removes all whose disk was lost, until there is none. */
+  cleanUp(): void {
+    const configuration = this.#world.configuration();
+    if (configuration === undefined) return;
+    for (const machine of this.#world.machines) {
+      if (machine.damage === undefined || this.#mayLeave.has(machine.id)) continue;
+      if (configuration.learners.some((id) => id === machine.id)) this.#remove(machine);
+      else if (this.#isMember(machine)) this.#replace(machine, { how: 'in_place', startAfterMs: 100 });
+    }
+  }
+
+  /** What was accepted has become true. `problem`: the first that is not. */
+  problem(configuration: Configuration): string | undefined {
+    const members: readonly number[] = membersOf(configuration);
+    for (const id of this.#removed) if (members.includes(id)) return `member ${id} was to be removed`;
+    for (const [id, as] of this.#accepted) {
+      if (this.#mayLeave.has(id)) continue;
+      if (!members.includes(id)) return `member ${id} was added, and is none`;
+      const lost = this.#world.machines.some((one) => one.id === id && one.damage !== undefined);
+      if (as === 'voter' && !lost && !configuration.voters.some((voter) => voter === id))
+        return `member ${id} was to vote`;
+    }
+    return undefined;
+  }
+}

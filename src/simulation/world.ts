@@ -1,0 +1,350 @@
+/** A cluster with its agents under virtual time, and everything that judges it. */
+import { membersOf } from '../raft/index.ts';
+import { compilePolicies } from '../scopes/index.ts';
+import type { PeerRefusal } from '../peers/index.ts';
+import type { MemberDescription, ServerObserver } from '../server/index.ts';
+import type { Storage, WriteBatch } from '../storage/index.ts';
+import { Agent } from './agent.ts';
+import type { Recorded } from './agent-records.ts';
+import { AgentNetwork } from './agent-network.ts';
+import {
+  AnswerChecks,
+  ConsensusChecks,
+  FeedChecks,
+  SafetyViolation,
+  ServingChecks,
+  StateChecks,
+} from './checks/index.ts';
+import { VirtualTime, type Life } from './clock.ts';
+import { Faults } from './faults.ts';
+import { Machine, textOf, type AnswerJudge, type MachineMember, type MachineWorld } from './machine.ts';
+import { Operator } from './operator.ts';
+import { PeerNetwork } from './peer-network.ts';
+import type { Plan } from './plan.ts';
+import { Random } from './random.ts';
+import { Counts } from './statistics.ts';
+import { Trace } from './trace.ts';
+
+export interface Failure {
+  readonly check: string;
+  readonly problem: string;
+  readonly atMs: number;
+}
+
+/** The whole state is looked at after every so many entries: it costs as much as the state is large. */
+const digestEvery = 64;
+/** Raft's whole state, log included, is looked at after every so many events of a server. */
+const deepCheckEvery = 32;
+
+const policies = compilePolicies({
+  realms: { agents: {} },
+  policies: {
+    all: [{ allow: ['*'], on: '**' }, { allow: ['cluster.status', 'member.list', 'member.change'] }],
+  },
+  bindings: [{ realm: 'agents', policies: ['all'] }],
+});
+
+const describePlace = (place: number): Omit<MachineMember, 'id' | 'join'> => ({
+  place,
+  name: `server-${place}`,
+  peersAddress: PeerNetwork.addressOf(place),
+  agentsUrl: AgentNetwork.endpointOf(place),
+});
+
+/** Clients know all places where there will ever be a server, as from a profile that somebody keeps up to date. */
+const endpointsOf = ({ servers, faults }: Plan): string[] => {
+  const later = faults.filter(({ kind }) => kind === 'add_member' || kind === 'replace_member').length;
+  return Array.from({ length: servers.length + later }, (_, at) => AgentNetwork.endpointOf(at + 1));
+};
+
+export class World {
+  readonly plan: Plan;
+  readonly time = new VirtualTime();
+  readonly trace: Trace;
+  /** What happened beside operations and faults. */
+  readonly happenings = new Counts();
+  readonly operations = new Counts();
+  readonly faultCounts = new Counts();
+  readonly history: Recorded[] = [];
+  readonly consensus = new ConsensusChecks();
+  readonly state = new StateChecks();
+  readonly answers = new AnswerChecks();
+  readonly feed = new FeedChecks(this.state);
+  readonly #machines: Machine[] = [];
+  readonly #machineById = new Map<number, Machine>();
+  readonly #initial: readonly MachineMember[];
+  #places: number;
+  readonly agents: readonly Agent[];
+  readonly peers: PeerNetwork;
+  readonly agentNetwork: AgentNetwork;
+  readonly faults: Faults;
+  readonly operator: Operator;
+  failure: Failure | undefined;
+  readonly #machineWorld: MachineWorld;
+  readonly #machineOf = new Map<Life, Machine>();
+  #looks = 0;
+
+  constructor(plan: Plan, sink?: (line: string) => void) {
+    this.plan = plan;
+    const { time } = this;
+    const trace = new Trace(() => time.nowMs, sink);
+    this.trace = trace;
+    const random = (name: string): Random => new Random(plan.seed, name);
+    this.#initial = plan.servers.map((_, at) => ({ ...describePlace(at + 1), id: at + 1, join: false }));
+    this.#places = plan.servers.length;
+    this.peers = new PeerNetwork({
+      time,
+      trace,
+      random: random('peer network'),
+      counts: this.happenings,
+      conditions: { ...plan.network },
+      encodes: plan.encodesPeers === true,
+      onRefused: (member, by, refusal) => this.#refused(member, by, refusal),
+      onSent: (message) => this.judge(() => this.consensus.sent(message)),
+    });
+    this.agentNetwork = new AgentNetwork({
+      time,
+      trace,
+      random: random('agent network'),
+      counts: this.happenings,
+      conditions: { latencyMs: plan.agentsLatencyMs, jitterMs: 0 },
+    });
+    const fail = (check: string, problem: string): void => this.fail(check, problem);
+    this.#machineWorld = {
+      plan,
+      time,
+      trace,
+      counts: this.happenings,
+      peers: this.peers,
+      agents: this.agentNetwork,
+      policies,
+      fileOf: (machine) => this.#fileOf(machine),
+      random,
+      fail,
+      observe: (machine) => this.#observe(machine),
+      wrapStorage: (machine, storage) => this.#watched(machine, storage),
+      judgeAnswers: (machine) => this.#judgeAnswers(machine),
+      started: (machine, { life }) => this.#machineOf.set(life, machine),
+      ended: (machine) => {
+        this.consensus.crashed(machine.id);
+        this.faults.ended();
+      },
+    };
+    for (const member of this.#initial) this.#addMachine(member);
+    const endpoints = endpointsOf(plan);
+    this.agents = plan.agents.map(
+      (agent) =>
+        new Agent(agent, {
+          plan,
+          time,
+          trace,
+          operations: this.operations,
+          network: this.agentNetwork,
+          endpoints,
+          random,
+          history: this.history,
+          answers: this.answers,
+          feed: this.feed,
+          state: this.state,
+          fail,
+          judge: (check) => this.judge(check),
+        }),
+    );
+    this.operator = new Operator({
+      time,
+      trace,
+      counts: this.operations,
+      network: this.agentNetwork,
+      agent: plan.agents.length + 1,
+      endpoints,
+      random: random('operator'),
+      machines: this.#machines,
+      configuration: () => this.consensus.configuration,
+      nextPlace: () => (this.#places += 1),
+      describe: (place) => ({ ...describePlace(place), join: true }),
+      addMachine: (member) => this.#addMachine(member),
+      fail,
+    });
+    this.faults = new Faults({
+      plan,
+      time,
+      trace,
+      faults: this.faultCounts,
+      machines: this.machines,
+      agents: this.agents,
+      peers: this.peers,
+      agentNetwork: this.agentNetwork,
+      operator: this.operator,
+      leader: () => this.leader,
+      members: () => this.members,
+    });
+    time.afterEvent = (life) => this.#look(life);
+  }
+
+  get machines(): readonly Machine[] {
+    return this.#machines;
+  }
+
+  /** Whom the cluster counts by the last committed configuration, learners included. */
+  get members(): readonly number[] {
+    const { configuration } = this.consensus;
+    return configuration === undefined ? [] : membersOf(configuration);
+  }
+
+  #addMachine(member: MachineMember): Machine {
+    const machine = new Machine(member, this.#machineWorld);
+    this.#machines.push(machine);
+    this.#machineById.set(machine.id, machine);
+    return machine;
+  }
+
+  /** One that joins is told of all that are there. */
+  #fileOf({ member, needsNewFile }: Machine): readonly MemberDescription[] {
+    const now = this.plan.filesFollow === true || member.join || needsNewFile;
+    const members = now ? this.#machines.map((machine) => machine.member) : this.#initial;
+    const present = now ? members.filter(({ id }) => this.members.includes(id)) : members;
+    return (present.length === 0 ? this.#initial : present).map(({ id, name, peersAddress, agentsUrl }) => ({
+      id,
+      name,
+      peersAddress,
+      agentsUrl,
+    }));
+  }
+
+  /** Nobody is kept out without a reason. */
+  #refused(member: number, by: number, { reason, removed }: PeerRefusal): void {
+    if (removed) {
+      if (this.members.includes(member))
+        this.fail('admission', `server ${by} takes member ${member} for removed: ${reason}`);
+      return;
+    }
+    if (!reason.includes('has come back') || this.#machineById.get(member)?.damage !== undefined) return;
+    this.fail('admission', `server ${by} refuses server ${member}, whose data are as they were: ${reason}`);
+  }
+
+  /** The first failure counts; the run ends with it. */
+  fail(check: string, problem: string): void {
+    if (this.failure !== undefined) return;
+    this.failure = { check, problem, atMs: this.time.nowMs };
+    this.trace.say(`FAILURE ${check}: ${problem}`);
+  }
+
+  judge(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.failWith(error);
+    }
+  }
+
+  failWith(error: unknown): void {
+    if (error instanceof SafetyViolation) this.fail(error.check, error.message);
+    else if (error instanceof Error) this.fail(error.name, textOf(error));
+    else this.fail('exception', String(error));
+  }
+
+  /** Who leads, as far as servers that run know. */
+  get leader(): number | undefined {
+    let best: { readonly id: number; readonly term: number } | undefined;
+    for (const { id, process } of this.#machines) {
+      if (process === undefined) continue;
+      const { role, term } = process.server.inspect().raft.invariantView();
+      if (role === 'leader' && (best === undefined || term > best.term)) best = { id, term };
+    }
+    return best?.id;
+  }
+
+  begin(): void {
+    const { time } = this;
+    for (const machine of this.#machines) machine.start();
+    for (const agent of this.agents) {
+      time.at(agent.plan.startMs, time.world, 'input', () => agent.start());
+    }
+    this.faults.schedule();
+  }
+
+  /** false: something failed. */
+  runUntil(untilMs: number): boolean {
+    try {
+      while (this.failure === undefined && this.time.runNext(untilMs));
+    } catch (error) {
+      this.failWith(error);
+    }
+    return this.failure === undefined;
+  }
+
+  #look(life: Life): void {
+    const machine = this.#machineOf.get(life);
+    const process = machine?.process;
+    if (process === undefined || process.life !== life) return;
+    const { raft } = process.server.inspect();
+    this.judge(() => {
+      this.consensus.observe(raft.invariantView());
+      this.#looks += 1;
+      if (this.#looks % deepCheckEvery === 0) raft.checkInvariants();
+    });
+  }
+
+  #judgeAnswers({ id }: Machine): AnswerJudge {
+    const checks = new ServingChecks(`server ${id}`, this.state, this.answers);
+    return {
+      asked: (requests) => checks.asked(requests),
+      noticed: (notices) => checks.noticed(notices),
+      told: (events) => this.judge(() => checks.told(events)),
+    };
+  }
+
+  #observe(machine: Machine): ServerObserver {
+    return {
+      applied: (entry, log, outcome) => {
+        if (log === undefined || outcome === undefined) return;
+        this.happenings.add('entries applied');
+        const server = machine.process?.server;
+        const timeMs = server?.inspect().store.timeMs ?? log.timeMs;
+        const { changes, results } = outcome;
+        this.judge(() => {
+          const { index } = entry;
+          this.state.applied(machine.id, {
+            index,
+            atMs: this.time.nowMs,
+            timeMs,
+            changes,
+            commands: log.commands,
+            results,
+          });
+          if (server !== undefined && index % digestEvery === 0) {
+            this.state.digest(machine.id, index, server.stateDigest());
+          }
+        });
+      },
+      restored: ({ index, term }) => {
+        this.happenings.add('snapshot installed');
+        this.trace.say(`server ${machine.id} has installed the snapshot at ${index}@${term}`);
+        const server = machine.process?.server;
+        if (server !== undefined && index % digestEvery === 0) {
+          this.judge(() => this.state.digest(machine.id, index, server.stateDigest()));
+        }
+      },
+    };
+  }
+
+  #watched(machine: Machine, storage: Storage): Storage {
+    const { id } = machine;
+    // Bits that flipped and writes that were forgotten must be found before anything is recovered.
+    const lossIsExpected = machine.damage === 'wiped' || machine.damage === 'older';
+    this.judge(() => this.consensus.started(id, storage.recovered, lossIsExpected));
+    this.state.started();
+    return {
+      recovered: storage.recovered,
+      readState: () => storage.readState(),
+      write: (batch: WriteBatch) => {
+        this.judge(() => this.consensus.wrote(id, batch));
+        if (batch.compactTo !== undefined) this.happenings.add('log compacted');
+        return storage.write(batch).then(() => this.judge(() => this.consensus.written(id, batch.sync)));
+      },
+      openSnapshot: (configuration) => storage.openSnapshot(configuration),
+      stageSnapshot: (point) => storage.stageSnapshot(point),
+      close: () => storage.close(),
+    };
+  }
+}
