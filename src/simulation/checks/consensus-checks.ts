@@ -191,7 +191,9 @@ export class ConsensusChecks {
     this.#checkDurable(message, log.durable);
     switch (message.kind) {
       case 'pre_vote_response':
-        if (message.granted) this.#grantedPreVote(message.from, message.to, message.campaignTerm);
+        if (!message.granted) break;
+        this.#checkLoyalty(message.from, message.to, log.previous);
+        this.#grantedPreVote(message.from, message.to, message.campaignTerm);
         break;
       case 'vote_request':
         if (!message.transfer && !this.#preVotes.has(`${message.from}/${message.term}`)) {
@@ -274,6 +276,15 @@ export class ConsensusChecks {
     violated(
       'read index',
       `member ${leader} lets ${asker} read as of entry ${index}; ${committed} was committed when it asked`,
+    );
+  }
+
+  /** Whoever hears a leader supports no campaign against it (Raft §9.6). */
+  #checkLoyalty(from: number, to: number, view: InvariantView | undefined): void {
+    if (view === undefined || !view.hearsLeader || view.leader === to) return;
+    violated(
+      'loyalty',
+      `member ${from} would vote for ${to}, though it hears leader ${view.leader} of term ${view.term}`,
     );
   }
 
