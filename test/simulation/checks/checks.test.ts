@@ -154,6 +154,7 @@ describe('consensus', () => {
     expect(checkOf(() => checks.sent(campaign(false)))).toBe('pre-vote');
     const supports = message(1, 2, 4, { kind: 'pre_vote_response', campaignTerm: 5, granted: true });
     checks.observe({ ...view(1, 4, 0, 0, 'follower'), leader: asMemberId(3), hearsLeader: true });
+    checks.sent(message(2, 1, 4, { kind: 'pre_vote_request', campaignTerm: 5, lastIndex: 0, lastTerm: 0 }));
     expect(checkOf(() => checks.sent(supports))).toBe('loyalty');
     checks.observe(view(1, 4, 0, 0, 'follower'));
     checks.sent(supports);
