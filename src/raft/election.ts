@@ -15,7 +15,7 @@ import type { MemberId, Message } from './types.ts';
 
 type MessageOf<Kind extends Message['kind']> = Extract<Message, { readonly kind: Kind }>;
 
-const hearsLeader = (core: Core): boolean =>
+export const hearsLeader = (core: Core): boolean =>
   core.leader !== undefined && core.electionElapsed < core.settings.electionTicks;
 
 /**

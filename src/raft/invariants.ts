@@ -8,6 +8,7 @@ import { checkConfiguration, mayFollow, membersOf } from './configuration.ts';
 import type { Core, Leadership } from './core.ts';
 import { describeConfiguration } from './describe.ts';
 import { configurationAt, presentConfiguration } from './configuration-history.ts';
+import { hearsLeader } from './election.ts';
 import type { Configuration, LogIndex, MemberId, Role, Term } from './types.ts';
 
 /** Longer logs are looked at from here on back: a check of the whole log in every step would be quadratic. */
@@ -19,6 +20,8 @@ export interface InvariantView {
   readonly term: Term;
   readonly vote: MemberId | undefined;
   readonly leader: MemberId | undefined;
+  /** Within an election timeout: it supports no other campaign. */
+  readonly hearsLeader: boolean;
   readonly firstIndex: LogIndex;
   readonly lastIndex: LogIndex;
   readonly commit: LogIndex;
@@ -43,6 +46,7 @@ export const viewOf = (core: Core): InvariantView => ({
   term: core.term,
   vote: core.vote,
   leader: core.leader,
+  hearsLeader: hearsLeader(core),
   firstIndex: core.log.first,
   lastIndex: core.log.last,
   commit: core.log.commit,

@@ -265,8 +265,8 @@ export class Server {
   }
 
   /** To look at only, between events. */
-  inspect(): { readonly raft: Raft; readonly store: Store } {
-    return { raft: this.#raft, store: this.#store };
+  inspect(): { readonly raft: Raft; readonly store: Store; readonly clusterMs: () => number } {
+    return { raft: this.#raft, store: this.#store, clusterMs: () => this.#clusterMs() };
   }
 
   /** The digest of the state: equal on servers that have applied the same log. */

@@ -69,7 +69,7 @@ export interface MachineWorld {
   readonly observe: (machine: Machine) => ServerObserver;
   readonly wrapStorage: (machine: Machine, storage: Storage) => Storage;
   /** Judges what it answers. */
-  readonly judgeAnswers: (machine: Machine) => AnswerJudge;
+  readonly judgeAnswers: (machine: Machine, server: Server) => AnswerJudge;
   /** Its past is gone: what the checks know of it, too. */
   readonly started: (machine: Machine, process: Process) => void;
   readonly ended: (machine: Machine) => void;
@@ -203,7 +203,7 @@ export class Machine {
     const { agents, policies, time } = this.#world;
     // The gateway needs the port, and the port the gateway.
     const made: { gateway?: AgentGateway } = {};
-    const judge = this.#world.judgeAnswers(this);
+    const judge = this.#world.judgeAnswers(this, server);
     const outer: Gateway = {
       get connections() {
         return made.gateway?.connections ?? 0;

@@ -224,9 +224,9 @@ const weights: { readonly [Kind in FaultKind]: number } = {
   half_open: 2,
   kill_agent: 4,
   pause_agent: 2,
-  flip_bit: 0.5,
-  wipe_disk: 0.5,
-  older_disk: 0.5,
+  flip_bit: 1.5,
+  wipe_disk: 1.5,
+  older_disk: 1.5,
   lying_disk: 0.5,
   earlier_disk: 0.5,
   add_member: 4,
@@ -256,6 +256,26 @@ const drawFaults = (random: Random, context: Context, durationMs: number): Fault
     atMs += Math.round(random.exponential(meanMs)) + 1;
     if (atMs >= durationMs) return faults;
     faults.push({ atMs, ...draws[weighted(random, rates)](random, context) });
+  }
+};
+
+/**
+ * Leaders deposed one after the other: each is cut off while its agents write on, and the next one dies soon after its
+ * election. Logs that disagree over several entries come of little else.
+ */
+const drawRelay = (random: Random, { electionTimeoutMs }: Context, durationMs: number): Fault[] => {
+  if (!random.chance(0.3)) return [];
+  const faults: Fault[] = [];
+  let atMs = 0;
+  for (;;) {
+    atMs += Math.round((4 + random.exponential(6)) * electionTimeoutMs);
+    if (atMs >= durationMs) return faults;
+    const span = (least: number, most: number): number =>
+      Math.round(random.between(least, most) * electionTimeoutMs);
+    const salt = random.whole(0, 1_000_000);
+    faults.push({ atMs, kind: 'partition', shape: 'alone', target: 'leader', forMs: span(1.4, 3.5), salt });
+    const crash = { kind: 'crash', target: 'leader', silent: random.chance(0.5), keepSome: true } as const;
+    faults.push({ atMs: atMs + span(1.2, 2.8), ...crash, downMs: span(0.5, 4) });
   }
 };
 
@@ -378,6 +398,9 @@ export const drawPlan = (seed: number): Plan => {
     agents: Array.from({ length: agentCount }, (_, at) =>
       drawAgent(random, at + 1, busyMs, { timeouts, json }),
     ),
-    faults: drawFaults(random, context, durationMs),
+    faults: [
+      ...drawFaults(random, context, durationMs),
+      ...drawRelay(new Random(seed, 'relay'), context, durationMs),
+    ].sort((one, other) => one.atMs - other.atMs),
   };
 };

@@ -123,7 +123,7 @@ export class World {
       fail,
       observe: (machine) => this.#observe(machine),
       wrapStorage: (machine, storage) => this.#watched(machine, storage),
-      judgeAnswers: (machine) => this.#judgeAnswers(machine),
+      judgeAnswers: (machine, server) => this.#judgeAnswers(machine, server.inspect().clusterMs),
       started: (machine, { life }) => this.#machineOf.set(life, machine),
       ended: (machine) => {
         this.consensus.crashed(machine.id);
@@ -285,8 +285,13 @@ export class World {
     });
   }
 
-  #judgeAnswers({ id }: Machine): AnswerJudge {
-    const checks = new ServingChecks(`server ${id}`, this.state, this.answers);
+  #judgeAnswers({ id }: Machine, clusterMs: () => number): AnswerJudge {
+    const checks = new ServingChecks({
+      name: `server ${id}`,
+      state: this.state,
+      answers: this.answers,
+      clusterMs,
+    });
     return {
       asked: (requests) => checks.asked(requests),
       noticed: (notices) => checks.noticed(notices),

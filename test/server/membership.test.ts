@@ -584,7 +584,7 @@ describe('members that a server has not heard of yet', () => {
     const others = cluster.ids.filter((id) => id !== away);
     const genuine = cluster.presence(4);
     cluster.crash(4);
-    cluster.disks.set(4, new CopyableDisk());
+    cluster.disks.set(4, new MemoryDisk());
     await cluster.start(4, { join: true });
     cluster.network.isolate(away, others);
     await cluster.start(away);

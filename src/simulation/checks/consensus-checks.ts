@@ -48,6 +48,8 @@ class MemberLog {
   /** As given to the disk, and as it is known to be there. */
   handed: Durable = { term: 0, vote: undefined, last: 0 };
   durable: Durable = { term: 0, vote: undefined, last: 0 };
+  /** The last step after which it heard no leader. */
+  leaderlessStep = 0;
   /** Since it leads, and not looked at yet; 0: nothing. */
   committedByItself = 0;
   previous: InvariantView | undefined;
@@ -107,6 +109,9 @@ export class ConsensusChecks {
   readonly #votes = new Map<string, number>();
   /** By campaign: who would vote for it. */
   readonly #preVotes = new Map<string, Set<number>>();
+  /** By campaign: before which step it was asked for first. */
+  readonly #campaigns = new Map<string, number>();
+  #step = 0;
   /** By asker and context: what was committed when a follower asked the leader how far to read. */
   readonly #readsFrom = new Map<string, number>();
 
@@ -201,8 +206,15 @@ export class ConsensusChecks {
     this.#checkDurable(message, log.durable);
     switch (message.kind) {
       case 'pre_vote_response':
-        if (message.granted) this.#grantedPreVote(message.from, message.to, message.campaignTerm);
+        if (!message.granted) break;
+        this.#checkLoyalty(message.from, message.to, message.campaignTerm, log);
+        this.#grantedPreVote(message.from, message.to, message.campaignTerm);
         break;
+      case 'pre_vote_request': {
+        const key = `${message.from}/${message.campaignTerm}`;
+        if (!this.#campaigns.has(key)) this.#campaigns.set(key, this.#step);
+        break;
+      }
       case 'vote_request':
         if (!message.transfer && !this.#preVotes.has(`${message.from}/${message.term}`)) {
           violated(
@@ -236,6 +248,8 @@ export class ConsensusChecks {
     checkInvariants(log.previous, view);
     const before = log.previous;
     log.previous = view;
+    this.#step += 1;
+    if (!view.hearsLeader) log.leaderlessStep = this.#step;
     if (view.role === 'leader' && (before?.role !== 'leader' || before.term !== view.term)) {
       this.#elected(view, log);
     }
@@ -249,7 +263,9 @@ export class ConsensusChecks {
   /** What the process had in memory is gone; its disk stays. */
   crashed(member: number): void {
     const log = this.#members.get(member);
-    if (log !== undefined) log.previous = undefined;
+    if (log === undefined) return;
+    log.previous = undefined;
+    log.leaderlessStep = this.#step;
   }
 
   /** The member has gone for good, or gets an empty disk. */
@@ -284,6 +300,21 @@ export class ConsensusChecks {
     violated(
       'read index',
       `member ${leader} lets ${asker} read as of entry ${index}; ${committed} was committed when it asked`,
+    );
+  }
+
+  /**
+   * Whoever hears a leader supports no campaign against it (Raft §9.6). The answer may have waited for a disk: only
+   * who has heard a leader since before the question is disloyal for sure.
+   */
+  #checkLoyalty(from: number, to: number, campaignTerm: number, log: MemberLog): void {
+    const view = log.previous;
+    const askedStep = this.#campaigns.get(`${to}/${campaignTerm}`);
+    if (view === undefined || askedStep === undefined || view.leader === to) return;
+    if (!view.hearsLeader || log.leaderlessStep >= askedStep) return;
+    violated(
+      'loyalty',
+      `member ${from} would vote for ${to}, though it hears leader ${view.leader} of term ${view.term}`,
     );
   }
 

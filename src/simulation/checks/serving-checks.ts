@@ -1,5 +1,5 @@
 /** What one server answers its gateways, held against what the cluster had done when it was asked. */
-import type { AnswerBody } from '../../protocol/index.ts';
+import type { AnswerBody, Future } from '../../protocol/index.ts';
 import type { GatewayEvent, GatewayNotice, GatewayRequest } from '../../server/index.ts';
 import type { AnswerChecks } from './answer-checks.ts';
 import type { StateChecks } from './state-checks.ts';
@@ -23,20 +23,33 @@ const outcomeOf = (body: AnswerBody): string | undefined => {
   return `@${body.result.revision}: ${each.join(', ')}`;
 };
 
+export interface ServingChecksOptions {
+  readonly name: string;
+  readonly state: StateChecks;
+  readonly answers: AnswerChecks;
+  /** The server's present estimate of cluster time. */
+  readonly clusterMs: () => number;
+}
+
 /** One for each life of a server. */
 export class ServingChecks {
   readonly #name: string;
   readonly #state: StateChecks;
   readonly #answers: AnswerChecks;
+  readonly #clusterMs: () => number;
   readonly #open = new Map<number, Map<number, Asked>>();
+  /** Cluster time by this server's estimate before its present turn: what had passed by then is shown no more. */
+  #thenMs = 0;
 
-  constructor(name: string, state: StateChecks, answers: AnswerChecks) {
+  constructor({ name, state, answers, clusterMs }: ServingChecksOptions) {
     this.#name = name;
     this.#state = state;
     this.#answers = answers;
+    this.#clusterMs = clusterMs;
   }
 
   asked(requests: readonly GatewayRequest[]): void {
+    this.#thenMs = this.#clusterMs();
     const { revision } = this.#state;
     for (const request of requests) {
       let open = this.#open.get(request.connection);
@@ -54,6 +67,11 @@ export class ServingChecks {
 
   told(events: readonly GatewayEvent[]): void {
     for (const event of events) {
+      if (event.kind === 'push') {
+        for (const { change } of event.changes) {
+          if (change.kind === 'future') this.#checkFresh('a push', change.future);
+        }
+      }
       if (event.kind !== 'answer') continue;
       const open = this.#open.get(event.connection);
       const asked = open?.get(event.request);
@@ -61,6 +79,7 @@ export class ServingChecks {
       open?.delete(event.request);
       this.#judge(asked, event.body);
     }
+    this.#thenMs = this.#clusterMs();
   }
 
   #judge({ request, revision }: Asked, body: AnswerBody): void {
@@ -74,8 +93,20 @@ export class ServingChecks {
         );
       }
     }
+    if (body.kind === 'got' && body.future !== undefined) this.#checkFresh('a get', body.future);
+    if (body.kind === 'awaited') for (const future of body.futures) this.#checkFresh('an await', future);
     if (request.kind !== 'write') return;
     const outcome = outcomeOf(body);
     if (outcome !== undefined) this.#answers.answered(request.session, request.sequence, outcome);
+  }
+
+  /** Nothing is handed out whose time has passed by the server's own estimate, swept or not. */
+  #checkFresh(what: string, { key, generation, state, expiresAtMs }: Future): void {
+    if ((state !== 'resolved' && state !== 'rejected') || expiresAtMs === undefined) return;
+    if (expiresAtMs > this.#thenMs) return;
+    violated(
+      'nothing stale',
+      `${this.#name} showed ${key} in generation ${generation} as ${state} in ${what}: it was fresh until ${expiresAtMs}, and it had been ${this.#thenMs} before`,
+    );
   }
 }

@@ -61,6 +61,7 @@ const view = (
   term: asTerm(term),
   vote: undefined,
   leader: role === 'leader' ? asMemberId(id) : undefined,
+  hearsLeader: role === 'leader',
   firstIndex: asLogIndex(1),
   lastIndex: asLogIndex(last),
   commit: asLogIndex(commit),
@@ -146,11 +147,12 @@ describe('consensus', () => {
 
   test('two votes in one term, and a campaign that nobody was asked about, are seen', () => {
     const checks = new ConsensusChecks();
-    for (const member of [1, 2]) write(checks, member, batch([]));
-    const vote = (to: number): Message => message(1, to, 9, { kind: 'vote_response', granted: true });
+    for (const member of [1, 2])
+      write(checks, member, { ...batch([]), hardState: inTerm(member === 1 ? 4 : 5) });
+    const vote = (to: number): Message => message(1, to, 4, { kind: 'vote_response', granted: true });
     checks.sent(vote(2));
     checks.sent(vote(2));
-    checks.wrote(1, { ...batch([]), hardState: { ...inTerm(9), vote: asMemberId(3) } });
+    checks.wrote(1, { ...batch([]), hardState: { ...inTerm(4), vote: asMemberId(3) } });
     expect(checkOf(() => checks.sent(vote(3)))).toBe('durable votes');
     checks.written(1, true);
     expect(checkOf(() => checks.sent(vote(3)))).toBe('one vote a term');
@@ -158,7 +160,12 @@ describe('consensus', () => {
       message(2, 1, 5, { kind: 'vote_request', lastIndex: 0, lastTerm: 0, transfer });
     expect(checkOf(() => checks.sent(campaign(true)))).toBe('nothing');
     expect(checkOf(() => checks.sent(campaign(false)))).toBe('pre-vote');
-    checks.sent(message(1, 2, 4, { kind: 'pre_vote_response', campaignTerm: 5, granted: true }));
+    const supports = message(1, 2, 4, { kind: 'pre_vote_response', campaignTerm: 5, granted: true });
+    checks.observe({ ...view(1, 4, 0, 0, 'follower'), leader: asMemberId(3), hearsLeader: true });
+    checks.sent(message(2, 1, 4, { kind: 'pre_vote_request', campaignTerm: 5, lastIndex: 0, lastTerm: 0 }));
+    expect(checkOf(() => checks.sent(supports))).toBe('loyalty');
+    checks.observe(view(1, 4, 0, 0, 'follower'));
+    checks.sent(supports);
     expect(checkOf(() => checks.sent(campaign(false)))).toBe('nothing');
   });
 
