@@ -349,7 +349,8 @@ export const drawPlan = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');
   const size = weighted(random, clusterSizes);
   const electionTimeoutMs = random.pick([300, 500, 1000]);
-  const durationMs = random.whole(8, 30) * 1000;
+  // Many short ones and some long: most of what a fault can do it has done after a few election timeouts.
+  const durationMs = Math.round(4000 * (30 / 4) ** random.next());
   const agentCount = random.whole(2, 10);
   const context: Context = { servers: size, agents: agentCount, electionTimeoutMs };
   const skewedMs = random.pick([0, 50, 5000, 3_600_000]);
