@@ -70,6 +70,7 @@ export class StateChecks {
   #index = 0;
   #timeMs = 0;
   #furthest: { readonly atMs: number; readonly timeMs: number } | undefined;
+  #firstAtMs: number | undefined;
   /** A server that starts knows no cluster time: it may go by its wall clock if it comes to lead. */
   #starts = 0;
   #revision = 0;
@@ -99,7 +100,9 @@ export class StateChecks {
 
   /** A server has applied an entry with commands (again, after a restart). */
   applied(member: number, entry: AppliedEntry): void {
-    const texts = [...entry.changes.map(describe), ...entry.results.map(resultText), String(entry.timeMs)];
+    // A snapshot keeps no order within a revision: what a session leaves behind ends in any.
+    const changes = entry.changes.map(describe).sort();
+    const texts = [...changes, ...entry.results.map(resultText), String(entry.timeMs)];
     const checksum = crc32(texts.join('\n'));
     const known = this.#entries.get(entry.index);
     if (known !== undefined) {
@@ -159,8 +162,11 @@ export class StateChecks {
     if (furthest === undefined) {
       // The cluster has its time, and all that started with it learn of it.
       this.#starts = 0;
+      this.#firstAtMs = atMs;
       return;
     }
+    // How long the very first ones had waited to be applied is not known.
+    if (atMs === this.#firstAtMs) return;
     if (timeMs - furthest.timeMs <= (atMs - furthest.atMs) * fastest + jumpMs) return;
     this.#starts -= 1;
     if (this.#starts >= 0) return;
