@@ -3,7 +3,7 @@
  * and sets up the machines for them. What is asked for is asked again until there is a clear answer. An operator knows
  * which disks are lost, and asks for nothing that would leave too few of the others.
  */
-import { Client, FuturestoreError } from '../client/index.ts';
+import { Client, FuturestoreError, type NewMember } from '../client/index.ts';
 import { protobufCodec } from '../protocol/index.ts';
 import { membersOf, type Configuration } from '../raft/index.ts';
 import type { AgentNetwork } from './agent-network.ts';
@@ -168,6 +168,7 @@ export class Operator {
     replaces: number | undefined,
     startAfterMs: number,
     done: (machine: Machine | undefined) => void,
+    tries = patience,
   ): void {
     const world = this.#world;
     const { name, peersAddress, agentsUrl } = member;
@@ -175,9 +176,15 @@ export class Operator {
     const what = replaces === undefined ? `add ${name}` : `replace ${replaces} by ${name}`;
     this.#ask(
       what,
-      (client) => client.addMember(newMember, { timeoutMs: requestTimeoutMs }),
+      (client) => this.#addOrFind(client, newMember),
       (outcome) => {
         if (outcome.kind === 'refused') {
+          if (outcome.unsure && tries > 1) {
+            // Another server may know more than the one that was asked.
+            world.network.reset((agent) => agent === world.agent);
+            this.#later(() => this.#askToAdd(member, replaces, startAfterMs, done, tries - 1));
+            return;
+          }
           if (!outcome.unsure && replaces !== undefined) this.#mayLeave.delete(replaces);
           done(undefined);
           return;
@@ -193,7 +200,27 @@ export class Operator {
         world.time.after(startAfterMs, world.time.world, 'input', () => machine.start());
         done(machine);
       },
+      tries < patience,
     );
+  }
+
+  /**
+   * What was not answered may have been taken, and the cluster may need the new server before it can answer anything:
+   * any server's list says what its id is.
+   */
+  async #addOrFind(client: Client, member: NewMember): Promise<number> {
+    try {
+      return await client.addMember(member, { timeoutMs: requestTimeoutMs });
+    } catch (error) {
+      const mayBeTaken =
+        error instanceof FuturestoreError && (again.has(error.code) || error.code === 'MEMBERSHIP_REFUSED');
+      if (!mayBeTaken) throw error;
+      const { members } = await client.members({ timeoutMs: requestTimeoutMs });
+      const known = new Set(this.#world.machines.map(({ id }) => id));
+      const found = members.find(({ id, name }) => name === member.name && !known.has(id));
+      if (found === undefined) throw error;
+      return found.id;
+    }
   }
 
   #count(): number {
