@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
 /** Scenarios that may not go missing, whatever else is in the table. */
-const requiredScenarios = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 36];
+const requiredScenarios = Array.from({ length: 55 }, (_, at) => at + 1);
 
 // ---- GUARANTEES.md ----
 

@@ -121,6 +121,17 @@ describe('the front door', () => {
     ws.terminate();
   });
 
+  test('pitfall 53: compresses nothing, whoever offers to', async () => {
+    const rig = await start();
+    const ws = new WebSocket(`wss://127.0.0.1:${rig.tcpPort}`, ['futurestore.v1.protobuf'], {
+      ...(await tlsOptions(rig)),
+      perMessageDeflate: { threshold: 0 },
+    });
+    await once(ws, 'open');
+    expect(ws.extensions).toBe('');
+    ws.terminate();
+  });
+
   test.each([
     ['a wildcard', 'CN=*', 'no segment'],
     ['a slash', 'CN=a/b', 'no segment'],

@@ -201,6 +201,14 @@ describe('what is not allowed', () => {
     expect(await agent.failure(id)).toMatchObject({ operation: 1 });
   });
 
+  test('pitfall 49: a subscription that goes on from a position is authorised like a new one', async () => {
+    const position = { clusterId: 'a-cluster', epoch: 1, revision: 7 };
+    const start = { kind: 'after', position } as const;
+    const id = agent.request({ kind: 'subscribe', patterns: ['shared/**'], start }, 5);
+    expect(await agent.failure(id)).toMatchObject({ code: 'PERMISSION_DENIED' });
+    expect(rig.port.requests.some((request) => request.kind === 'subscribe')).toBe(false);
+  });
+
   test('status needs its own verb', async () => {
     expect((await agent.failure(agent.request({ kind: 'status' }, 5))).message).toContain(
       'may not ask for cluster.status',
