@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Member, MemberList } from '../protocol/index.ts';
 import type { ClientOptions } from './command-options.ts';
-import { clientCommand, timeoutOf, wholeNumber, withClient, writeJson } from './command-options.ts';
+import { clientCommand, failure, timeoutOf, wholeNumber, withClient, writeJson } from './command-options.ts';
 import type { CommandClient, CommandEnvironment } from './environment.ts';
 import { UsageError } from './exit-codes.ts';
 import { Deadline, hasErrorCode, memberCalled, titleOf, waitForMembers } from './member-changes.ts';
@@ -193,7 +193,8 @@ const remove = async (
 ): Promise<void> => {
   const deadline = new Deadline(environment, await timeoutOf(options));
   await withClient(environment, options, async (client) => {
-    const target = memberCalled(await client.members(deadline.left), who);
+    const present = await client.members(deadline.left);
+    const target = memberCalled(present, who);
     await removeOnce(client, target.id, deadline);
     if (options.wait) {
       await waitForMembers(
@@ -203,12 +204,32 @@ const remove = async (
         (current) => standingIn(current, target.id),
       );
     }
-    const unused = await uselessPart(dirname(locateProfile(options.profile, environment)), target.id);
+    const profile = locateProfile(options.profile, environment);
+    const unused = await uselessPart(dirname(profile), target.id);
+    const left = options.wait ? await leaveEndpoint(profile, target, present) : '';
     const text = options.wait
-      ? `${titleOf(target)} is no member any more, its process ends by itself\nnever start it again${unused}`
+      ? `${titleOf(target)} is no member any more, its process ends by itself\nnever start it again${unused}${left}`
       : `${titleOf(target)} will be removed`;
     writeDone(environment, options, { member: target.id, name: target.name, done: options.wait }, text);
   });
+};
+
+/** The administrator's profile, in the directory that init made, names the others only from now on. */
+const leaveEndpoint = async (
+  profile: string,
+  { id, agentsUrl }: Member,
+  list: MemberList,
+): Promise<string> => {
+  // Whoever comes in its place may have its address.
+  if (list.members.some((other) => other.id !== id && other.agentsUrl === agentsUrl)) return '';
+  const { removeAdminEndpoint } = await import('./authority/server-directory.ts');
+  try {
+    await removeAdminEndpoint(profile, agentsUrl);
+    return '';
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    return `\ntake ${agentsUrl} out of the endpoints of ${profile}, which could not be changed: ${why}`;
+  }
 };
 
 /** Of a line about who has left. */
@@ -232,6 +253,11 @@ const writeReplaced = (
   stdout.write(`never start ${titleOf(target)} again${unused}\n`);
 };
 
+/** The command may have been given twice. Then the name is by now that of the new one. */
+const stillToCome = (target: Member): string =>
+  `${titleOf(target)} has not taken part yet since it was added, maybe in the place of another: start it; ` +
+  `if it is lost too, replace it by its id: futurestore member replace ${target.id}`;
+
 const replace = async (
   environment: CommandEnvironment,
   who: string,
@@ -244,6 +270,8 @@ const replace = async (
   await withClientOf(environment, options, place, async (client) => {
     const present = await client.members(deadline.left);
     const target = memberCalled(present, who);
+    if (!target.joined && who !== String(target.id))
+      throw await failure('MEMBERSHIP_REFUSED', stillToCome(target));
     const joined = await joinServer(environment, client, {
       name: newName ?? target.name,
       place,

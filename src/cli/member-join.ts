@@ -181,8 +181,10 @@ const joinFromDirectory = async (
     };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
+    const again =
+      replaced === undefined ? 'run the command again' : `replace it: futurestore member replace ${member}`;
     throw new Error(
-      `${titleOf({ id: member, name })} is added, but its directory could not be made: ${why}; then run the command again`,
+      `${titleOf({ id: member, name })} is added, but its directory could not be made: ${why}; then ${again}`,
       { cause: error },
     );
   }

@@ -155,6 +155,12 @@ export const futureHeadings = (withValue: boolean): string[] => [
 export const leaderOf = (status: ClusterStatus): MemberStatus | undefined =>
   status.members.find(({ role }) => role === 'leader');
 
+/** Who answers is there, whatever its version says of itself. */
+const heardCell = ({ id, heardMsAgo }: MemberStatus, answering: number): string => {
+  if (heardMsAgo === undefined) return id === answering ? 'now' : 'never';
+  return heardMsAgo < 1000 ? 'now' : `${roughly(heardMsAgo)} ago`;
+};
+
 /** The status for people. */
 export const writeStatus = (output: OutputStream, status: ClusterStatus): void => {
   const answering =
@@ -185,7 +191,7 @@ export const writeStatus = (output: OutputStream, status: ClusterStatus): void =
       String(member.lag),
       String(member.keys),
       String(member.connections),
-      member.heardMsAgo < 1000 ? 'now' : `${roughly(member.heardMsAgo)} ago`,
+      heardCell(member, status.serverId),
       visible(member.version),
       visible(member.agentsUrl),
     ]),

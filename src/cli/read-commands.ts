@@ -1,6 +1,6 @@
 /** get, await, list, watch, status. */
 import type { Command } from 'commander';
-import type { Future } from '../protocol/index.ts';
+import type { ClusterStatus, Future } from '../protocol/index.ts';
 import type { ClientOptions } from './command-options.ts';
 import {
   clientCommand,
@@ -266,11 +266,17 @@ const watch = async (
   });
 };
 
+/** The same members in each line, whatever is known of it. */
+const statusAsJson = ({ members, ...rest }: ClusterStatus): Record<string, unknown> => ({
+  ...rest,
+  members: members.map((member) => ({ ...member, heardMsAgo: member.heardMsAgo ?? null })),
+});
+
 const status = async (environment: CommandEnvironment, options: ClientOptions): Promise<void> => {
   const timeoutMs = await timeoutOf(options);
   await withClient(environment, options, async (client) => {
     const answer = await client.status({ timeoutMs });
-    if (options.json === true) writeJson(environment, answer);
+    if (options.json === true) writeJson(environment, statusAsJson(answer));
     else writeStatus(environment.stdout, answer);
   });
 };

@@ -132,6 +132,7 @@ const restore = async (
   environment.stdout.write(
     `cluster ${clusterId} (epoch ${epoch}) is made of revision ${snapshot.revision} of cluster ${snapshot.clusterId}, with ${keys === 1 ? '1 key' : `${keys} keys`}\n` +
       `its certificates are new: agents need new ones (futurestore cert NAME --dir ${resolve(environment.workingDirectory, directory)})\n` +
+      `its policy.yaml is the one that init writes: copy your own there before its servers are started\n` +
       `start its servers:\n${servers}` +
       `then, with the administrator's profile:\n  futurestore status --profile ${adminProfile}\n`,
   );

@@ -78,7 +78,7 @@ export function statusToMessage(status: ClusterStatus): StatusMessage {
       connections: outgoing(member.connections),
       agentsUrl: member.agentsUrl,
       version: member.version,
-      heardMsAgo: outgoing(member.heardMsAgo),
+      ...(member.heardMsAgo === undefined ? undefined : { heardMsAgo: outgoing(member.heardMsAgo) }),
       lag: outgoing(member.lag),
     })),
   };
@@ -107,7 +107,10 @@ function memberStatusFromMessage(message: MemberStatusMessage): MemberStatus {
     connections: incoming(message.connections, `${field}.connections`),
     agentsUrl: message.agentsUrl ?? '',
     version: message.version ?? '',
-    heardMsAgo: incoming(message.heardMsAgo, `${field}.heard_ms_ago`),
+    heardMsAgo:
+      message.heardMsAgo === undefined || message.heardMsAgo === null
+        ? undefined
+        : incoming(message.heardMsAgo, `${field}.heard_ms_ago`),
     lag: incoming(message.lag, `${field}.lag`),
   };
 }
@@ -125,6 +128,7 @@ export function memberListToMessage({ members, changePending, leader }: MemberLi
       wanted: member.wanted,
       reachable: member.reachable,
       lag: outgoing(member.lag),
+      joined: member.joined,
     })),
     changePending,
     leader: outgoing(leader ?? 0),
@@ -159,6 +163,7 @@ function memberFromMessage(message: MemberMessage): Member {
     wanted: oneOf(wishes, message.wanted ?? '', `${field}.wanted`),
     reachable: message.reachable ?? false,
     lag: incoming(message.lag, `${field}.lag`),
+    joined: message.joined ?? false,
   };
 }
 

@@ -105,8 +105,8 @@ export interface MemberStatus {
   readonly connections: number;
   readonly agentsUrl: string;
   readonly version: string;
-  /** How old this line is. */
-  readonly heardMsAgo: number;
+  /** How old this line is; undefined: the one who answers has never heard from that member. */
+  readonly heardMsAgo: number | undefined;
   /** Entries behind the leader's commit index. */
   readonly lag: number;
 }
@@ -133,6 +133,8 @@ export interface Member {
   readonly reachable: boolean;
   /** Entries behind the commit index, as heard lately. */
   readonly lag: number;
+  /** It has taken part since it became a member. */
+  readonly joined: boolean;
 }
 
 export interface MemberList {

@@ -210,6 +210,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     wanted: scalar('string'),
     reachable: scalar('bool'),
     lag: scalar('uint64'),
+    joined: scalar('bool'),
   },
   MemberChanged: { member: scalar('uint64') },
   LeaderTransferred: { member: scalar('uint64') },
@@ -237,7 +238,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     connections: scalar('uint64'),
     agentsUrl: scalar('string'),
     version: scalar('string'),
-    heardMsAgo: scalar('uint64'),
+    heardMsAgo: optional('uint64'),
     lag: scalar('uint64'),
   },
 };

@@ -89,6 +89,9 @@ export class DiskWriter {
   readonly #options: DiskWriterOptions;
   #next = new NextBatch();
   #writing = false;
+  /** Writes so far. */
+  #begun = 0;
+  #finished = 0;
   #startedMs = 0;
   #activating = false;
   #idleWaiters: (() => void)[] = [];
@@ -161,6 +164,7 @@ export class DiskWriter {
     const next = this.#next;
     this.#next = new NextBatch();
     this.#writing = true;
+    this.#begun += 1;
     const startedMs = this.#options.environment.monotonicMs();
     this.#startedMs = startedMs;
     this.#activating = next.activate !== undefined;
@@ -182,6 +186,7 @@ export class DiskWriter {
     this.#options.storage.write(batch).then(
       () => {
         this.#writing = false;
+        this.#finished += 1;
         this.#activating = false;
         this.#onDisk = this.#beingWritten ?? this.#onDisk;
         this.#beingWritten = undefined;
@@ -201,6 +206,16 @@ export class DiskWriter {
         this.#settleIdle();
       },
     );
+  }
+
+  /** Resolves when all that has been added up to now is on disk; what is added meanwhile is not waited for. */
+  async whenOnDisk(): Promise<void> {
+    const last = this.#begun + (this.#next.empty ? 0 : 1);
+    this.flushAll();
+    while (this.#finished < last) {
+      await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+      this.flushAll();
+    }
   }
 
   /** How long the present write has been under way; 0: none is. */

@@ -246,7 +246,8 @@ export class Gateways {
         this.#options.leadership.request(inFlight, request.member);
         return;
       case 'snapshot_read':
-        this.#options.views.read(inFlight, request);
+        // What was answered before must be in it.
+        if (this.#options.views.read(inFlight, request)) reads.add(inFlight);
         return;
       default:
         request satisfies never;
@@ -302,6 +303,9 @@ export class Gateways {
         else this.#answer(inFlight, { kind: 'failed', failure });
         return;
       }
+      case 'snapshot_read':
+        this.#options.views.confirmed(inFlight);
+        return;
       case 'session_open':
       case 'session_close':
       case 'write':
@@ -309,7 +313,6 @@ export class Gateways {
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
-      case 'snapshot_read':
         throw new Error(`a ${request.kind} is no read`);
       default:
         request satisfies never;

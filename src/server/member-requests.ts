@@ -74,6 +74,7 @@ export class MemberRequests {
       wanted: record?.wanted ?? (isIn(voters) ? 'voter' : isLearner ? 'learner' : 'removed'),
       reachable: membership.isReachable(member.id),
       lag: this.#lagOf(member.id),
+      joined: this.#options.store().server(member.id) !== undefined,
     };
   }
 

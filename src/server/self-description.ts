@@ -52,11 +52,13 @@ export class SelfDescription {
   }
 
   cluster(): ClusterStatus {
-    const { options, store, membership, statuses } = this.#parts;
+    const { options, raft, store, membership, statuses } = this.#parts;
     const { self, clusterId, environment } = options;
     return statuses.cluster(
       membership.directory.current,
       { id: self.id, status: this.own() },
+      raft.status().leader,
+      (member) => membership.isReachable(member),
       { clusterId, epoch: store().epoch, revision: store().revision },
       environment.monotonicMs(),
     );

@@ -49,6 +49,9 @@ const deferredWritesPerTick = 64;
 /** How often a server tells its peers how it is doing. */
 const statusIntervalMs = 1000;
 
+/** An election that succeeds at its first or second try is over by then. */
+const leaderlessTimeouts = 3;
+
 /** Without any result for so long, what was sent to the leader is sent again. */
 const stuckAfterMs = 5000;
 
@@ -178,7 +181,9 @@ export class Server {
       clusterId: options.clusterId,
       epoch: () => this.#store.epoch,
       configurationAt: parts.raft.configurationAt,
+      whenOnDisk: () => this.#writer.whenOnDisk(),
       revisionsNow: () => this.#writer.revisionsNow(),
+      leaderlessMsMax: leaderlessTimeouts * options.electionTimeoutMs,
       answer: (inFlight, body) => this.#guard(() => this.#gateways.answerLater(inFlight, body)),
     });
     this.#description = new SelfDescription({
@@ -325,7 +330,7 @@ export class Server {
     this.#reads.retry();
     this.#commands.retry();
     this.#leadership.tick(nowMs, this.#writer.busyMs(nowMs));
-    this.#views.tick(nowMs);
+    this.#views.tick(nowMs, this.#soft.leader !== undefined);
     this.#membership.tick(nowMs);
     if (this.#soft.role === 'leader') {
       this.#housekeeping.tellOfLost(this.#store, nowMs);

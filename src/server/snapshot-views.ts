@@ -11,6 +11,16 @@ import type { InFlight } from './requests.ts';
 
 const viewsMax = 2;
 
+/** Those whose last part was given hold nothing but that. */
+const finishedMax = 8;
+
+/** A request for a new one, which waits until the state that it is to show is known. */
+interface Waiting {
+  readonly patienceMs: number;
+  /** Since when nobody has led; or since it came. */
+  sinceMs: number;
+}
+
 /** A client that asks for nothing for so long has gone. */
 const idleMsMax = 60_000;
 
@@ -21,6 +31,7 @@ type ReadRequest = Extract<GatewayRequest, { readonly kind: 'snapshot_read' }>;
 
 interface View {
   readonly number: number;
+  /** Closed as soon as the last part is there. */
   readonly reader: SnapshotReader;
   readonly revision: number;
   /** The one that was given last; undefined: none yet. */
@@ -36,8 +47,12 @@ export interface SnapshotViewsOptions {
   readonly clusterId: string;
   readonly epoch: () => number;
   readonly configurationAt: (index: LogIndex) => Configuration;
+  /** What has been applied up to now is on disk. */
+  readonly whenOnDisk: () => Promise<void>;
   /** Of the state on disk as it is now, when its last entry is this one; undefined: not known. */
   readonly revisionsNow: () => (index: LogIndex) => number | undefined;
+  /** As long as nobody leads, a new view waits at most this long for a leader. */
+  readonly leaderlessMsMax: number;
   readonly answer: (inFlight: InFlight, body: AnswerBody) => void;
 }
 
@@ -52,6 +67,8 @@ const failed = (
 export class SnapshotViews {
   readonly #options: SnapshotViewsOptions;
   readonly #views = new Map<number, View>();
+  /** In the order in which they came. */
+  readonly #waiting = new Map<InFlight, Waiting>();
   #opening = 0;
   #isClosed = false;
   /** Reads of the disk under way. */
@@ -61,29 +78,54 @@ export class SnapshotViews {
     this.#options = options;
   }
 
-  read(inFlight: InFlight, { snapshot, part }: ReadRequest): void {
+  /**
+   * true: it begins a new snapshot, which waits for `confirmed`: the state has come as far as that of the leader. When
+   * nobody leads for long it begins without, with what this server has: a state that can't be changed any more can
+   * still be saved.
+   */
+  read(inFlight: InFlight, { snapshot, part }: ReadRequest): boolean {
     const { answer } = this.#options;
-    if (snapshot === undefined) {
-      if (part !== 0)
-        answer(inFlight, failed('INVALID_ARGUMENT', `a new snapshot begins with part 0, not ${part}`));
-      else if (this.#views.size + this.#opening >= viewsMax)
-        answer(
-          inFlight,
-          failed(
-            'LIMIT_EXCEEDED',
-            `${viewsMax} snapshots are being read from this server: wait, or ask another one`,
-          ),
-        );
-      else this.#follow(inFlight, this.#open(inFlight));
-      return;
-    }
+    if (snapshot === undefined) return this.#begin(inFlight, part);
     const view = this.#views.get(snapshot);
     if (view === undefined) {
       const message = `snapshot ${snapshot} is not open on this server (any more): begin a new one`;
       answer(inFlight, failed('INVALID_ARGUMENT', message));
-      return;
+    } else this.#next(inFlight, view, part);
+    return false;
+  }
+
+  #begin(inFlight: InFlight, part: number): boolean {
+    const { answer, environment, leaderlessMsMax } = this.#options;
+    if (part !== 0) {
+      answer(inFlight, failed('INVALID_ARGUMENT', `a new snapshot begins with part 0, not ${part}`));
+      return false;
     }
-    this.#next(inFlight, view, part);
+    this.#dropWaiting();
+    if (this.#reading + this.#opening + this.#waiting.size >= viewsMax) {
+      const message = `${viewsMax} snapshots are being read from this server: wait, or ask another one`;
+      answer(inFlight, failed('LIMIT_EXCEEDED', message));
+      return false;
+    }
+    const sinceMs = environment.monotonicMs();
+    // Whoever is less patient than that gets an answer too.
+    const patienceMs = Math.min(leaderlessMsMax, (inFlight.deadlineMs - sinceMs) / 2);
+    this.#waiting.set(inFlight, { patienceMs, sinceMs });
+    return true;
+  }
+
+  /** Those that hold up the disk's cleaning. */
+  get #reading(): number {
+    return [...this.#views.values()].filter((view) => view.given?.last !== true).length;
+  }
+
+  /** Nobody waits for them any more. */
+  #dropWaiting(): void {
+    for (const inFlight of this.#waiting.keys()) if (inFlight.done) this.#waiting.delete(inFlight);
+  }
+
+  /** What was applied when this was asked for has been applied here. */
+  confirmed(inFlight: InFlight): void {
+    if (this.#waiting.delete(inFlight)) this.#follow(inFlight, this.#open(inFlight));
   }
 
   #next(inFlight: InFlight, view: View, part: number): void {
@@ -110,9 +152,12 @@ export class SnapshotViews {
   }
 
   async #open(inFlight: InFlight): Promise<void> {
-    const { storage, environment, configurationAt, revisionsNow } = this.#options;
+    const { storage, environment, configurationAt, whenOnDisk, revisionsNow } = this.#options;
     this.#opening += 1;
+    let view: View;
     try {
+      await whenOnDisk();
+      if (this.#isClosed || inFlight.done) return;
       // Before the view is opened: while it is, other writes may finish.
       const revisionAt = revisionsNow();
       const reader = await storage.openSnapshot(configurationAt);
@@ -123,7 +168,7 @@ export class SnapshotViews {
           throw new Error(`the revision of the state at index ${reader.point.index} is not known`);
         return;
       }
-      const view: View = {
+      view = {
         number: Math.floor(environment.random() * 2 ** 48) + 1,
         reader,
         revision,
@@ -132,10 +177,10 @@ export class SnapshotViews {
         untilMs: Infinity,
       };
       this.#views.set(view.number, view);
-      await this.#give(inFlight, view);
     } finally {
       this.#opening -= 1;
     }
+    await this.#give(inFlight, view);
   }
 
   async #give(inFlight: InFlight, view: View): Promise<void> {
@@ -157,6 +202,7 @@ export class SnapshotViews {
         index: point.index,
         term: point.term,
       };
+      if (view.given.last) await this.#finish(view);
     } catch (error) {
       await this.#close(view);
       throw error;
@@ -167,8 +213,21 @@ export class SnapshotViews {
     this.#options.answer(inFlight, { kind: 'snapshot_part', part: view.given });
   }
 
+  /** All of it has been read. */
+  async #finish(view: View): Promise<void> {
+    const finished = [...this.#views.values()].filter((one) => one !== view && one.given?.last === true);
+    const [oldest] = finished;
+    if (finished.length >= finishedMax && oldest !== undefined) this.#views.delete(oldest.number);
+    await view.reader.close();
+  }
+
   /** Time has passed. */
-  tick(nowMs: number): void {
+  tick(nowMs: number, isLed: boolean): void {
+    this.#dropWaiting();
+    for (const [inFlight, waiting] of this.#waiting) {
+      if (isLed) waiting.sinceMs = nowMs;
+      else if (nowMs - waiting.sinceMs >= waiting.patienceMs) this.confirmed(inFlight);
+    }
     for (const view of this.#views.values()) {
       if (view.isBusy || nowMs < view.untilMs) continue;
       this.#close(view).catch((error: unknown) =>
@@ -179,12 +238,13 @@ export class SnapshotViews {
 
   async #close(view: View): Promise<void> {
     this.#views.delete(view.number);
-    await view.reader.close();
+    if (view.given?.last !== true) await view.reader.close();
   }
 
   /** Before the storage is closed. */
   async stop(): Promise<void> {
     this.#isClosed = true;
+    this.#waiting.clear();
     await Promise.all(this.#underWay);
     await Promise.all([...this.#views.values()].map((view) => this.#close(view)));
   }

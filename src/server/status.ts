@@ -34,23 +34,25 @@ export class PeerStatuses {
   cluster(
     members: readonly MemberDescription[],
     self: { readonly id: number; readonly status: PeerStatus },
+    leader: number | undefined,
+    isReachable: (member: number) => boolean,
     identity: { readonly clusterId: string; readonly epoch: number; readonly revision: number },
     nowMs: number,
   ): ClusterStatus {
     const lines = members.map((member): Omit<MemberStatus, 'lag'> => {
       const heard = member.id === self.id ? { status: self.status, atMs: nowMs } : this.#heard.get(member.id);
-      const heardMsAgo = heard ? Math.round(nowMs - heard.atMs) : 0;
-      const reachable = heard !== undefined && heardMsAgo < unreachableAfterMs;
+      const heardMsAgo = heard && Math.round(nowMs - heard.atMs);
+      const reachable = heardMsAgo !== undefined && heardMsAgo < unreachableAfterMs && isReachable(member.id);
       return {
         id: member.id,
         name: member.name,
         agentsUrl: member.agentsUrl,
-        role: reachable ? heard.status.role : 'unreachable',
+        role: reachable && heard ? roleAmong(heard.status.role, member.id === leader) : 'unreachable',
         term: heard?.status.term ?? 0,
         commitIndex: heard?.status.commitIndex ?? 0,
         appliedIndex: heard?.status.appliedIndex ?? 0,
         keys: heard?.status.keys ?? 0,
-        connections: reachable ? heard.status.connections : 0,
+        connections: reachable && heard ? heard.status.connections : 0,
         version: heard?.status.version ?? '',
         heardMsAgo,
       };
@@ -63,6 +65,12 @@ export class PeerStatuses {
     };
   }
 }
+
+/** What a peer said of itself may be older than what is known here of who leads. */
+const roleAmong = (said: string, leads: boolean): string => {
+  if (leads) return 'leader';
+  return said === 'leader' ? 'follower' : said;
+};
 
 /** Operators know no pre-votes; and who doesn't vote is no follower to them. */
 const roleOf = (role: Role, isLearner: boolean): string => {

@@ -5,15 +5,17 @@
  * An id is given once. Who has left has no record any more, and nothing that is said of it later brings it back: its
  * disk may be gone, and what it voted for with it.
  */
+import { unreachable } from './assert.ts';
 import type { Counters } from './state-codec.ts';
 import type { CommandBody, CommandResult, MemberRecord } from './types.ts';
 
 type MemberAdd = Extract<CommandBody, { kind: 'member_add' }>;
+export type MemberCommand = MemberAdd | Extract<CommandBody, { kind: 'member_promote' | 'member_remove' }>;
 
 /** Far more than a cluster has; every server keeps all of them in memory and in every snapshot. */
 const recordsMax = 100;
 
-const refused = (message: string): CommandResult => ({
+export const changeRefused = (message: string): CommandResult => ({
   kind: 'failed',
   failure: { code: 'MEMBERSHIP_REFUSED', message },
 });
@@ -48,11 +50,24 @@ export class MemberTable {
     return members.length > 0 && !members.includes(member) && !this.#records.has(member);
   }
 
-  add({ least, name, peersAddress, agentsUrl, replaces }: MemberAdd): CommandResult {
+  change(command: MemberCommand): CommandResult {
+    switch (command.kind) {
+      case 'member_add':
+        return this.#add(command);
+      case 'member_promote':
+        return this.#promote(command.member);
+      case 'member_remove':
+        return this.#remove(command.member);
+      default:
+        return unreachable(command, 'a command about members');
+    }
+  }
+
+  #add({ least, name, peersAddress, agentsUrl, replaces }: MemberAdd): CommandResult {
     const alike = this.#liveWithName(name, replaces);
     if (alike !== undefined) {
       if (alike.peersAddress !== peersAddress || alike.agentsUrl !== agentsUrl) {
-        return refused(
+        return changeRefused(
           `member ${alike.member} has the name ${name} and other addresses: take another name, or replace that member`,
         );
       }
@@ -64,33 +79,39 @@ export class MemberTable {
       return about(alike.member);
     }
     if (replaces !== 0 && this.isGone(replaces)) {
-      return refused(`member ${replaces}, which was to be replaced, is no member: add a new one instead`);
+      return changeRefused(
+        `member ${replaces}, which was to be replaced, is no member: add a new one instead`,
+      );
     }
     if (this.#records.get(replaces)?.wanted === 'removed') {
-      return refused(`member ${replaces}, which was to be replaced, is being removed: add a new one instead`);
+      return changeRefused(
+        `member ${replaces}, which was to be replaced, is being removed: add a new one instead`,
+      );
     }
     if (this.#records.size >= recordsMax) {
-      return refused(`${this.#records.size} members were added or are to leave: finish these changes first`);
+      return changeRefused(
+        `${this.#records.size} members were added or are to leave: finish these changes first`,
+      );
     }
     const member = Math.max(least, this.#counters.lastMember + 1, replaces + 1);
-    if (!Number.isSafeInteger(member)) return refused(`${member} is too large for the id of a member`);
+    if (!Number.isSafeInteger(member)) return changeRefused(`${member} is too large for the id of a member`);
     this.#counters.lastMember = member;
     this.#put({ member, name, peersAddress, agentsUrl, wanted: replaces === 0 ? 'learner' : 'voter' });
     if (replaces !== 0) this.#want(replaces, 'removed');
     return about(member);
   }
 
-  promote(member: number): CommandResult {
-    if (member === 0 || this.isGone(member)) return refused(`${member} is no member: see who is`);
+  #promote(member: number): CommandResult {
+    if (member === 0 || this.isGone(member)) return changeRefused(`${member} is no member: see who is`);
     if (this.#records.get(member)?.wanted === 'removed') {
-      return refused(`member ${member} is being removed: add a new one instead`);
+      return changeRefused(`member ${member} is being removed: add a new one instead`);
     }
     this.#want(member, 'voter');
     return about(member);
   }
 
-  remove(member: number): CommandResult {
-    if (member === 0 || this.isGone(member)) return refused(`${member} is no member: see who is`);
+  #remove(member: number): CommandResult {
+    if (member === 0 || this.isGone(member)) return changeRefused(`${member} is no member: see who is`);
     this.#want(member, 'removed');
     return about(member);
   }

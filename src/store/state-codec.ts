@@ -42,7 +42,16 @@ export interface Counters {
 export interface ServerState {
   readonly member: number;
   readonly run: number;
+  /** Empty: the run has not been announced yet. */
   readonly diskId: Uint8Array;
+  /** The last command about members that this run asked for; undefined: there was none. */
+  readonly change: MemberChange | undefined;
+}
+
+interface MemberChange {
+  readonly request: number;
+  /** 0: it was refused. */
+  readonly member: number;
 }
 
 /** Where a record is in the state's keyspace. */
@@ -111,8 +120,13 @@ const encodeRemembered = ({ sequence, answer }: Remembered): Uint8Array =>
       : { error: failureToMessage(answer.failure) }),
   }).finish();
 
-export const encodeServer = ({ member, run, diskId }: ServerState): Uint8Array =>
-  messages.log.ServerRecord.encode({ member: outgoing(member), run: outgoing(run), diskId }).finish();
+export const encodeServer = ({ member, run, diskId, change }: ServerState): Uint8Array =>
+  messages.log.ServerRecord.encode({
+    member: outgoing(member),
+    run: outgoing(run),
+    diskId,
+    ...(change && { changeRequest: outgoing(change.request), changedMember: outgoing(change.member) }),
+  }).finish();
 
 const wantedNumbers = { learner: 1, voter: 2, removed: 3 } as const satisfies Record<
   MemberRecord['wanted'],
@@ -286,7 +300,15 @@ export const decodeServer = (recordKey: string, bytes: Uint8Array): ServerState 
     const message = messages.log.ServerRecord.decode(asBuffer(bytes));
     const member = incoming(message.member, 'member');
     check(recordKey, member > 0 && recordKey === recordKeys.server(member), 'holds another server');
-    return { member, run: incoming(message.run, 'run'), diskId: new Uint8Array(message.diskId ?? noBytes) };
+    const request = incoming(message.changeRequest, 'change_request');
+    const changed = incoming(message.changedMember, 'changed_member');
+    check(recordKey, request > 0 || changed === 0, 'has changed a member and was not asked to');
+    return {
+      member,
+      run: incoming(message.run, 'run'),
+      diskId: new Uint8Array(message.diskId ?? noBytes),
+      change: request === 0 ? undefined : { request, member: changed },
+    };
   });
 
 export const decodeMember = (recordKey: string, bytes: Uint8Array): MemberRecord =>

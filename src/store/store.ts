@@ -5,7 +5,7 @@ import { Digest } from './digest.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import { FutureTable, instantOf, type KeyRecord } from './future-table.ts';
 import { StateLoader } from './loader.ts';
-import { MemberTable } from './members.ts';
+import { MemberTable, changeRefused, type MemberCommand } from './members.ts';
 import { changesAfter, list } from './queries.ts';
 import { Session, SessionTable } from './sessions.ts';
 import {
@@ -54,6 +54,8 @@ const tombstoneAgeMsDefault = 3600 * 1000;
 const forgetMax = 256;
 /** When there are twice as many as there may be. */
 const forgetFarOverMax = 4096;
+
+const notAnnounced = new Uint8Array(0);
 
 const done: CommandResult = { kind: 'done' };
 
@@ -285,8 +287,10 @@ export class Store {
     return at !== 0 && at !== member;
   }
 
+  /** As it has announced itself; undefined: it has not yet, or has left. */
   server(member: number): { readonly run: number; readonly diskId: Uint8Array } | undefined {
-    return this.#servers.get(member);
+    const server = this.#servers.get(member);
+    return server === undefined || server.diskId.length === 0 ? undefined : server;
   }
 
   /**
@@ -354,11 +358,9 @@ export class Store {
       case 'server_lost':
         return this.#loseServer(command);
       case 'member_add':
-        return this.#members.add(command);
       case 'member_promote':
-        return this.#members.promote(command.member);
       case 'member_remove':
-        return this.#members.remove(command.member);
+        return this.#changeMembers(command, command.origin);
       case 'expire':
         return this.#expire(command, changes);
       default:
@@ -446,7 +448,8 @@ export class Store {
     const known = this.#servers.get(member);
     // An old run's announcement that was late.
     if ((known !== undefined && known.run > run) || this.#members.isGone(member)) return done;
-    this.#servers.set(member, { member, run, diskId });
+    const change = known?.run === run ? known.change : undefined;
+    this.#servers.set(member, { member, run, diskId, change });
     this.#dirtyServers.add(member);
     for (const session of this.#sessions.attachedTo(member)) if (session.run < run) this.#detach(session);
     return done;
@@ -456,6 +459,31 @@ export class Store {
     if (this.#servers.get(member)?.run !== run) return done;
     for (const session of this.#sessions.attachedTo(member)) this.#detach(session);
     return done;
+  }
+
+  /**
+   * Once, however often the server that was asked has sent it, and whatever has become of the member since. What waits
+   * no longer for its result, because its run is over or its server has left, is not begun any more.
+   */
+  #changeMembers(command: MemberCommand, { member, run, request }: Origin): CommandResult {
+    const known = this.#servers.get(member);
+    if (this.#members.isGone(member) || (known !== undefined && known.run > run))
+      return changeRefused(`member ${member}, which was asked, has left or has been started again: ask anew`);
+    const last = known?.run === run ? known.change : undefined;
+    if (last !== undefined && request <= last.request) {
+      if (request < last.request || last.member === 0)
+        return changeRefused(
+          'this was asked for before, and decided: see in the list of members what it is now',
+        );
+      return { kind: 'member', member: last.member };
+    }
+    const result = this.#members.change(command);
+    const change = { request, member: result.kind === 'member' ? result.member : 0 };
+    // Numbers begin at 1. It may come before the announcement of its run, when that was lost on its way.
+    assert(request > 0, 'a command about members has no number');
+    this.#servers.set(member, { member, run, diskId: known?.diskId ?? notAnnounced, change });
+    this.#dirtyServers.add(member);
+    return result;
   }
 
   #expire({ futures, sessions }: Body<'expire'>, changes: Change[]): CommandResult {

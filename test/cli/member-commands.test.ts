@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
@@ -312,6 +312,36 @@ describe('member remove', () => {
     expect(outcome.stdout).toContain(`again: ${join(cluster, 'server-2')} is no longer used, remove it\n`);
   });
 
+  test("takes the server's address out of the administrator's profile, unless another has it", async () => {
+    const profile = join(cluster, 'admin.yaml');
+    const before = readFileSync(profile, 'utf8');
+    const endpoints = (): unknown =>
+      (parse(readFileSync(profile, 'utf8')) as { endpoints: unknown }).endpoints;
+    try {
+      writeFileSync(
+        profile,
+        before.replace(/^endpoints:(\n +- .*)+/m, 'endpoints: [wss://127.0.0.1:7421, wss://127.0.0.1:7422]'),
+      );
+      expect(endpoints()).toHaveLength(2);
+      const twin = listOf([member(1), member(2), member(3, { agentsUrl: 'wss://127.0.0.1:7422' })]);
+      const removing = (list: typeof three, who: number) => ({
+        ...here,
+        client: clientWith([list, listOf(list.members.filter(({ id }) => id !== who))], {
+          removeMember: done,
+        }),
+      });
+      expect((await runCommand(['member', 'remove', '3'], removing(twin, 3))).code).toBe(0);
+      expect(endpoints()).toHaveLength(2);
+      expect((await runCommand(['member', 'remove', '2'], removing(three, 2))).code).toBe(0);
+      expect(endpoints()).toEqual(['wss://127.0.0.1:7421']);
+      // The last one stays: nothing else could be asked.
+      expect((await runCommand(['member', 'remove', '1'], removing(three, 1))).code).toBe(0);
+      expect(endpoints()).toEqual(['wss://127.0.0.1:7421']);
+    } finally {
+      writeFileSync(profile, before);
+    }
+  });
+
   test('a refusal counts only while the server is there: the first answer may have been lost', async () => {
     const gone = listOf([member(1), member(2)]);
     const client = clientWith([three, gone], { removeMember: refused('member 3 has left the cluster') });
@@ -371,6 +401,26 @@ describe('member replace', () => {
     expect(outcome.stdout).toMatch(
       /the cluster counts on server 6 \(server-3\) now, and server 3 .* any more\n$/,
     );
+  });
+
+  test('given twice by name does not replace the one that is still to come; by id it does', async () => {
+    const coming = member(6, { name: 'server-3', reachable: false, joined: false });
+    const list = listOf([member(1), member(2), coming]);
+    const twice = await runCommand(['member', 'replace', 'server-3'], {
+      ...here,
+      client: clientWith([list]),
+    });
+    expect(twice).toMatchObject({ code: 7, stdout: '' });
+    expect(twice.stderr).toMatch(/server 6 \(server-3\) has not taken part yet .* member replace 6\n$/);
+    const client = clientWith([list], adding(8), clusterId);
+    const meant = await runCommand(['member', 'replace', '6', '--no-wait'], { ...here, client });
+    expect(meant.code).toBe(0);
+    expect(meant.calls).toContainEqual([
+      'addMember',
+      expect.objectContaining({ replaces: 6 }),
+      expect.anything(),
+    ]);
+    rmSync(join(cluster, 'server-8'), { recursive: true });
   });
 
   test('of one that still runs here gets ports of its own, under another name', async () => {

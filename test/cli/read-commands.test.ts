@@ -344,6 +344,19 @@ describe('status', () => {
   test('--json prints it as it was answered', async () => {
     expect(JSON.parse((await runCommand(['status', '--json'], { client })).stdout)).toEqual(status);
   });
+
+  test('of a member that was never heard it says so', async () => {
+    const silent = { ...member(1, 'unreachable'), heardMsAgo: undefined };
+    // An old version sends no number for itself.
+    const answering = { ...member(2, 'follower'), heardMsAgo: undefined };
+    const never: ClusterStatus = { ...status, members: [silent, answering] };
+    const given = { client: { status: () => Promise.resolve(never) } };
+    const lines = (await runCommand(['status'], given)).stdout.split('\n');
+    expect(lines[2]).toMatch(/^server-1 +unreachable .* never +0\.1\.0/);
+    expect(lines[3]).toMatch(/^server-2 +follower .* now +0\.1\.0/);
+    const { members } = JSON.parse((await runCommand(['status', '--json'], given)).stdout) as ClusterStatus;
+    expect(members[0]?.heardMsAgo).toBeNull();
+  });
 });
 
 describe('the profile', () => {

@@ -204,6 +204,7 @@ describe('snapshot restore', () => {
     const { stdout } = await run(['snapshot', 'restore', 'backup', 'new', '--servers', '1']);
     expect(stdout).toContain(`is made of revision 1 of cluster ${clusterId}, with 1 key`);
     expect(stdout).toContain(`futurestore server --config ${at('new', 'server-1', 'server.yaml')}\n`);
+    expect(stdout).toMatch(/policy\.yaml is the one that init writes: copy your own there/);
     expect(stdout).toContain('agents need new ones');
   });
 

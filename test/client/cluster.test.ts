@@ -16,6 +16,7 @@ const list: MemberList = {
       wanted: 'voter',
       reachable: true,
       lag: 0,
+      joined: true,
     },
   ],
   changePending: false,

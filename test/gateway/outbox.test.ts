@@ -229,6 +229,7 @@ describe('the outbox', () => {
                 wanted: 'removed',
                 reachable: true,
                 lag: Number.MAX_SAFE_INTEGER,
+                joined: true,
               })),
               changePending: true,
               leader: Number.MAX_SAFE_INTEGER,

@@ -252,7 +252,7 @@ const member = plain({
   connections: number,
   agentsUrl: text,
   version: text,
-  heardMsAgo: number,
+  heardMsAgo: fc.option(number, { nil: undefined }),
   lag: number,
 });
 
@@ -274,6 +274,7 @@ const members = fc
       wanted: fc.constantFrom('voter' as const, 'learner' as const, 'removed' as const),
       reachable: fc.boolean(),
       lag: number,
+      joined: fc.boolean(),
     }),
     { maxLength: 4, selector: ({ id }) => id },
   )

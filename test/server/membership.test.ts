@@ -44,6 +44,7 @@ describe('a server that is added', () => {
       wanted: 'learner',
       reachable: true,
       lag: 0,
+      joined: true,
     });
     await expectServing(cluster, 4);
     const agent = cluster.agent(4);

@@ -48,6 +48,8 @@ test('a view has its revision also when other writes finish before it is open', 
     clusterId: 'c',
     epoch: () => 1,
     configurationAt: () => initialConfiguration([1]),
+    whenOnDisk: () => Promise.resolve(),
+    leaderlessMsMax: 1000,
     revisionsNow: () => writer.revisionsNow(),
     answer: (_inFlight, body) => answers.push(body),
   });
@@ -57,6 +59,7 @@ test('a view has its revision also when other writes finish before it is open', 
   const request = { kind: 'snapshot_read', connection: 1, request: 1, part: 0 } as const;
   const inFlight: InFlight = { gateway: 0, request, done: false, command: undefined, deadlineMs: Infinity };
   views.read(inFlight, request);
+  views.confirmed(inFlight);
   await finish();
   begin(3);
   await finish();

@@ -115,14 +115,84 @@ describe('a snapshot that a client reads', () => {
     expect(await open()).toMatchObject({ failure: { code: 'LIMIT_EXCEEDED' } });
     await cluster.time.run(1100);
     expect(await cluster.answer(agent, read(agent, 1, first.snapshot))).toMatchObject({ kind: 'failed' });
-    await readAll(cluster, agent);
-    const third = await readAll(cluster, agent);
-    expect(await open()).toMatchObject({ failure: { code: 'LIMIT_EXCEEDED' } });
-    const { snapshot, part } = third.at(-1) as SnapshotReadPart;
-    expect(partOf(await cluster.answer(agent, read(agent, part, snapshot))).last).toBe(true);
-    await cluster.time.run(10_100);
     partOf(await open());
     await cluster.stop(1);
+    expect(cluster.fatal).toEqual([]);
+  });
+
+  test('counts no more when its last part was given, which is told once more for a while', async () => {
+    const cluster = await ServerCluster.start({ servers: 1 });
+    await fill(cluster, 1, 3, 30_000);
+    const agent = cluster.agent(1);
+    const lasts: SnapshotReadPart[] = [];
+    for (let number = 0; number < 12; number += 1)
+      lasts.push((await readAll(cluster, agent)).at(-1) as SnapshotReadPart);
+    const again = ({ snapshot, part }: SnapshotReadPart) =>
+      cluster.answer(agent, read(agent, part, snapshot));
+    expect(partOf(await again(lasts[11] as SnapshotReadPart))).toEqual(lasts[11]);
+    expect(partOf(await again(lasts[4] as SnapshotReadPart))).toEqual(lasts[4]);
+    // Not all of them are kept, nor for ever.
+    expect(await again(lasts[0] as SnapshotReadPart)).toMatchObject({ kind: 'failed' });
+    await cluster.time.run(10_100);
+    expect(await again(lasts[11] as SnapshotReadPart)).toMatchObject({ kind: 'failed' });
+    await cluster.stop(1);
+    expect(cluster.fatal).toEqual([]);
+  });
+
+  test('has every write that was answered before it was asked for, on whichever server', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const leader = cluster.leader as number;
+    const [behind] = cluster.followers as [number];
+    await fill(cluster, leader, 3, 10);
+    await cluster.time.run(1000);
+    cluster.network.cut(leader, behind);
+    const writer = cluster.agent(leader);
+    writer.open();
+    for (let number = 0; number < 20; number += 1) {
+      const operations = [resolveOperation('k/1', `value-${number}`, { supersede: true })];
+      const answer = await cluster.answer(writer, writer.write(operations));
+      cluster.network.heal();
+      const asked = number % 2 === 0 ? behind : leader;
+      const parts = await readAll(cluster, cluster.agent(asked));
+      const text = Buffer.concat(parts.map(({ records }) => records)).toString('latin1');
+      if (answer.kind !== 'written') throw new Error(`answered ${JSON.stringify(answer)}`);
+      expect(parts[0]?.revision).toBeGreaterThanOrEqual(answer.result.revision);
+      expect(text).toContain(`value-${number}`);
+    }
+    expect(cluster.fatal).toEqual([]);
+  });
+
+  test('is given also where nobody leads, after a while; whoever waits less gets it sooner', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await fill(cluster, cluster.leader as number, 3, 10);
+    await cluster.converged();
+    const [left] = cluster.followers as [number];
+    for (const id of cluster.ids) if (id !== left) cluster.crash(id);
+    await cluster.time.run(5000);
+    const agent = cluster.agent(left);
+    const beganMs = cluster.time.nowMs;
+    const parts = await readAll(cluster, agent);
+    expect(parts[0]?.revision).toBe(3);
+    expect(cluster.time.nowMs - beganMs).toBeGreaterThan(2900);
+    expect(cluster.time.nowMs - beganMs).toBeLessThan(3500);
+    const hasty = agent.send({ kind: 'snapshot_read', part: 0, timeoutMs: 800 });
+    partOf(await cluster.answer(agent, hasty));
+    expect(cluster.fatal).toEqual([]);
+  });
+
+  test('does not begin when nobody waits for it any more', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const [left] = cluster.followers as [number];
+    for (const id of cluster.ids) if (id !== left) cluster.crash(id);
+    await cluster.time.run(5000);
+    const gone = cluster.agent(left);
+    for (let number = 0; number < 2; number += 1) read(gone, 0);
+    const agent = cluster.agent(left);
+    expect(await cluster.answer(agent, read(agent, 0))).toMatchObject({
+      failure: { code: 'LIMIT_EXCEEDED' },
+    });
+    gone.close();
+    partOf(await cluster.answer(agent, read(agent, 0)));
     expect(cluster.fatal).toEqual([]);
   });
 });

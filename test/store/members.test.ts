@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { Store, type CommandResult } from '../../src/store/index.ts';
+import { Store, type CommandBody, type CommandResult } from '../../src/store/index.ts';
 import { ClusterOfOne, alice, bob, command, op, recordsOf, sessionId } from './support/cluster-of-one.ts';
 
 let cluster: ClusterOfOne;
@@ -180,6 +180,94 @@ describe('a member', () => {
   });
 });
 
+describe('a command that is sent again', () => {
+  const north: CommandBody = {
+    kind: 'member_add',
+    least: 4,
+    name: 'north',
+    peersAddress: 'north:7422',
+    agentsUrl: 'wss://north:7421',
+    replaces: 0,
+  };
+  const send = (
+    body: CommandBody,
+    request: number,
+    from = 2,
+    run = 5,
+    store = cluster.store,
+  ): CommandResult => {
+    const entry = { timeMs: cluster.nowMs, commands: [command(body, from, run, request)] };
+    cluster.index += 1;
+    const result = store.apply(entry, cluster.index).results[0];
+    if (result === undefined) throw new Error('a command has no result');
+    return result;
+  };
+  const start = (run: number): CommandResult =>
+    cluster.one({ kind: 'server_started', member: 2, run, diskId: new Uint8Array(16).fill(2) });
+  const leave = (): void => {
+    send({ kind: 'member_remove', member: 4 }, 1, 1, 1);
+    cluster.store.applyConfiguration([1, 2, 3]);
+  };
+
+  test('does nothing and has its first answer, whatever has become of the member', () => {
+    start(5);
+    expect(send(north, 7)).toEqual(member(4));
+    cluster.store.applyConfiguration([1, 2, 3, 4]);
+    leave();
+    const digest = cluster.store.digest();
+    expect(send(north, 7)).toEqual(member(4));
+    expect(cluster.store.digest()).toBe(digest);
+    expect(wishes()).toEqual([]);
+    expect(send(north, 8)).toEqual(member(5));
+  });
+
+  test('is refused again when it was refused, also where it would be possible by now', () => {
+    start(5);
+    cluster.store.applyConfiguration([1, 2, 3]);
+    const promotion: CommandBody = { kind: 'member_promote', member: 4 };
+    expect(send(promotion, 7)).toEqual(refused(/4 is no member/));
+    expect(send(north, 1, 1, 1)).toEqual(member(4));
+    expect(send(promotion, 7)).toEqual(refused(/asked for before, and decided/));
+    expect(wishes()).toEqual(['4 north learner']);
+  });
+
+  test('is refused when the same server has asked for another change since', () => {
+    start(5);
+    send(north, 7);
+    send({ kind: 'member_remove', member: 3 }, 9);
+    expect(send(north, 7)).toEqual(refused(/asked for before, and decided/));
+    expect(send({ kind: 'member_promote', member: 4 }, 8)).toEqual(refused(/asked for before/));
+    expect(wishes()).toEqual(['3 - removed', '4 north learner']);
+  });
+
+  test('is known from the records, and also where the announcement of its run comes behind it', () => {
+    expect(send(north, 7)).toEqual(member(4));
+    expect(cluster.store.server(2)).toBeUndefined();
+    start(5);
+    expect(cluster.store.server(2)).toMatchObject({ run: 5, diskId: new Uint8Array(16).fill(2) });
+    leave();
+    const copy = cluster.copy();
+    expect(copy.digest()).toBe(cluster.store.digest());
+    expect(send(north, 7, 2, 5, copy)).toEqual(member(4));
+    expect(wishes(copy)).toEqual([]);
+  });
+
+  test('of an earlier run, or of a server that has left, is not begun', () => {
+    start(5);
+    start(6);
+    expect(send(north, 7)).toEqual(refused(/member 2, which was asked, has left or has been started again/));
+    expect(send(north, 1, 2, 6)).toEqual(member(4));
+    cluster.store.applyConfiguration([1, 2, 3, 4]);
+    send({ kind: 'member_remove', member: 2 }, 1, 1, 1);
+    cluster.store.applyConfiguration([1, 3, 4]);
+    const digest = cluster.store.digest();
+    expect(send({ ...north, name: 'south' }, 9, 2, 6)).toEqual(
+      refused(/member 2, which was asked, has left/),
+    );
+    expect(cluster.store.digest()).toBe(digest);
+  });
+});
+
 describe('the records', () => {
   test('are the state: wishes, the last id, and who is a member', () => {
     add('north');
@@ -189,7 +277,7 @@ describe('the records', () => {
     expect(wishes(copy)).toEqual(['4 north learner', '5 south voter']);
     expect(copy.lastMember).toBe(5);
     expect(copy.digest()).toBe(cluster.store.digest());
-    const late = { timeMs: cluster.nowMs, commands: [command({ kind: 'member_promote', member: 3 })] };
+    const late = { timeMs: cluster.nowMs, commands: [command({ kind: 'member_promote', member: 3 }, 2)] };
     expect(copy.apply(late, 99).results).toEqual([refused(/3 is no member/)]);
   });
 
@@ -197,13 +285,14 @@ describe('the records', () => {
     cluster.flush();
     add('north');
     promote(4);
-    expect(cluster.store.takeStateWrites().map(({ key }) => key)).toEqual(['w/4', 'state']);
+    expect(cluster.store.takeStateWrites().map(({ key }) => key)).toEqual(['m/1', 'w/4', 'state']);
     expect(cluster.store.takeStateWrites()).toEqual([]);
     promote(4);
-    expect(cluster.store.takeStateWrites().map(({ key }) => key)).toEqual(['state']);
+    expect(cluster.store.takeStateWrites().map(({ key }) => key)).toEqual(['m/1', 'state']);
     remove(4);
     cluster.store.applyConfiguration([1]);
     expect(cluster.store.takeStateWrites().map(({ key, value }) => [key, value !== undefined])).toEqual([
+      ['m/1', true],
       ['w/4', false],
       ['state', true],
     ]);

@@ -1,7 +1,7 @@
 /** The directory of one server: its certificates and its server.yaml. */
 import { X509Certificate } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseDocument } from 'yaml';
 import { FuturestoreError } from '../../protocol/index.ts';
 import { issueLeaf } from './certificates.ts';
@@ -91,4 +91,17 @@ export const updateAdminEndpoints = async (
   if (document.errors.length > 0 || !document.has('endpoints')) return;
   document.set('endpoints', document.createNode([...endpoints]));
   await writePublic(profile, String(document));
+};
+
+/** The same, without this one, unless it is the only one. Of a profile that is no administrator's nothing is changed. */
+export const removeAdminEndpoint = async (profile: string, endpoint: string): Promise<void> => {
+  const directory = dirname(profile);
+  if (profile !== adminProfileOf(directory) || !existsSync(join(directory, 'ca', 'servers.pem'))) return;
+  const document = parseDocument(await readClusterFile(profile));
+  if (document.errors.length > 0) return;
+  const { endpoints } = (document.toJS() ?? {}) as { readonly endpoints?: unknown };
+  if (!Array.isArray(endpoints)) return;
+  const remaining = endpoints.filter((one): one is string => typeof one === 'string' && one !== endpoint);
+  if (remaining.length > 0 && remaining.length < endpoints.length)
+    await updateAdminEndpoints(directory, remaining);
 };

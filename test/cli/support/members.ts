@@ -13,6 +13,7 @@ export const member = (id: number, rest: Partial<Member> = {}): Member => ({
   wanted: 'voter',
   reachable: true,
   lag: 0,
+  joined: true,
   ...rest,
 });
 

@@ -70,8 +70,8 @@ export const pattern = (text: string): Pattern => {
   return parsed.pattern;
 };
 
-export const command = (body: CommandBody, member = 1, run = 1): Command => ({
-  origin: { member, run, request: 1 },
+export const command = (body: CommandBody, member = 1, run = 1, request = 1): Command => ({
+  origin: { member, run, request },
   ...body,
 });
 
@@ -82,6 +82,7 @@ export class ClusterOfOne {
   /** Every entry so far, as it is in the log. */
   readonly log: Uint8Array[] = [];
   readonly #options: StoreOptions;
+  #lastRequest = 0;
   readonly #sequences = new Map<string, number>();
 
   constructor(options: Partial<StoreOptions> = {}) {
@@ -98,7 +99,7 @@ export class ClusterOfOne {
   }
 
   one(body: CommandBody, member = 1, run = 1): CommandResult {
-    const result = this.apply(command(body, member, run)).results[0];
+    const result = this.apply(command(body, member, run, ++this.#lastRequest)).results[0];
     if (result === undefined) throw new Error('a command has no result');
     return result;
   }

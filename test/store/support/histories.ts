@@ -168,20 +168,17 @@ const configuration = fc
   .tuple(fc.constantFrom([1, 2], [1, 2, 3], [1, 2], [1], [2, 3]), fc.subarray([4, 5, 6, 7, 8]))
   .map(([first, added]) => [...first, ...added]);
 
-const other = fc
-  .tuple(
-    fc.oneof(
-      { weight: 9, arbitrary: sessions },
-      { weight: 1, arbitrary: servers },
-      { weight: 2, arbitrary: members },
-    ),
-    member,
-    run,
-  )
-  .map(([body, from, its]): Step => ({
+const from = (body: fc.Arbitrary<CommandBody>, asked: fc.Arbitrary<number>, its: fc.Arbitrary<number>) =>
+  fc.tuple(body, asked, its).map(([what, by, inRun]): Step => ({
     kind: 'command',
-    command: { origin: { member: from, run: its, request: 1 }, ...body },
+    command: { origin: { member: by, run: inRun, request: 1 }, ...what },
   }));
+const other = fc.oneof(
+  { weight: 9, arbitrary: from(sessions, member, run) },
+  { weight: 1, arbitrary: from(servers, member, run) },
+  // Of an earlier run they are refused.
+  { weight: 3, arbitrary: from(members, anyMember, fc.constantFrom(2, 3, 3, 3)) },
+);
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 10, arbitrary: write },
@@ -221,6 +218,7 @@ export const history: fc.Arbitrary<readonly Turn[]> = fc.array(
 export class Leader {
   #nowMs = 1000;
   #commands: Command[] = [];
+  #lastRequest = 0;
   readonly #sequences = new Map<string, number>();
   /** Members that ever were, in a configuration or by a command. */
   readonly #seen = new Set<number>();
@@ -231,7 +229,13 @@ export class Leader {
   entry(turn: Turn, store: Store): LogEntry {
     this.#nowMs = Math.max(0, this.#nowMs + turn.laterMs);
     const commands = turn.steps.map((one): Command => {
-      if (one.kind === 'command') return one.command;
+      if (one.kind === 'command') {
+        const request = ++this.#lastRequest;
+        const { origin, kind } = one.command;
+        // Mostly by one that is a member: others are refused.
+        const asked = kind.startsWith('member_') && request % 4 !== 0 ? this.#last[0] : undefined;
+        return { ...one.command, origin: { ...origin, member: asked ?? origin.member, request } };
+      }
       if (one.kind === 'write') return this.#write(one);
       const again = one.kind === 'again' ? this.#commands.at(-1 - one.back) : undefined;
       if (again !== undefined) return again;

@@ -41,11 +41,18 @@ interface State {
   deleted: Record<string, { generation: number; revision: number; atMs: number }>;
   sessions: Record<string, ModelSession>;
   runs: Record<number, number>;
+  /** Of the present run: what was answered to each request about members. */
+  changes: Record<number, { run: number; answers: Record<number, unknown> }>;
   members: Record<number, ModelMember>;
   lastMember: number;
   /** Of the last configuration entry. */
   configured: readonly number[];
 }
+
+type MemberCommand = Extract<
+  LogEntry['commands'][number],
+  { kind: 'member_add' | 'member_promote' | 'member_remove' }
+>;
 
 class Refused extends Error {}
 const refuse = (code: string): never => {
@@ -62,6 +69,7 @@ export class Model {
     deleted: {},
     sessions: {},
     runs: {},
+    changes: {},
     members: {},
     lastMember: 0,
     configured: [],
@@ -99,6 +107,7 @@ export class Model {
       if (wanted !== 'removed' || members.includes(member)) continue;
       delete s.members[member];
       delete s.runs[member];
+      delete s.changes[member];
       for (const session of Object.values(s.sessions))
         if (session.at?.member === member) this.#detach(session);
     }
@@ -176,28 +185,21 @@ export class Model {
         return 'done';
       }
       case 'server_started':
-        if ((s.runs[command.member] ?? 0) > command.run || this.#hasLeft(command.member)) return 'done';
+        if (this.#runOf(command.member) > command.run || this.#hasLeft(command.member)) return 'done';
         s.runs[command.member] = command.run;
         for (const session of Object.values(s.sessions)) {
           if (session.at?.member === command.member && session.at.run < command.run) this.#detach(session);
         }
         return 'done';
       case 'server_lost':
-        if (s.runs[command.member] !== command.run) return 'done';
+        if (this.#runOf(command.member) !== command.run) return 'done';
         for (const session of Object.values(s.sessions))
           if (session.at?.member === command.member) this.#detach(session);
         return 'done';
       case 'member_add':
-        return this.#addMember(command);
       case 'member_promote':
-        if (this.#hasLeft(command.member)) return 'MEMBERSHIP_REFUSED';
-        if (s.members[command.member]?.wanted === 'removed') return 'MEMBERSHIP_REFUSED';
-        this.#want(command.member, 'voter');
-        return { member: command.member };
       case 'member_remove':
-        if (this.#hasLeft(command.member)) return 'MEMBERSHIP_REFUSED';
-        this.#want(command.member, 'removed');
-        return { member: command.member };
+        return this.#changeMembersOnce(command);
       case 'expire':
         for (const { key, generation, atMs } of command.futures) {
           const f = s.futures[key];
@@ -220,7 +222,43 @@ export class Model {
     }
   }
 
-  #addMember(command: Extract<LogEntry['commands'][number], { kind: 'member_add' }>): unknown {
+  #changeMembersOnce(command: MemberCommand): unknown {
+    const { s } = this;
+    const { member, run, request } = command.origin;
+    const earlier = s.changes[member];
+    if (this.#hasLeft(member) || this.#runOf(member) > run) return 'MEMBERSHIP_REFUSED';
+    const answers = earlier?.run === run ? earlier.answers : {};
+    const last = Math.max(0, ...Object.keys(answers).map(Number));
+    if (request < last) return 'MEMBERSHIP_REFUSED';
+    s.changes[member] = { run, answers };
+    return (answers[request] ??= this.#changeMembers(command));
+  }
+
+  /** The latest that was heard of. */
+  #runOf(member: number): number {
+    return Math.max(this.s.runs[member] ?? 0, this.s.changes[member]?.run ?? 0);
+  }
+
+  #changeMembers(command: MemberCommand): unknown {
+    const { s } = this;
+    switch (command.kind) {
+      case 'member_add':
+        return this.#addMember(command);
+      case 'member_promote':
+        if (this.#hasLeft(command.member)) return 'MEMBERSHIP_REFUSED';
+        if (s.members[command.member]?.wanted === 'removed') return 'MEMBERSHIP_REFUSED';
+        this.#want(command.member, 'voter');
+        return { member: command.member };
+      case 'member_remove':
+        if (this.#hasLeft(command.member)) return 'MEMBERSHIP_REFUSED';
+        this.#want(command.member, 'removed');
+        return { member: command.member };
+      default:
+        return command satisfies never;
+    }
+  }
+
+  #addMember(command: Extract<MemberCommand, { kind: 'member_add' }>): unknown {
     const { s } = this;
     const { name, replaces } = command;
     const addresses = `${command.peersAddress} ${command.agentsUrl}`;
