@@ -32,6 +32,9 @@ type Damaging = Extract<
   { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' | 'earlier_disk' | 'lying_disk' }
 >;
 
+/** After the healing: how often is looked for members that were never started. */
+const forgottenEveryMs = 1000;
+
 const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
 
 export class Faults {
@@ -74,13 +77,11 @@ export class Faults {
       machine.clock.lookTakesMs = 0;
       machine.clock.rate = 1;
       // The others do not let it in: an operator would take it away.
-      const isLost = machine.damage === 'wiped' || machine.damage === 'older';
+      const isLost = machine.damage === 'wiped' || machine.damage === 'older' || machine.foundOut;
       if (isLost || this.#knowsNobody(machine)) this.#takeAway(machine);
-      else {
-        if (this.#lacksMembers(machine)) machine.crash({ silent: false, keepSome: false });
-        machine.start();
-      }
+      else machine.start();
     }
+    this.#startForgotten();
     if (plan.replacesLost === true) this.#world.operator.cleanUp();
     for (const agent of agents) {
       if (agent.life?.stopped === true) time.resume(agent.life, true);
@@ -88,6 +89,21 @@ export class Faults {
       if (agent.closing) agent.kill(false);
       agent.start();
     }
+  }
+
+  /** Members whose servers the operator has not set up, for want of an answer: whoever looks at the list sees them. */
+  #startForgotten(): void {
+    const { time, operator } = this.#world;
+    operator.startForgotten();
+    time.after(forgottenEveryMs, time.world, 'input', () => this.#startForgotten());
+  }
+
+  /** A peer refuses it for its damage. Others may let it in, so that agents would stay with a server of no use. */
+  foundOut(machine: Machine): void {
+    machine.foundOut = true;
+    const { time } = this.#world;
+    // Not from within the peer that says it.
+    if (this.#healed) time.after(0, time.world, 'input', () => this.#takeAway(machine));
   }
 
   #machine(target: Target): Machine | undefined {
@@ -269,20 +285,6 @@ export class Faults {
     const known =
       process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
     return !known.some((one) => members.includes(one));
-  }
-
-  /**
-   * A server that was away when members were added can only hear of them from one that it knows. The one that leads may
-   * be another: then somebody has to write the new ones into its configuration file.
-   */
-  #lacksMembers(machine: Machine): boolean {
-    const { process } = machine;
-    const members = this.#world.members();
-    if (!members.includes(machine.id)) return false;
-    const known: readonly number[] =
-      process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
-    machine.needsNewFile = !members.every((id) => known.includes(id));
-    return machine.needsNewFile;
   }
 
   /** It is not let in, and would be of no use. */

@@ -88,10 +88,10 @@ export class Machine {
   damage: Damage | undefined;
   /** It has been refused for its damage. */
   refused = false;
+  /** A peer has found out that its data are not what they were: another one may not have, yet or ever. */
+  foundOut = false;
   /** What its peers remember of it keeps it out, as long as they run. */
   staysWithPeers = false;
-  /** Its file is brought up to date before the next start: it lacks members that it could not hear of otherwise. */
-  needsNewFile = false;
   /** How often it was told that the cluster has removed it. */
   removals = 0;
   /** How often it has been started. */
@@ -187,7 +187,12 @@ export class Machine {
           address: self.peersAddress,
           life,
           accept,
-          presence: { run, diskId, standing: standing() },
+          presence: {
+            run,
+            diskId,
+            standing: standing(),
+            introduction: { name: self.name, address: self.peersAddress },
+          },
         });
       },
     });

@@ -65,6 +65,12 @@ export class Operator {
   /** What the cluster has said yes to, by member. */
   readonly #accepted = new Map<number, 'learner' | 'voter'>();
   readonly #removed = new Set<number>();
+  /** For whom it has asked: the last one who was to be at an address. */
+  readonly #asked = new Map<string, Omit<MachineMember, 'id'>>();
+  /** Set up by what the servers know, before there was an answer. */
+  readonly #found = new Set<number>();
+  /** It looks at all servers for members that were never started. */
+  #looks = false;
 
   constructor(world: OperatorWorld) {
     this.#world = world;
@@ -150,7 +156,9 @@ export class Operator {
           world.fail('operator', `${what}: ${String(error)}`);
         } else if (error.code === 'MEMBERSHIP_REFUSED') {
           // A client that had to connect anew has asked twice: the answer may be to what the first time has done.
-          const isDone = /has left the cluster|being removed|is no member/.test(error.message);
+          const isDone = /has left the cluster|being removed|is no member|was asked for before/.test(
+            error.message,
+          );
           finish({ kind: 'refused', message: error.message, unsure: unsure || isDone });
         } else if (again.has(error.code)) {
           world.time.after(againMs, world.time.world, 'input', () => {
@@ -174,12 +182,13 @@ export class Operator {
     const { name, peersAddress, agentsUrl } = member;
     const newMember = { name, peersAddress, agentsUrl, ...(replaces !== undefined && { replaces }) };
     const what = replaces === undefined ? `add ${name}` : `replace ${replaces} by ${name}`;
+    this.#asked.set(peersAddress, member);
     this.#ask(
       what,
       (client) => this.#addOrFind(client, newMember),
       (outcome) => {
         if (outcome.kind === 'refused') {
-          if (outcome.unsure && tries > 1) {
+          if (outcome.unsure && tries > 1 && !this.#looks) {
             // Another server may know more than the one that was asked.
             world.network.reset((agent) => agent === world.agent);
             this.#later(() => this.#askToAdd(member, replaces, startAfterMs, done, tries - 1));
@@ -192,7 +201,12 @@ export class Operator {
         const id = outcome.result;
         this.#accepted.set(id, replaces === undefined ? 'learner' : 'voter');
         if (replaces !== undefined) this.#removed.add(replaces);
-        if (world.machines.some((machine) => machine.id === id)) {
+        const there = world.machines.find((machine) => machine.id === id);
+        if (there !== undefined && this.#found.delete(id)) {
+          done(there);
+          return;
+        }
+        if (there !== undefined) {
           world.fail('ids of members', `${name} was given the id ${id}, which another server has`);
           return;
         }
@@ -216,7 +230,7 @@ export class Operator {
         error instanceof FuturestoreError && (again.has(error.code) || error.code === 'MEMBERSHIP_REFUSED');
       if (!mayBeTaken) throw error;
       const { members } = await client.members({ timeoutMs: requestTimeoutMs });
-      const known = new Set(this.#world.machines.map(({ id }) => id));
+      const known = new Set(this.#world.machines.map(({ id }) => id).filter((id) => !this.#found.has(id)));
       const found = members.find(({ id, name }) => name === member.name && !known.has(id));
       if (found === undefined) throw error;
       return found.id;
@@ -334,6 +348,30 @@ export class Operator {
       if (machine.damage === undefined || this.#mayLeave.has(machine.id)) continue;
       if (configuration.learners.some((id) => id === machine.id)) this.#remove(machine);
       else if (this.#isMember(machine)) this.#replace(machine, { how: 'in_place', startAfterMs: 100 });
+    }
+  }
+
+  /**
+   * Starts whom any server counts, or is to count, as a member, and nobody has set up: its wish was taken, and the
+   * answer lost. The cluster may need it before it can answer anything.
+   */
+  startForgotten(): void {
+    this.#looks = true;
+    const { machines, trace, counts, addMachine } = this.#world;
+    for (const { process } of machines) {
+      if (process === undefined) continue;
+      const { raft, store } = process.server.inspect();
+      const counted: readonly number[] = membersOf(raft.status().configuration);
+      for (const { member: id, wanted, peersAddress } of store.members) {
+        if (machines.some((machine) => machine.id === id)) continue;
+        if (wanted === 'removed' && !counted.includes(id)) continue;
+        const member = this.#asked.get(peersAddress);
+        if (member === undefined) continue;
+        trace.say(`the operator finds member ${id}, which has never been started`);
+        counts.add('add member: found in the list');
+        this.#found.add(id);
+        addMachine({ ...member, id }).start();
+      }
     }
   }
 

@@ -96,11 +96,15 @@ const protocolVersion = 2;
 /** As the real links judge a hello: certificate, name and id first, then what the server says of the disk and run. */
 const admission = ({ from, to }: Link, sender: Endpoint, receiver: Endpoint): PeerRefusal | undefined => {
   if (to !== receiver.id) return { reason: `this is member ${receiver.id}, not ${to}`, removed: false };
-  const peer = receiver.members.get(from);
-  if (peer?.name === sender.name) return receiver.accept(asMemberId(from), sender.presence);
-  const refusal = peer === undefined ? receiver.accept(asMemberId(from), sender.presence) : undefined;
-  if (refusal?.removed === true) return refusal;
-  return { reason: `the certificate is of "${sender.name}", not of member ${from}`, removed: false };
+  const mismatch = {
+    reason: `the certificate is of "${sender.name}", not of member ${from}`,
+    removed: false,
+  };
+  if ((receiver.members.get(from)?.name ?? sender.name) !== sender.name) return mismatch;
+  const refusal = receiver.accept(asMemberId(from), sender.presence);
+  if (refusal !== undefined) return refusal;
+  // In no list before, it may be in one now.
+  return receiver.members.get(from)?.name === sender.name ? undefined : mismatch;
 };
 
 const describeRaft = (message: Message): string => describeMessage(message);
@@ -368,9 +372,15 @@ export class PeerNetwork {
     for (const link of this.#links.values()) {
       if (link.up === undefined) continue;
       if (link.from === self && !members.has(link.to)) this.#break(link);
-      if (link.to === self && !members.has(link.from)) this.#break(link);
+      if (link.to === self && !this.#mayStay(link, link.up.sender, endpoint)) this.#break(link);
     }
     for (const other of members.keys()) this.#dialLater(this.#link(self, other), 4);
+  }
+
+  /** What is known of the sender may be more than when the link was made; its next attempt is refused, with the reason. */
+  #mayStay({ from }: Link, sender: Endpoint, receiver: Endpoint): boolean {
+    if (receiver.members.get(from)?.name !== sender.name) return false;
+    return receiver.accept(asMemberId(from), sender.presence) === undefined;
   }
 
   #send(from: number, to: number, batch: PeerBatch): boolean {

@@ -199,8 +199,8 @@ export class World {
   }
 
   /** One that joins is told of all that are there. */
-  #fileOf({ member, needsNewFile }: Machine): readonly MemberDescription[] {
-    const now = this.plan.filesFollow === true || member.join || needsNewFile;
+  #fileOf({ member }: Machine): readonly MemberDescription[] {
+    const now = this.plan.filesFollow === true || member.join;
     const members = now ? this.#machines.map((machine) => machine.member) : this.#initial;
     const present = now ? members.filter(({ id }) => this.members.includes(id)) : members;
     return (present.length === 0 ? this.#initial : present).map(({ id, name, peersAddress, agentsUrl }) => ({
@@ -218,7 +218,9 @@ export class World {
         this.fail('admission', `server ${by} takes member ${member} for removed: ${reason}`);
       return;
     }
-    if (!reason.includes('has come back') || this.#machineById.get(member)?.damage !== undefined) return;
+    if (!reason.includes('has come back')) return;
+    const machine = this.#machineById.get(member);
+    if (machine?.damage !== undefined) return this.faults.foundOut(machine);
     this.fail('admission', `server ${by} refuses server ${member}, whose data are as they were: ${reason}`);
   }
 
