@@ -2,7 +2,7 @@
  * The configurations that were committed, one after the other: any two that follow each other have a member in common in
  * each pair of their quorums (Raft §4.3), and nobody who has left comes back under the same id.
  */
-import { decodeConfiguration, membersOf, type Configuration } from '../../raft/index.ts';
+import { decodeConfiguration, membersOf, type Configuration, type InvariantView } from '../../raft/index.ts';
 import { violated } from './violation.ts';
 
 const isQuorum = (configuration: Configuration, has: (id: number) => boolean): boolean =>
@@ -25,13 +25,19 @@ const describe = ({ voters, votersOutgoing, learners, learnersNext }: Configurat
 
 export class ConfigurationChecks {
   last: Configuration | undefined;
+  /** Of the files that the first servers began with. */
+  #founding: Configuration | undefined;
+  /** The committed ones, in the order of the log. */
+  readonly #committed: { readonly index: number; readonly configuration: Configuration }[] = [];
   /** By the place of the entry. */
   readonly #written = new Map<number, Configuration>();
   readonly #left = new Set<number>();
 
   /** A server has begun by its file. */
   bootstrapped(configuration: Configuration): void {
-    if (configuration.voters.length > 0) this.last ??= configuration;
+    if (configuration.voters.length === 0) return;
+    this.#founding ??= configuration;
+    this.last ??= configuration;
   }
 
   written(place: number, payload: Uint8Array): void {
@@ -39,9 +45,10 @@ export class ConfigurationChecks {
   }
 
   /** Entries in the order of the log; of most of them there is nothing to say. */
-  committed(place: number): void {
+  committed(index: number, place: number): void {
     const next = this.#written.get(place);
     if (next === undefined) return;
+    this.#committed.push({ index, configuration: next });
     const { last } = this;
     this.last = next;
     if (last === undefined) return;
@@ -53,5 +60,19 @@ export class ConfigurationChecks {
       if (this.#left.has(id)) violated('ids of members', `member ${id} had left, and is one again`);
     }
     for (const id of membersOf(last)) if (!members.includes(id)) this.#left.add(id);
+  }
+
+  /** What counts on a server is what the log says up to where it is applied there, after a restart or a snapshot too. */
+  counts({ id, applied, configuration }: InvariantView): void {
+    const due = this.#committed.findLast(({ index }) => index <= applied)?.configuration;
+    // Who waits to be added knows nobody before the log tells.
+    if (due === undefined && configuration.voters.length === 0) return;
+    const expected = due ?? this.#founding;
+    if (expected === undefined || expected === configuration) return;
+    if (describe(expected) === describe(configuration)) return;
+    violated(
+      'present configuration',
+      `member ${id} has applied ${applied} and goes by ${describe(configuration)} instead of ${describe(expected)}`,
+    );
   }
 }

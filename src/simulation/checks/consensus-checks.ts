@@ -98,8 +98,11 @@ export class ConsensusChecks {
   /** By leader: which configuration it committed by last. */
   readonly #configurations = new Map<number, string>();
   readonly #history = new ConfigurationChecks();
-  /** Some disk has lost what it had: copies that were counted may be gone. */
-  #copiesLost = false;
+  /**
+   * Whose disk has lost what it had, with the last entry that each had acknowledged before. That may have been counted,
+   * though it is gone; nothing that such a member says since may.
+   */
+  readonly #lost = new Map<number, number>();
   readonly #members = new Map<number, MemberLog>();
   readonly #leaders = new Map<number, number>();
   readonly #known = new Map<number, Known>();
@@ -107,6 +110,8 @@ export class ConsensusChecks {
   /** Ascending: in which term the log was committed up to which index. */
   readonly #commits: { readonly term: number; index: number }[] = [];
   readonly #votes = new Map<string, number>();
+  /** Of these, given by members whose disk had lost something. */
+  readonly #lostVotes = new Set<string>();
   /** By campaign: who would vote for it. */
   readonly #preVotes = new Map<string, Set<number>>();
   /** By campaign: before which step it was asked for first. */
@@ -130,8 +135,8 @@ export class ConsensusChecks {
    * may be gone (and it must not take part as if nothing had happened, which the other checks see).
    */
   started(member: number, recovered: Recovered, lossIsExpected = false): void {
-    if (lossIsExpected) this.#copiesLost = true;
     const before = this.#members.get(member);
+    if (lossIsExpected && !this.#lost.has(member)) this.#lost.set(member, before?.acknowledged ?? 0);
     const log = new MemberLog();
     this.#members.set(member, log);
     log.baseIndex = recovered.snapshot?.index ?? 0;
@@ -258,6 +263,8 @@ export class ConsensusChecks {
     // What is not durable may still wait to be given to the disk, behind a truncation that waits with it.
     const to = Math.min(view.commit, view.durable, log.last);
     if (to > log.comparedTo) this.#compareCommitted(view, log, to);
+    if (before?.applied !== view.applied || before.configuration !== view.configuration)
+      this.#history.counts(view);
   }
 
   /** What the process had in memory is gone; its disk stays. */
@@ -332,6 +339,7 @@ export class ConsensusChecks {
       violated('one vote a term', `member ${from} voted for ${before} and for ${to} in term ${term}`);
     }
     this.#votes.set(key, to);
+    if (this.#lost.has(from)) this.#lostVotes.add(key);
   }
 
   /** What was acknowledged to a leader may be cut off by a later leader only. */
@@ -366,7 +374,7 @@ export class ConsensusChecks {
   /** What a leader takes for committed is on the disks of a majority. */
   #checkCopies(before: InvariantView | undefined, view: InvariantView): void {
     if (view.role !== 'leader' || before?.role !== 'leader' || before.term !== view.term) return;
-    if (view.commit <= before.commit || this.#copiesLost) return;
+    if (view.commit <= before.commit) return;
     const { voters, votersOutgoing } = view.configuration;
     const text = `${voters.join()}/${votersOutgoing.join()}`;
     const counted = this.#configurations.get(view.id);
@@ -384,6 +392,8 @@ export class ConsensusChecks {
   }
 
   #hasCopy(member: number, index: number, term: number): boolean {
+    const lost = this.#lost.get(member);
+    if (lost !== undefined) return index <= lost;
     const log = this.#members.get(member);
     if (log === undefined || log.durable.last < index) return false;
     return index <= log.baseIndex || log.termAt(index) === term;
@@ -432,6 +442,7 @@ export class ConsensusChecks {
       violated('election safety', `members ${other} and ${view.id} both lead term ${view.term}`);
     }
     this.#leaders.set(view.term, view.id);
+    this.#checkVotes(view);
     // Entries committed in earlier terms must be there (Raft §5.4); the last of them stands for all before it.
     const last = this.#commits.findLast((commit) => commit.term < view.term);
     if (last === undefined) return;
@@ -446,6 +457,20 @@ export class ConsensusChecks {
     }
   }
 
+  /** A leader has the votes of a majority, of both halves of a joint configuration (Raft §5.2, §4.3). */
+  #checkVotes({ id, term, configuration }: InvariantView): void {
+    const hasVoted = (voter: number): boolean => {
+      if (voter === id) return !this.#lost.has(id);
+      const key = `${voter}/${term}`;
+      return this.#votes.get(key) === id && !this.#lostVotes.has(key);
+    };
+    for (const half of [configuration.voters, configuration.votersOutgoing]) {
+      const votes = half.filter(hasVoted).length;
+      if (half.length === 0 || 2 * votes > half.length) continue;
+      violated('election quorum', `member ${id} leads term ${term} by ${votes} votes of ${half.join(', ')}`);
+    }
+  }
+
   #compareCommitted(view: InvariantView, log: MemberLog, to: number): void {
     for (let index = Math.max(log.comparedTo, log.baseIndex) + 1; index <= to; index += 1) {
       const term = log.termAt(index) ?? 0;
@@ -453,7 +478,7 @@ export class ConsensusChecks {
       const committed = this.#committed.get(index);
       if (committed === undefined) {
         this.#committed.set(index, { term, checksum, by: view.id });
-        this.#history.committed(place(index, term));
+        this.#history.committed(index, place(index, term));
       } else if (committed.term !== term || committed.checksum !== checksum) {
         violated(
           'state machine safety',

@@ -6,8 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { mutations, type Mutation } from './list.ts';
-import type { Trial } from './trial.ts';
-import { Workshop } from './workshop.ts';
+import { Workshop, type Trial } from './workshop.ts';
 
 /** Of the short form, for every change: what is found quickly must stay so. */
 const shortSeeds = 40;
@@ -80,6 +79,11 @@ const main = async (options: Options): Promise<void> => {
   print(`${outcomes.length - survivors.length} of ${outcomes.length} found`);
   if (survivors.length > 0) {
     print(`survived: ${survivors.map(({ mutation }) => mutation.name).join(', ')}`);
+    process.exitCode = 1;
+  }
+  const unsound = new Set(outcomes.flatMap((outcome) => outcome.unsound));
+  if (unsound.size > 0) {
+    print(`failed without any mutation: seeds ${[...unsound].sort((a, b) => a - b).join(', ')}`);
     process.exitCode = 1;
   }
 };

@@ -4,7 +4,7 @@
  */
 import { drawPlan, run } from '../index.ts';
 
-export interface Trial {
+export interface Seeds {
   readonly seeds: number;
   /** undefined: all of them went well. */
   readonly failure: { readonly seed: number; readonly check: string; readonly problem: string } | undefined;
@@ -12,7 +12,7 @@ export interface Trial {
 
 const problemCharactersMax = 2000;
 
-const judge = async (seed: number): Promise<Trial['failure']> => {
+const judge = async (seed: number): Promise<Seeds['failure']> => {
   const result = await run(drawPlan(seed));
   if (result.failure === undefined) return undefined;
   const { check, problem } = result.failure;
@@ -22,14 +22,14 @@ const judge = async (seed: number): Promise<Trial['failure']> => {
 const main = async (): Promise<void> => {
   const first = Number(process.argv[2] ?? 1);
   const count = Number(process.argv[3] ?? 1);
-  let failure: Trial['failure'];
+  let failure: Seeds['failure'];
   let seeds = 0;
   while (seeds < count && failure === undefined) {
     failure = await judge(first + seeds);
     seeds += 1;
   }
-  const trial: Trial = { seeds, failure };
-  process.stdout.write(`${JSON.stringify(trial)}\n`);
+  const result: Seeds = { seeds, failure };
+  process.stdout.write(`${JSON.stringify(result)}\n`);
 };
 
 await main();

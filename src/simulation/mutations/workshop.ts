@@ -5,18 +5,25 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Mutation } from './list.ts';
-import type { Trial } from './trial.ts';
+import type { Seeds } from './trial.ts';
 
 /** A mutation that makes a run go on for ever counts as found; a sound run takes about a second. */
 const seedMsMax = 120_000;
+
+export interface Trial extends Seeds {
+  /** Seeds that fail without the mutation too, and say nothing about it. */
+  readonly unsound: readonly number[];
+}
 
 /** One directory, used for one mutation after the other. */
 export class Workshop {
   readonly #directory: string;
   readonly #built: string;
+  readonly #root: string;
 
-  /** `root`: the repository, with dependencies and generated code. */
+  /** `root`: the repository, with dependencies, generated code, and what was built of it. */
   constructor(root: string) {
+    this.#root = root;
     this.#directory = mkdtempSync(join(tmpdir(), 'futurestore-mutate-'));
     this.#built = join(this.#directory, 'dist');
     for (const name of ['package.json', 'tsconfig.json'])
@@ -31,15 +38,26 @@ export class Workshop {
     cpSync(join(root, 'src', generated), join(this.#built, generated));
   }
 
-  /** Builds the code with the mutation (without: as it is) and runs seeds until one fails. */
-  async try(mutation: Mutation | undefined, firstSeed: number, seeds: number): Promise<Trial> {
-    const restore = mutation === undefined ? undefined : this.#mutate(mutation);
+  /** Builds the code with the mutation and runs seeds until one fails that does not fail without it. */
+  async try(mutation: Mutation, firstSeed: number, seeds: number): Promise<Trial> {
+    const restore = this.#mutate(mutation);
     try {
       await this.#build();
     } finally {
-      restore?.();
+      restore();
     }
-    return this.#run(firstSeed, seeds);
+    const unsound: number[] = [];
+    let done = 0;
+    while (done < seeds) {
+      const trial = await this.#run(this.#built, firstSeed + done, seeds - done);
+      done += trial.seeds;
+      if (trial.failure === undefined) break;
+      const { seed } = trial.failure;
+      const sound = await this.#run(join(this.#root, 'dist'), seed, 1);
+      if (sound.failure === undefined) return { seeds: done, failure: trial.failure, unsound };
+      unsound.push(seed);
+    }
+    return { seeds: done, failure: undefined, unsound };
   }
 
   close(): void {
@@ -68,15 +86,15 @@ export class Workshop {
     });
   }
 
-  #run(firstSeed: number, seeds: number): Promise<Trial> {
-    const script = join(this.#built, 'simulation', 'mutations', 'trial.js');
+  #run(built: string, firstSeed: number, seeds: number): Promise<Seeds> {
+    const script = join(built, 'simulation', 'mutations', 'trial.js');
     const options = { cwd: this.#directory, timeout: seeds * seedMsMax, maxBuffer: 2 ** 24 };
     const args = ['--enable-source-maps', script, String(firstSeed), String(seeds)];
     return new Promise((resolve) => {
       execFile(process.execPath, args, options, (error, stdout, stderr) => {
         const line = stdout.trim().split('\n').at(-1) ?? '';
         if (error === null && line.startsWith('{')) {
-          resolve(JSON.parse(line) as Trial);
+          resolve(JSON.parse(line) as Seeds);
           return;
         }
         const problem = stderr.slice(-2000) || (error?.message ?? 'it said nothing');

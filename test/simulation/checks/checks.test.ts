@@ -91,6 +91,12 @@ const write = (checks: ConsensusChecks, member: number, what: WriteBatch): void 
 const message = (from: number, to: number, term: number, body: object): Message =>
   ({ from, to, term, ...body }) as Message;
 
+const vote = (checks: ConsensusChecks, from: number, to: number, term: number): void => {
+  const hardState = { term: asTerm(term), vote: asMemberId(to), commit: asLogIndex(0) };
+  write(checks, from, { ...batch([]), hardState });
+  checks.sent(message(from, to, term, { kind: 'vote_response', granted: true }));
+};
+
 describe('consensus', () => {
   test('two leaders of one term are seen', () => {
     const checks = new ConsensusChecks();
@@ -207,11 +213,75 @@ describe('consensus', () => {
     const configuration = initialConfiguration([1, 2, 3]);
     const checks = new ConsensusChecks();
     for (const member of [1, 2, 3]) checks.started(member, recovered([], 1));
+    vote(checks, 2, 1, 1);
     checks.observe({ ...view(1, 1, 0, 0, 'leader'), configuration });
     for (const member of [1, 2]) checks.wrote(member, batch([entry(1, 1)]));
     checks.written(1, true);
     const committed = { ...view(1, 1, 1, 1, 'leader'), configuration };
     expect(checkOf(() => checks.observe(committed))).toBe('commit quorum');
+  });
+
+  test('a leader without the votes of each half is seen', () => {
+    const simple = initialConfiguration([1, 2, 3]);
+    const joint: Configuration = {
+      ...initialConfiguration([1, 4, 5]),
+      votersOutgoing: simple.voters,
+      autoLeave: true,
+    };
+    const elected = (configuration: Configuration, ...voters: readonly number[]): string => {
+      const checks = new ConsensusChecks();
+      for (const voter of voters) vote(checks, voter, 1, 2);
+      return checkOf(() => checks.observe({ ...view(1, 2, 0, 0, 'leader'), configuration }));
+    };
+    expect(elected(simple, 2)).toBe('nothing');
+    expect(elected(simple, 4, 5)).toBe('election quorum');
+    expect(elected(joint, 2, 4)).toBe('nothing');
+    expect(elected(joint, 4, 5)).toBe('election quorum');
+    expect(elected(joint, 2, 3)).toBe('election quorum');
+  });
+
+  test('a disk that has lost what it had counts for nothing new', () => {
+    const configuration = initialConfiguration([1, 2, 3]);
+    const lostBy = (member: number): ConsensusChecks => {
+      const checks = new ConsensusChecks();
+      for (const id of [1, 2, 3]) checks.started(id, recovered([], 1));
+      for (const id of [1, 2, 3]) write(checks, id, { ...batch([entry(1, 1)]), hardState: inTerm(1) });
+      const outcome = { accepted: true, matchIndex: 1 };
+      checks.sent(message(member, 1, 1, { kind: 'append_response', outcome }));
+      checks.started(member, recovered([], 0), true);
+      return checks;
+    };
+    const elect = (checks: ConsensusChecks, voter: number): string => {
+      vote(checks, voter, 1, 2);
+      return checkOf(() => checks.observe({ ...view(1, 2, 1, 0, 'leader'), configuration }));
+    };
+    const commit = (checks: ConsensusChecks, index: number): string => {
+      write(checks, 1, { ...batch([entry(2, 2)]), hardState: inTerm(2) });
+      write(checks, 3, { ...batch([entry(1, 1), entry(2, 2)]), hardState: inTerm(2) });
+      return checkOf(() => checks.observe({ ...view(1, 2, 2, index, 'leader'), configuration }));
+    };
+    expect(elect(lostBy(3), 3)).toBe('election quorum');
+    const checks = lostBy(3);
+    expect(elect(checks, 2)).toBe('nothing');
+    expect(commit(checks, 2)).toBe('commit quorum');
+  });
+
+  test('a server that goes by another configuration than that of its last applied entry is seen', () => {
+    const [founding, next] = [initialConfiguration([1, 2, 3]), initialConfiguration([1, 2])];
+    const checks = new ConsensusChecks();
+    const point = { index: asLogIndex(0), term: asTerm(0), configuration: founding };
+    checks.wrote(1, { ...batch([]), compactTo: point, hardState: inTerm(1) });
+    const change: Entry = { ...entry(2, 1), kind: 'configuration', payload: encodeConfiguration(next) };
+    checks.wrote(1, { ...batch([entry(1, 1), change]), hardState: inTerm(1) });
+    const at = (applied: number, configuration: Configuration): string =>
+      checkOf(() => {
+        checks.crashed(1);
+        checks.observe({ ...view(1, 1, 2, 2, 'follower'), applied: asLogIndex(applied), configuration });
+      });
+    expect([at(1, founding), at(1, emptyConfiguration), at(2, next)]).toEqual(Array(3).fill('nothing'));
+    expect([at(1, next), at(2, founding), at(2, emptyConfiguration)]).toEqual(
+      Array(3).fill('present configuration'),
+    );
   });
 
   test('configurations whose quorums need not meet, and an id that is used again, are seen', () => {
