@@ -189,11 +189,11 @@ const raft: readonly Mutation[] = [
     quick: true,
   },
   {
-    name: 'old-snapshot-taken',
-    rule: 'A snapshot behind the commit index is not installed.',
+    name: 'promise-about-a-log-that-goes',
+    rule: 'While a snapshot becomes the state nothing is promised about the log before.',
     file: 'raft/follower.ts',
-    find: 'if (index <= log.commit) return accept(core, message.from, log.commit);\n  if (log.matches',
-    replace: 'if (log.matches',
+    find: 'promised about it.\n  if (core.install !== undefined) return;',
+    replace: 'promised about it.',
   },
 ];
 
