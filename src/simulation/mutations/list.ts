@@ -572,7 +572,7 @@ const membership: readonly Mutation[] = [
     rule: 'The id of a member that has left is not given again.',
     file: 'store/members.ts',
     find: 'Math.max(least, this.#counters.lastMember + 1, replaces + 1)',
-    replace: 'Math.max(1, replaces + 1, ...this.#counters.members.map((id) => id + 1))',
+    replace: 'Math.max(least, replaces + 1, ...this.#counters.members.map((id) => id + 1))',
   },
   {
     name: 'wish-not-in-the-snapshot',
