@@ -186,6 +186,9 @@ export class ConsensusChecks {
       }
       this.#checkTruncation(member, log, batch);
       log.truncateFrom(batch.truncateFrom);
+      // What takes its place is not there before the next answer.
+      const last = Math.min(log.durable.last, batch.truncateFrom - 1);
+      log.durable = { ...log.durable, last };
     }
     for (const entry of batch.entries) this.#append(member, log, entry);
     if (batch.compactTo !== undefined) {

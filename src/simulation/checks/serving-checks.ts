@@ -24,6 +24,7 @@ const outcomeOf = (body: AnswerBody): string | undefined => {
 };
 
 export interface ServingChecksOptions {
+  /** 'server 3' of member 3. */
   readonly name: string;
   readonly state: StateChecks;
   readonly answers: AnswerChecks;
@@ -37,12 +38,14 @@ export class ServingChecks {
   readonly #state: StateChecks;
   readonly #answers: AnswerChecks;
   readonly #clusterMs: () => number;
+  readonly #member: number;
   readonly #open = new Map<number, Map<number, Asked>>();
   /** Cluster time by this server's estimate before its present turn: what had passed by then is shown no more. */
   #thenMs = 0;
 
   constructor({ name, state, answers, clusterMs }: ServingChecksOptions) {
     this.#name = name;
+    this.#member = Number(name.slice('server '.length));
     this.#state = state;
     this.#answers = answers;
     this.#clusterMs = clusterMs;
@@ -61,7 +64,10 @@ export class ServingChecks {
   noticed(notices: readonly GatewayNotice[]): void {
     for (const notice of notices) {
       if (notice.kind === 'cancel') this.#open.get(notice.connection)?.delete(notice.request);
-      else if (notice.kind === 'closed') this.#open.delete(notice.connection);
+      else if (notice.kind === 'closed') {
+        this.#open.delete(notice.connection);
+        if (notice.session !== undefined) this.#state.sessions.left(this.#member, notice.session);
+      }
     }
   }
 

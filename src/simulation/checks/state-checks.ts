@@ -6,6 +6,7 @@
 import { crc32 } from 'node:zlib';
 import type { Change, Future } from '../../protocol/index.ts';
 import type { Command, CommandResult } from '../../store/index.ts';
+import { SessionChecks } from './session-checks.ts';
 import { violated } from './violation.ts';
 
 export interface AppliedEntry {
@@ -58,6 +59,9 @@ const jumpMs = 400;
 const overdueMs = 5000;
 
 export class StateChecks {
+  readonly sessions = new SessionChecks();
+  /** Nothing was applied since `converged`. */
+  #isIdle = false;
   /** What the first to apply an entry made of it. */
   readonly #entries = new Map<number, { readonly checksum: number; readonly member: number }>();
   readonly #digests = new Map<number, { readonly digest: string; readonly member: number }>();
@@ -122,12 +126,14 @@ export class StateChecks {
     }
     this.#entries.set(entry.index, { checksum, member });
     this.#index = entry.index;
+    this.#isIdle = false;
     // A new leader may not have applied what its predecessor had put into the log: the state takes the later time.
     this.#checkSpeed(entry);
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
     for (const change of entry.changes) this.#changed(change);
     for (const [position, command] of entry.commands.entries()) {
       const result = entry.results[position];
+      this.sessions.applied(command, result, this.#timeMs);
       if (command.kind === 'write' && result !== undefined) this.#executed(command, result);
     }
   }
@@ -139,6 +145,8 @@ export class StateChecks {
 
   /** Cluster time has gone on for a while, and nothing else: what was due has happened. */
   converged(): void {
+    this.#isIdle = true;
+    this.sessions.overdue(this.#timeMs - overdueMs);
     for (const [key, change] of this.#latest) {
       if (change.kind === 'deleted') continue;
       const atMs = instantOf(change.future);
@@ -178,6 +186,7 @@ export class StateChecks {
 
   /** The digest of a server's whole state after an entry: the same wherever it is taken. */
   digest(member: number, index: number, digest: string): void {
+    if (this.#isIdle) this.sessions.idle(member);
     const known = this.#digests.get(index);
     if (known === undefined) this.#digests.set(index, { digest, member });
     else if (known.digest !== digest) {

@@ -189,11 +189,11 @@ const raft: readonly Mutation[] = [
     quick: true,
   },
   {
-    name: 'old-snapshot-taken',
-    rule: 'A snapshot behind the commit index is not installed.',
+    name: 'promise-about-a-log-that-goes',
+    rule: 'While a snapshot becomes the state nothing is promised about the log before.',
     file: 'raft/follower.ts',
-    find: 'if (index <= log.commit) return accept(core, message.from, log.commit);\n  if (log.matches',
-    replace: 'if (log.matches',
+    find: 'promised about it.\n  if (core.install !== undefined) return;',
+    replace: 'promised about it.',
   },
 ];
 
@@ -572,7 +572,7 @@ const membership: readonly Mutation[] = [
     rule: 'The id of a member that has left is not given again.',
     file: 'store/members.ts',
     find: 'Math.max(least, this.#counters.lastMember + 1, replaces + 1)',
-    replace: 'Math.max(1, replaces + 1, ...this.#counters.members.map((id) => id + 1))',
+    replace: 'Math.max(least, replaces + 1, ...this.#counters.members.map((id) => id + 1))',
   },
   {
     name: 'wish-not-in-the-snapshot',

@@ -209,6 +209,20 @@ describe('consensus', () => {
     expect(checkOf(() => checks.sent(second))).toBe('durable entries');
   });
 
+  test('what takes the place of what was cut off is not on the disk with that', () => {
+    const checks = new ConsensusChecks();
+    write(checks, 1, { ...batch([entry(1, 1), entry(2, 1)]), hardState: inTerm(1) });
+    const acknowledged = message(1, 2, 2, {
+      kind: 'append_response',
+      outcome: { accepted: true, matchIndex: 2 },
+    });
+    write(checks, 1, { ...batch([]), hardState: inTerm(2) });
+    checks.wrote(1, { ...batch([entry(2, 2)], 2), hardState: inTerm(2) });
+    expect(checkOf(() => checks.sent(acknowledged))).toBe('durable entries');
+    checks.written(1, true);
+    expect(checkOf(() => checks.sent(acknowledged))).toBe('nothing');
+  });
+
   test('a commit without a majority of copies is seen', () => {
     const configuration = initialConfiguration([1, 2, 3]);
     const checks = new ConsensusChecks();
