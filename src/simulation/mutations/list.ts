@@ -52,7 +52,6 @@ const raft: readonly Mutation[] = [
     file: 'raft/log.ts',
     find: 'return lastIndex >= this.last;',
     replace: 'return true;',
-    quick: true,
   },
   {
     name: 'vote-for-an-older-term',
@@ -372,7 +371,6 @@ const server: readonly Mutation[] = [
     file: 'server/server.ts',
     find: 'if (command.origin.member !== self.id || command.origin.run !== run) continue;',
     replace: 'if (command.origin.member !== self.id) continue;',
-    quick: true,
   },
   {
     name: 'wiped-disk-welcome',
