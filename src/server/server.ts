@@ -321,6 +321,8 @@ export class Server {
   }
 
   #tick(): void {
+    // A write of a snapshot under way, which no write of the log may ever follow: then the leader would send it for ever.
+    if (this.#storage.failure !== undefined) throw this.#storage.failure;
     const nowMs = this.#options.environment.monotonicMs();
     this.#raft.step({ kind: 'tick' });
     if (this.#store.hasDeferredWrites && this.#writer.mayAddState) {

@@ -340,7 +340,7 @@ export class World {
     // Bits that flipped and writes that were forgotten must be found before anything is recovered.
     const lossIsExpected = machine.damage === 'wiped' || machine.damage === 'older';
     this.judge(() => this.consensus.started(id, storage.recovered, lossIsExpected));
-    this.state.started();
+    this.state.started(id);
     return {
       recovered: storage.recovered,
       readState: () => storage.readState(),
@@ -351,6 +351,9 @@ export class World {
       },
       openSnapshot: (configuration) => storage.openSnapshot(configuration),
       stageSnapshot: (point) => storage.stageSnapshot(point),
+      get failure() {
+        return storage.failure;
+      },
       close: () => storage.close(),
     };
   }
