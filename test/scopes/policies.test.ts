@@ -116,16 +116,26 @@ describe('a scope', () => {
   test('bindings are by realm and principal, and an unknown realm has nothing', () => {
     const policies = compilePolicies({
       realms: { ...puppet, other: {} },
-      policies: { read: [{ allow: ['get'], on: '**' }], write: [{ allow: ['resolve'], on: '**' }] },
-      bindings: [{ policies: ['read'] }, { realm: 'puppet', principal: 'web1', policies: ['write'] }],
+      policies: {
+        read: [{ allow: ['get'], on: '**' }],
+        write: [{ allow: ['resolve'], on: '**' }],
+        list: [{ allow: ['list'], on: '**' }],
+      },
+      bindings: [
+        { policies: ['read'] },
+        { realm: 'puppet', principal: 'web1', policies: ['write'] },
+        { realm: 'other', policies: ['list'] },
+      ],
     });
     const can = (realm: string, name: string): readonly boolean[] =>
-      (['get', 'resolve'] as const).map((verb) => policies.scopeFor({ realm, name }).allows(verb, 'a'));
-    expect(can('puppet', 'web1')).toEqual([true, true]);
-    expect(can('puppet', 'web2')).toEqual([true, false]);
-    expect(can('other', 'web1')).toEqual([true, false]);
-    expect(can('nowhere', 'web1')).toEqual([false, false]);
-    expect(can('__proto__', 'web1')).toEqual([false, false]);
+      (['get', 'resolve', 'list'] as const).map((verb) =>
+        policies.scopeFor({ realm, name }).allows(verb, 'a'),
+      );
+    expect(can('puppet', 'web1')).toEqual([true, true, false]);
+    expect(can('puppet', 'web2')).toEqual([true, false, false]);
+    expect(can('other', 'web1')).toEqual([true, false, true]);
+    expect(can('nowhere', 'web1')).toEqual([false, false, false]);
+    expect(can('__proto__', 'web1')).toEqual([false, false, false]);
   });
 
   test('the most generous of the matching allows limits TTLs', () => {
@@ -133,10 +143,11 @@ describe('a scope', () => {
       { allow: ['resolve'], on: 'a/**', ttl_max: '1h' },
       { allow: ['resolve'], on: 'a/long/**', ttl_max: '30d' },
       { allow: ['resolve'], on: 'free/*' },
+      { allow: ['resolve'], on: 'a/long/**', ttl_max: '60d' },
       { deny: ['resolve'], on: 'a/long/never' },
     ]);
     expect(limited.ttlMaxMs('resolve', 'a/x')).toBe(3_600_000);
-    expect(limited.ttlMaxMs('resolve', 'a/long/x')).toBe(30 * 86_400_000);
+    expect(limited.ttlMaxMs('resolve', 'a/long/x')).toBe(60 * 86_400_000);
     expect(limited.ttlMaxMs('resolve', 'free/x')).toBe(Infinity);
     expect(limited.ttlMaxMs('resolve', 'a/long/never')).toBe(0);
     expect(limited.ttlMaxMs('reject', 'a/x')).toBe(0);
