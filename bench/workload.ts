@@ -1,5 +1,4 @@
 /** What a workload is: what it does on each system, and what is told of it. */
-import { median } from './statistics.ts';
 import type { RunningEtcd } from './systems/etcd.ts';
 import type { RunningFuturestore } from './systems/futurestore.ts';
 
@@ -37,6 +36,3 @@ export interface Workload {
   /** undefined: etcd has nothing like it. */
   readonly etcd?: (system: RunningEtcd, conditions: Conditions) => Promise<Measured>;
 }
-
-export const medianOf = (rounds: readonly Measured[], figure: string): number =>
-  median(rounds.map((round) => round[figure] ?? Number.NaN));

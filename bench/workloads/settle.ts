@@ -10,7 +10,7 @@ import { processorSeconds } from '../machine.ts';
 
 const throughput = 'throughput (peak, closed loop)';
 
-export const measuredOf = (
+const measuredOf = (
   { operations, seconds, latenciesMs, generatorSeconds }: LoadResult,
   serverSeconds: number,
 ): Measured => ({
@@ -48,7 +48,7 @@ export const withProcessors = async (
 
 const secondsOf = ({ quick }: Conditions): number => (quick ? 2 : 8);
 
-export const putFrame = (): Buffer =>
+const putFrame = (): Buffer =>
   grpcFrame('PutRequest', { key: Buffer.from(keyOf('bench', 0, 0)), value: Buffer.from(value) });
 
 const settleWorkload = (
