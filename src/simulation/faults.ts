@@ -375,7 +375,23 @@ export class Faults {
     if (!known) return false;
     const isEmpty = kind === 'wipe_disk' || copy === undefined;
     this.#putBack(machine, isEmpty ? undefined : copy);
+    this.#restart(machine);
     return true;
+  }
+
+  /** A supervisor, or somebody who tries again, starts it more often than the others have seen it start. */
+  #restart(machine: Machine): void {
+    const { plan, time } = this.#world;
+    const random = new Random(plan.seed, `restarts/${machine.id}/${machine.starts}`);
+    let atMs = 200;
+    for (let again = random.whole(0, 3); again > 0; again -= 1) {
+      atMs += random.whole(10, 150);
+      time.after(atMs, time.world, 'input', () => {
+        if (this.#healed) return;
+        machine.crash({ silent: false, keepSome: false });
+        machine.start();
+      });
+    }
   }
 
   /**

@@ -179,7 +179,7 @@ export class Machine {
       onRemoved: (reason) => this.#removed(life, reason),
       observer: world.observe(this),
       storage,
-      transport: (accept, run, standing) => {
+      transport: (accept, run, standing, lineage) => {
         announced = run;
         return world.peers.transport({
           id: this.id,
@@ -191,6 +191,7 @@ export class Machine {
             run,
             diskId,
             standing: standing(),
+            lineage,
             introduction: { name: self.name, address: self.peersAddress },
           },
         });
@@ -290,8 +291,10 @@ export class Machine {
     const code = error instanceof FuturestoreError ? error.code : undefined;
     this.#over(false);
     world.trace.say(`server ${this.id} does not start: ${code ?? textOf(error)}`);
-    if (this.damage !== undefined && code === 'DATA_DAMAGED') {
-      world.counts.add('damage found at the start');
+    if (this.damage !== undefined && (code === 'DATA_DAMAGED' || code === 'DATA_OUTDATED')) {
+      world.counts.add(
+        code === 'DATA_DAMAGED' ? 'damage found at the start' : 'outdated disk refused at the start',
+      );
       this.refused = true;
       return;
     }
@@ -305,8 +308,16 @@ export class Machine {
   #fatal(life: Life, error: unknown): void {
     if (!life.alive) return;
     const world = this.#world;
+    const outdated = error instanceof FuturestoreError && error.code === 'DATA_OUTDATED';
+    // It keeps itself out from now on.
+    if (outdated) this.staysWithPeers = false;
     this.#over(false);
     world.trace.say(`server ${this.id} ends: ${error instanceof Error ? error.message : String(error)}`);
+    if (outdated && this.damage !== undefined) {
+      world.counts.add('server ended as outdated');
+      this.#startLater(1000);
+      return;
+    }
     if (!this.#excused(error)) {
       world.fail('fatal', `server ${this.id} ended by itself: ${textOf(error)}`);
       return;
