@@ -30,8 +30,11 @@ export const standingSince = 2;
 export const transferSince = 2;
 export const lineageSince = 3;
 
-/** Runs in a hello; with eight bytes each they leave room for the rest of it. */
-export const lineageMax = 256;
+/**
+ * Runs in a hello; with eight bytes each they leave room for the rest of it. Enough for a server that is started again each
+ * second for an hour without reaching anybody.
+ */
+export const lineageMax = 4096;
 
 /** Messages, texts and byte strings in a frame of ours; an empty one takes 2 bytes on the wire and a hundred in memory. */
 const partsPerFrameMax = 500_000;
@@ -93,7 +96,12 @@ const batchToMessage = ({
   ...(transferTo === undefined ? {} : { transferTo: asMemberId(transferTo) }),
 });
 
-const helloToMessage = ({ standing, address, lineage, ...hello }: PeerHello): messages.peer.PeerHello.$Properties => {
+const helloToMessage = ({
+  standing,
+  address,
+  lineage,
+  ...hello
+}: PeerHello): messages.peer.PeerHello.$Properties => {
   const has = (what: unknown): boolean => what !== undefined;
   assert(
     has(standing) === hello.version >= standingSince && has(address) === has(standing),

@@ -189,7 +189,13 @@ describe('a listener of version 2', () => {
       point: {
         index: asLogIndex(4),
         term: asTerm(1),
-        configuration: { voters: [one], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false },
+        configuration: {
+          voters: [one],
+          votersOutgoing: [],
+          learners: [],
+          learnersNext: [],
+          autoLeave: false,
+        },
       },
       next: () => Promise.resolve(parts.shift()),
     });
@@ -200,6 +206,17 @@ describe('a listener of version 2', () => {
     expect(hellos[0]?.standing).toEqual({ term: 3, lastIndex: 9 });
     expect([first.refusals, first.warnings]).toEqual([[], []]);
   });
+});
+
+test('a hello with as many runs as a disk may remember is let in', async () => {
+  const ports = new Ports();
+  const runs = Array.from({ length: 4096 }, (_, at) => Number.MAX_SAFE_INTEGER - at);
+  const lineages: unknown[] = [];
+  const acceptPeer = (_: number, { lineage }: PeerPresence) => void lineages.push(lineage);
+  const first = await startPeer(1, ports, { lineage: { since: 1, runs } });
+  await startPeer(2, ports, { acceptPeer });
+  await first.signal.until(() => first.up.has(two));
+  expect(lineages[0]).toEqual({ since: 1, runs });
 });
 
 describe('a dialer of version 2', () => {
@@ -238,7 +255,10 @@ describe('between servers of this version', () => {
     await first.signal.until(() => first.up.has(two));
     await second.signal.until(() => second.up.has(one));
     expect([first.versions, second.versions]).toEqual([[3], [3]]);
-    expect(presences[0]).toMatchObject({ standing: { term: 11, lastIndex: 0 }, lineage: { since: 4, runs: [5, 6] } });
+    expect(presences[0]).toMatchObject({
+      standing: { term: 11, lastIndex: 0 },
+      lineage: { since: 4, runs: [5, 6] },
+    });
   });
 
   test('a peer of version 2 that hangs up without a word, or refuses, is not taken for one of version 1', async () => {
