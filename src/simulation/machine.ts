@@ -70,6 +70,8 @@ export interface MachineWorld {
   readonly wrapStorage: (machine: Machine, storage: Storage) => Storage;
   /** Judges what it answers. */
   readonly judgeAnswers: (machine: Machine, server: Server) => AnswerJudge;
+  /** A peer has asked to take part, and may. */
+  readonly letIn: (machine: Machine, peer: number) => void;
   /** Its past is gone: what the checks know of it, too. */
   readonly started: (machine: Machine, process: Process) => void;
   readonly ended: (machine: Machine) => void;
@@ -90,6 +92,8 @@ export class Machine {
   refused = false;
   /** A peer has found out that its data are not what they were: another one may not have, yet or ever. */
   foundOut = false;
+  /** The run that its data have never had: whoever knows of it lets it in no more. */
+  lostRun: number | undefined;
   /** What its peers remember of it keeps it out, as long as they run. */
   staysWithPeers = false;
   /** How often it was told that the cluster has removed it. */
@@ -186,7 +190,11 @@ export class Machine {
           name: self.name,
           address: self.peersAddress,
           life,
-          accept,
+          accept: (member, presence) => {
+            const refusal = accept(member, presence);
+            if (refusal === undefined) world.letIn(this, member);
+            return refusal;
+          },
           presence: {
             run,
             diskId,
