@@ -277,10 +277,7 @@ export const serve = async (
   // Its agents can do nothing here any more.
   const graceMs = outdatedData === undefined ? configuration.stopGraceMs : 0;
   logger.info({ graceMs }, 'stopping');
-  const hung = setTimeout(
-    () => onFatal(new Error('the stop hangs')),
-    graceMs + stopTimeoutMs,
-  );
+  const hung = setTimeout(() => onFatal(new Error('the stop hangs')), graceMs + stopTimeoutMs);
   await stopAll(running, graceMs);
   clearTimeout(hung);
   if (outdatedData !== undefined) throw outdatedData;
