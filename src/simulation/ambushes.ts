@@ -125,13 +125,14 @@ export class Ambushes {
     return true;
   }
 
-  /** The write lasts, and another leader comes meanwhile, which may not have shortened its log as far. */
+  /** The write lasts: what was sent before comes late, or another leader comes, which has not shortened its log as far. */
   #hangInstall(
     { forMs, leader: fate }: Extract<Ambush, { readonly moment: 'install' }>,
     machine: Machine,
   ): void {
     const { time, machines } = this.#world;
     machine.disk.hungUntilMs = time.nowMs + forMs;
+    if (fate === 'stays') return;
     time.after(0, time.world, 'input', () => {
       const id = this.#world.leader();
       const leader = machines.find((one) => one.id === id);

@@ -37,11 +37,11 @@ type Ambush =
     }
   /** A leader has applied that somebody has left, and nobody else may know: it is cut off from the members. */
   | { readonly kind: 'ambush'; readonly moment: 'unsealed'; readonly forMs: number }
-  /** A snapshot is about to become a server's state: its disk hangs, and the leader goes. */
+  /** A snapshot is about to become a server's state: its disk hangs, and the leader goes or stays. */
   | {
       readonly kind: 'ambush';
       readonly moment: 'install';
-      readonly leader: 'dies' | 'cut_off';
+      readonly leader: 'dies' | 'cut_off' | 'stays';
       readonly forMs: number;
     };
 

@@ -118,27 +118,33 @@ const copies: Theme = (plan, random) => {
   return { ...longer, agents: busy(plan), faults: sorted([...rest, ...faults]) };
 };
 
-// ---- members that lag, and leaders that remember more or less of the log ----
+// ---- members that need snapshots, while what was sent to them before is still under way ----
 
 const lagging: Theme = (plan, random) => {
   const durationMs = Math.max(plan.durationMs, 10_000);
+  const retained = random.pick([[500], [500, 500, 100_000, 1_000_000]]);
   const servers = withServers(plan, 3, 7).map((server) => ({
     ...server,
-    logRetainBytes: random.pick([500, 500, 100_000, 1_000_000]),
+    logRetainBytes: random.pick(retained),
   }));
-  const longer = { ...plan, durationMs, servers, agents: busy(plan) };
-  const faults = series(longer, random, { least: 1200, more: 1500 }, (atMs) => {
+  const network = {
+    ...plan.network,
+    duplication: random.pick([0.05, 0.2]),
+    reordering: random.pick([0.05, 0.2]),
+    reorderMs: random.pick([500, 2000]),
+  };
+  const longer = { ...plan, durationMs, servers, network, agents: busy(plan) };
+  const faults = series(longer, random, { least: 500, more: 800 }, (atMs) => {
     const salt = random.whole(0, 1_000_000);
     const target = random.pick<Target>(['follower', random.whole(1, servers.length)]);
-    const awayMs = random.whole(600, 2500);
-    const away: Fault = random.chance(0.5)
-      ? { atMs, kind: 'partition', shape: 'alone', target, forMs: awayMs, salt }
-      : { atMs, kind: 'crash', target, downMs: awayMs, silent: false, keepSome: random.chance(0.5) };
-    const leader = random.pick(['dies', 'cut_off'] as const);
-    return [
-      away,
-      { atMs, kind: 'ambush', moment: 'install', leader, forMs: electionTimeouts(plan, random, 3, 6) },
-    ];
+    const away = weighted<Fault>(random, [
+      [{ atMs, kind: 'reset_links', target }, 4],
+      [{ atMs, kind: 'crash', target, downMs: random.whole(20, 300), silent: false, keepSome: true }, 4],
+      [{ atMs, kind: 'partition', shape: 'alone', target, forMs: random.whole(200, 2000), salt }, 2],
+    ]);
+    const leader = random.pick(['stays', 'stays', 'dies', 'cut_off'] as const);
+    const forMs = electionTimeouts(plan, random, 2, 5);
+    return [away, { atMs, kind: 'ambush', moment: 'install', leader, forMs }];
   });
   return { ...longer, faults: random.chance(0.4) ? sorted([...plan.faults, ...faults]) : faults };
 };
