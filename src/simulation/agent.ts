@@ -273,7 +273,9 @@ export class Agent {
   #note(kind: string, error: FuturestoreError): void {
     this.#world.operations.add(`${kind}: ${error.code}`);
     this.#call(`${kind} failed: ${error.code} ${error.message}`);
-    if (neverCodes.has(error.code)) {
+    // It says up to where it has all answers: none that it still waits for may be forgotten.
+    const isForgotten = error.code === 'OUTCOME_UNKNOWN' && error.message.includes('was forgotten');
+    if (neverCodes.has(error.code) || isForgotten) {
       this.#world.fail('client', `agent ${this.id}: ${kind} failed with ${error.code}: ${error.message}`);
     }
   }

@@ -6,6 +6,7 @@ import type { Mutation } from './mutation.ts';
 import { clientMutations } from './rooms/client.ts';
 import { feedMutations } from './rooms/feed.ts';
 import { gatewayMutations } from './rooms/gateway.ts';
+import { peersMutations } from './rooms/peers.ts';
 import { raftMutations } from './rooms/raft.ts';
 import { raftMembershipMutations } from './rooms/raft-membership.ts';
 import { serverMutations } from './rooms/server.ts';
@@ -15,6 +16,7 @@ import { storeMutations } from './rooms/store.ts';
 export const mutations: readonly Mutation[] = [
   ...raftMutations,
   ...raftMembershipMutations,
+  ...peersMutations,
   ...storageMutations,
   ...storeMutations,
   ...serverMutations,

@@ -13,6 +13,20 @@ describe('the mutations', () => {
     expect(mutations.filter(({ quick }) => quick === true).length).toBeGreaterThanOrEqual(10);
   });
 
+  test('break rules in every room that the simulation runs', () => {
+    const rooms = new Set(mutations.map(({ file }) => file.split('/')[0]));
+    expect([...rooms].sort()).toEqual([
+      'client',
+      'feed',
+      'gateway',
+      'peers',
+      'raft',
+      'server',
+      'storage',
+      'store',
+    ]);
+  });
+
   test.each(mutations.map((mutation) => [mutation.name, mutation] as const))(
     '%s changes one place of the present code',
     (_name, { file, find, replace }) => {

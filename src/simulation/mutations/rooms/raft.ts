@@ -137,11 +137,11 @@ export const raftMutations: readonly Mutation[] = [
     quick: true,
   },
   {
-    name: 'commit-what-was-not-compared',
-    rule: 'A follower commits no further than the append it has compared.',
+    name: 'compare-what-is-compacted',
+    rule: 'What is committed is the same everywhere: an append is not compared with it, it may be compacted.',
     file: 'raft/follower.ts',
-    find: 'Math.min(message.commit, lastNew)',
-    replace: 'Math.min(message.commit, log.last)',
+    find: 'known === 0 ? entries : entries.slice(known)',
+    replace: 'entries',
   },
   {
     name: 'heartbeat-commits-beyond-match',

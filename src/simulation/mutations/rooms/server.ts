@@ -19,10 +19,10 @@ export const serverMutations: readonly Mutation[] = [
     quick: true,
   },
   {
-    name: 'due-not-named-again',
-    rule: 'A new leader proposes again what its predecessor may have proposed in vain.',
+    name: 'expiries-make-no-room',
+    rule: 'An expiry that was applied makes room for the next one.',
     file: 'server/housekeeping.ts',
-    find: 'store.resetDue();',
+    find: 'this.#expiriesUnderWay.delete(number);',
     replace: '',
   },
   {
