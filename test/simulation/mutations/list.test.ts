@@ -15,16 +15,8 @@ describe('the mutations', () => {
 
   test('break rules in every room that the simulation runs', () => {
     const rooms = new Set(mutations.map(({ file }) => file.split('/')[0]));
-    expect([...rooms].sort()).toEqual([
-      'client',
-      'feed',
-      'gateway',
-      'peers',
-      'raft',
-      'server',
-      'storage',
-      'store',
-    ]);
+    const run = ['client', 'feed', 'gateway', 'peers', 'raft', 'server', 'storage', 'store'];
+    expect(rooms).toEqual(new Set(run));
   });
 
   test.each(mutations.map((mutation) => [mutation.name, mutation] as const))(
