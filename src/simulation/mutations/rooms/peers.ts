@@ -15,6 +15,7 @@ export const peersMutations: readonly Mutation[] = [
     file: 'peers/raft-messages.ts',
     find: 'term: asTerm(term ?? 0),\n      index',
     replace: 'term: asTerm(body.previousTerm ?? 0),\n      index',
+    quick: true,
   },
   {
     name: 'forwarded-commands-without-a-term',

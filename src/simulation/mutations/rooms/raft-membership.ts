@@ -22,6 +22,7 @@ export const raftMembershipMutations: readonly Mutation[] = [
     file: 'raft/quorum.ts',
     find: 'const outgoing = majorityResult(configuration.votersOutgoing, voteOf);',
     replace: 'const outgoing = incoming;',
+    quick: true,
   },
   {
     name: 'two-voters-in-one-step',

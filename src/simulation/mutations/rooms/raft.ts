@@ -23,6 +23,7 @@ export const raftMutations: readonly Mutation[] = [
     file: 'raft/outbox.ts',
     find: 'const mustSync =\n      voteMoved ||\n',
     replace: 'const mustSync =\n',
+    quick: true,
   },
   {
     name: 'two-votes-in-a-term',
@@ -67,6 +68,7 @@ export const raftMutations: readonly Mutation[] = [
     file: 'raft/replication.ts',
     find: 'id === core.id ? core.log.durable : ',
     replace: 'id === core.id ? core.log.last : ',
+    quick: true,
   },
   {
     name: 'apply-before-durable',
@@ -104,7 +106,6 @@ export const raftMutations: readonly Mutation[] = [
     file: 'raft/read-index.ts',
     find: 'if (round.number > confirmed) break;',
     replace: '',
-    quick: true,
   },
   {
     name: 'confirm-with-an-old-round',
@@ -134,7 +135,6 @@ export const raftMutations: readonly Mutation[] = [
     file: 'raft/follower.ts',
     find: 'if (known === 0 && !log.matches(message.previousIndex, message.previousTerm)) {',
     replace: 'if (known === 0 && message.previousIndex > log.last) {',
-    quick: true,
   },
   {
     name: 'compare-what-is-compacted',

@@ -71,6 +71,7 @@ export const storeMutations: readonly Mutation[] = [
     file: 'store/state-codec.ts',
     find: 'for (const remembered of inOrder(session)) {',
     replace: 'for (const remembered of inOrder(session).slice(0, 0)) {',
+    quick: true,
   },
   {
     name: 'ties-not-in-the-snapshot',
@@ -93,7 +94,6 @@ export const storeMutations: readonly Mutation[] = [
     file: 'store/writes.ts',
     find: "if (outcome.kind === 'failed') return refused(outcome.failure, number);",
     replace: "if (outcome.kind === 'failed') break;",
-    quick: true,
   },
   {
     name: 'id-given-twice',
@@ -101,6 +101,7 @@ export const storeMutations: readonly Mutation[] = [
     file: 'store/members.ts',
     find: 'Math.max(least, this.#counters.lastMember + 1, replaces + 1)',
     replace: 'Math.max(least, replaces + 1, ...this.#counters.members.map((id) => id + 1))',
+    quick: true,
   },
   {
     name: 'wish-not-in-the-snapshot',
