@@ -67,6 +67,8 @@ describe('a gateway whose server knows no leader', () => {
     rig.clock.advance(1000);
     await late.until((frames) => frames.some(({ goaway }) => goaway !== undefined));
     expect([goaways(early).length, goaways(late).length]).toEqual([1, 1]);
+    const told = rig.log.lines.filter(({ message }) => message === 'sending agents elsewhere');
+    expect(told.map(({ fields }) => fields)).toMatchObject([{ agents: 1 }, { agents: 1 }]);
     expect(rig.gateway.connections).toBe(2);
   });
 });
