@@ -93,6 +93,8 @@ export class Server {
   #tickTimer: Timer | undefined;
   #statusSentMs = -Infinity;
   #resultAtMs = 0;
+  /** When a leader was known last, to within a tick. */
+  #ledAtMs: number;
   #applied: { index: Entry['index']; term: Entry['term'] };
   /** A snapshot is staged and raft has not said yet whether it wants it. */
   #undecidedSnapshot = false;
@@ -108,6 +110,7 @@ export class Server {
     this.#store = parts.store;
     this.#applied = { ...parts.storage.recovered.applied };
     const { environment, metrics, logger } = options;
+    this.#ledAtMs = environment.monotonicMs();
     const status = this.#raft.status();
     this.#soft = { role: status.role, term: status.term, leader: status.leader };
     this.#feed = new Feed({ source: this.#store });
@@ -225,6 +228,7 @@ export class Server {
       members: this.#memberRequests,
       leadership: this.#leadership,
       views: this.#views,
+      leaderlessMs: () => (this.#soft.leader === undefined ? environment.monotonicMs() - this.#ledAtMs : 0),
       schedule: () => this.#schedule(),
       guard: (work) => this.#guard(work),
     });
@@ -341,6 +345,7 @@ export class Server {
     // A write of a snapshot under way, which no write of the log may ever follow: then the leader would send it for ever.
     if (this.#storage.failure !== undefined) throw this.#storage.failure;
     const nowMs = this.#options.environment.monotonicMs();
+    if (this.#soft.leader !== undefined) this.#ledAtMs = nowMs;
     this.#raft.step({ kind: 'tick' });
     if (this.#store.hasDeferredWrites && this.#writer.mayAddState) {
       this.#addState(deferredWritesPerTick);

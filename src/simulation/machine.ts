@@ -216,7 +216,7 @@ export class Machine {
   }
 
   #openGateway(life: Life, server: Server): AgentGateway {
-    const { agents, policies, time } = this.#world;
+    const { agents, policies, time, plan } = this.#world;
     // The gateway needs the port, and the port the gateway.
     const made: { gateway?: AgentGateway } = {};
     const judge = this.#world.judgeAnswers(this, server);
@@ -243,11 +243,13 @@ export class Machine {
         return inner.identity;
       },
       revision: () => inner.revision(),
+      leaderlessMs: () => inner.leaderlessMs(),
       progress: (connection) => inner.progress(connection),
     };
     const gateway = createGatewayBehind(agents.doorOf(this.member.place, life), {
       policies,
       port,
+      limits: { leaderlessMs: 5 * plan.electionTimeoutMs },
       logger: { ...silentLogger, error: (fields, message) => this.#logged(fields, message) },
       clock: {
         nowMs: () => this.clock.monotonicMs(),
