@@ -2,8 +2,8 @@
 import 'reflect-metadata';
 import type { X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
-import { isSegment } from '../scopes/index.ts';
-import { extensionText } from './puppet-extensions.ts';
+import { isSegment, parseSerial } from '../scopes/index.ts';
+import { extensionText } from './extension-text.ts';
 
 export interface CertificateFacts {
   /** Its one common name, as it is written there: a segment of a key. */
@@ -40,7 +40,8 @@ const heeded: ReadonlySet<string> = new Set([
   extendedUsages,
 ]);
 
-export const serialOf = (hex: string): string => hex.toLowerCase().replace(/^0+(?=.)/, '');
+/** As revocations name it. */
+export const serialOf = (hex: string): string => parseSerial(hex) ?? hex;
 
 /** `leaf`: signed by a pinned issuer; whatever else is wrong with it is found here, but for its time. */
 export const readCertificate = (leaf: X509Certificate): CertificateVerdict => {

@@ -3,7 +3,7 @@ import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
-import type { ConnectionId, GatewayEvent, GatewayNotice, GatewayRequest } from '../server/index.ts';
+import type { ConnectionEvent, ConnectionId, GatewayNotice, GatewayRequest } from '../server/index.ts';
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
 import { closeReason } from './close-reason.ts';
@@ -122,7 +122,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   /** Takes what the server says to this connection; `flush` sends it. */
-  take(event: GatewayEvent): void {
+  take(event: ConnectionEvent): void {
     if (this.#endedWith !== undefined) return;
     switch (event.kind) {
       case 'answer':
@@ -628,7 +628,7 @@ export class AgentConnection implements OutboxOwner {
     });
   }
 
-  #takeAnswer(event: Extract<GatewayEvent, { kind: 'answer' }>): void {
+  #takeAnswer(event: Extract<ConnectionEvent, { kind: 'answer' }>): void {
     const { request, body } = event;
     const flight = this.#inFlight.answered(request);
     // Cancelled meanwhile.

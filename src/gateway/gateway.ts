@@ -97,6 +97,10 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#notices = notices;
     const touched = new Set<AgentConnection>();
     for (const event of events) {
+      if (event.kind === 'ticket_keys') {
+        this.#door.replaceTicketKeys(event.keys);
+        continue;
+      }
       const connection = this.#connections.get(event.connection);
       if (connection === undefined) continue;
       connection.take(event);

@@ -5,12 +5,12 @@
  */
 import type { X509Certificate } from 'node:crypto';
 import { closeCodes, FuturestoreError } from '../protocol/index.ts';
+import { parseVariableSource } from '../scopes/index.ts';
 import type { Credential, Principal, RealmDocument } from '../scopes/index.ts';
 import { chainOf, hasIssued, parseAuthorities, refuseSharedKeys } from './authorities.ts';
 import type { Authority } from './authorities.ts';
 import { readCertificate } from './certificates.ts';
 import type { CertificateFacts } from './certificates.ts';
-import { extensionOid } from './puppet-extensions.ts';
 import { parseRevocationLists } from './revocation-lists.ts';
 import type { RevocationLists } from './revocation-lists.ts';
 import { tokenIssuer, TokenRealm } from './tokens.ts';
@@ -61,7 +61,7 @@ interface Realm {
   readonly document: RealmDocument;
   readonly authorities: readonly Authority[];
   readonly token: TokenRealm | undefined;
-  /** The state of the file that was read last, good or bad. */
+  /** The state of the file that was read last, good or bad; 'unread' before. */
   listVersion: string | undefined;
   /** Only where the realm has a list: the last good one. */
   lists: RevocationLists | undefined;
@@ -131,7 +131,7 @@ export class Realms {
         const version = this.#files.version(path);
         // One that could not be used is tried each time: time or rights may mend it.
         if (version === realm.listVersion && realm.listProblem === undefined) continue;
-        if (await this.#readLists(realm, wallMs)) this.#version += 1;
+        await this.#readLists(realm, wallMs);
       }
     });
   }
@@ -244,22 +244,21 @@ export class Realms {
     return refused(found.text, found.revoked ? closeCodes.revoked : closeCodes.identityUnavailable);
   }
 
-  /** Whether identities are to be judged again. */
-  async #readLists(realm: Realm, wallMs: number): Promise<boolean> {
+  async #readLists(realm: Realm, wallMs: number): Promise<void> {
     const path = realm.document.tls?.crl;
-    if (path === undefined) return false;
+    if (path === undefined) return;
     const version = this.#files.version(path);
     try {
       const read = await parseRevocationLists(this.#files.read(path), path, realm.authorities, wallMs);
       realm.lists = realm.lists === undefined ? read : read.withNewerOf(realm.lists);
       realm.listProblem = undefined;
       realm.listVersion = version;
+      this.#version += 1;
       this.#logger.info({ realm: realm.name, file: path }, 'a revocation list was read');
-      return true;
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);
       realm.listVersion = version;
-      if (problem === realm.listProblem) return false;
+      if (problem === realm.listProblem) return;
       realm.listProblem = problem;
       const kept = realm.lists !== undefined;
       this.#logger.error(
@@ -268,7 +267,6 @@ export class Realms {
           ? 'a new revocation list cannot be used: the one before it counts until it expires'
           : 'a revocation list cannot be used: nobody of its realm is let in with a certificate',
       );
-      return false;
     }
   }
 
@@ -335,10 +333,18 @@ const valueOf = (
   certificate: ProvenCertificate | undefined,
   token: ProvenToken | undefined,
 ): string | undefined => {
-  if (source.startsWith('claim:')) return token?.claims.get(source.slice('claim:'.length));
-  if (!source.startsWith('extension:')) return undefined;
-  const oid = extensionOid(source.slice('extension:'.length));
-  return oid === undefined ? undefined : certificate?.extensions.get(oid);
+  const parsed = parseVariableSource(source);
+  switch (parsed?.kind) {
+    case 'extension':
+      return certificate?.extensions.get(parsed.oid);
+    case 'claim':
+      return token?.claims.get(parsed.name);
+    case 'name':
+    case undefined:
+      return undefined;
+    default:
+      return parsed satisfies never;
+  }
 };
 
 const tableOf = (documents: RealmDocuments): Table => {
@@ -350,7 +356,7 @@ const tableOf = (documents: RealmDocuments): Table => {
       document,
       authorities: tls === undefined ? [] : parseAuthorities(name, tls.issuer),
       token: jwt === undefined ? undefined : new TokenRealm(name, jwt),
-      listVersion: undefined,
+      listVersion: 'unread',
       lists: undefined,
       listProblem: undefined,
     });

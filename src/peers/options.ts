@@ -100,17 +100,21 @@ export const parseAddress = (address: string): { readonly host: string; readonly
 };
 
 /**
- * Negotiated in the TLS handshake by every server of version 2: where it is not, the other side is of version 1. A
- * listener of version 1 can't say so itself, because it hangs up on fields that it does not know.
+ * Negotiated in the TLS handshake by every server of version 2 or later: where it is not, the other side is of version
+ * 1. A listener of version 1 can't say so itself, because it hangs up on fields that it does not know. The newest first.
  */
-const applicationProtocol = 'futurestore-peer/2';
+const applicationProtocols = ['futurestore-peer/3', 'futurestore-peer/2'] as const;
 
 /** Only after the handshake. */
-export const isOfVersion1 = (socket: TLSSocket): boolean => socket.alpnProtocol !== applicationProtocol;
+export const isOfVersion1 = (socket: TLSSocket): boolean =>
+  !applicationProtocols.some((protocol) => protocol === socket.alpnProtocol);
+
+/** Frames are as in version 2: what is newer is what the log may hold. Only after the handshake. */
+export const isOfVersion3 = (socket: TLSSocket): boolean => socket.alpnProtocol === applicationProtocols[0];
 
 /** What both directions of a link have in common. */
 export const tlsOptions = ({ certificates: { ca, cert, key } }: LinkOptions) => ({
-  ALPNProtocols: [applicationProtocol],
+  ALPNProtocols: [...applicationProtocols],
   ca,
   cert,
   key,

@@ -1,9 +1,10 @@
 import type { TLSSocket } from 'node:tls';
 import { dial } from './dialing.ts';
 import { FrameAssembler, helloBytesMax } from './framing.ts';
-import { isOfVersion1, silentLogger } from './options.ts';
+import { isOfVersion1, isOfVersion3, silentLogger } from './options.ts';
 import type { PeerTimes, LinkOptions } from './options.ts';
 import {
+  logVersion,
   decodeFrame,
   encodeBatch,
   encodeFrame,
@@ -62,7 +63,7 @@ export class OutgoingLink {
     this.#peer = peer;
   }
 
-  /** Of the protocol: as agreed while the link is up, else what is said next. */
+  /** Of frames: as agreed while the link is up, else what is said next. */
   get version(): number {
     return this.#version;
   }
@@ -151,7 +152,7 @@ export class OutgoingLink {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'empty') {
       if (this.#up) this.#pong();
-      else this.#accepted();
+      else this.#accepted(socket);
       return;
     }
     if (frame.kind === 'hello_refused') {
@@ -163,7 +164,7 @@ export class OutgoingLink {
     throw protocolError(`the peer sent a frame of kind ${frame.kind} on a link on which it is to listen`);
   }
 
-  #accepted(): void {
+  #accepted(socket: TLSSocket): void {
     clearTimeout(this.#timer);
     this.#up = true;
     this.#attempts = 0;
@@ -172,8 +173,9 @@ export class OutgoingLink {
     this.#reported = '';
     const { logger = silentLogger } = this.#options;
     const { id, name } = this.#peer;
-    logger.info({ peer: id, name, version: this.#version }, 'connected to a peer');
-    this.#events.connected(id, this.#version);
+    const version = isOfVersion3(socket) ? logVersion : this.#version;
+    logger.info({ peer: id, name, version }, 'connected to a peer');
+    this.#events.connected(id, version);
   }
 
   #ping(): void {

@@ -23,6 +23,11 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
 export const peerProtocolVersion = 2;
 export const peerProtocolVersionMin = 1;
 /**
+ * What a link's other end is said to be of where both servers know the log's newest entries. No frame differs from
+ * version 2, and no hello says so: TLS has agreed on it before.
+ */
+export const logVersion = 3;
+/**
  * The versions from which on a hello says where its server stands and is reached, and a peer takes requests to hand
  * leadership over.
  */

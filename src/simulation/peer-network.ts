@@ -91,7 +91,7 @@ const decoded = (frame: Buffer): readonly PeerBatch[] => {
 };
 
 /** Of the protocol between servers. */
-const protocolVersion = 2;
+const protocolVersion = 3;
 
 /** As the real links judge a hello: certificate, name and id first, then what the server says of the disk and run. */
 const admission = ({ from, to }: Link, sender: Endpoint, receiver: Endpoint): PeerRefusal | undefined => {

@@ -153,7 +153,7 @@ describe('variables', () => {
       node: 'cn',
       role: 'extension:pp_role',
       auth: 'extension:pp_auth_role',
-      custom: 'extension:oid:1.3.6.1.4.1.34380.1.2.7',
+      custom: 'oid:1.3.6.1.4.1.34380.1.2.7',
       zone: 'extension:pp_zone',
       dept: 'claim:department',
     });

@@ -62,7 +62,7 @@ describe('a listener of version 1', () => {
     await first.signal.until(() => !first.up.has(two));
     await startPeer(2, ports);
     await first.signal.until(() => first.up.has(two));
-    expect(first.versions).toEqual([1, 1, 2]);
+    expect(first.versions).toEqual([1, 1, 3]);
   });
 
   test('that refuses this server in version 1 too is told from one that only does not know the version', async () => {
@@ -165,8 +165,8 @@ describe('a dialer of version 1', () => {
   });
 });
 
-describe('between servers of version 2', () => {
-  test('both links are of version 2, and each hello says where the server stands', async () => {
+describe('between servers of this version', () => {
+  test('both links are of version 3, and each hello says where the server stands', async () => {
     const presences: PeerPresence[] = [];
     const [first, second] = await startPair(
       { standing: () => ({ term: 11, lastIndex: 0 }) },
@@ -179,7 +179,7 @@ describe('between servers of version 2', () => {
     );
     await first.signal.until(() => first.up.has(two));
     await second.signal.until(() => second.up.has(one));
-    expect([first.versions, second.versions]).toEqual([[2], [2]]);
+    expect([first.versions, second.versions]).toEqual([[3], [3]]);
     expect(presences[0]?.standing).toEqual({ term: 11, lastIndex: 0 });
   });
 
