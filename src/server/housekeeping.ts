@@ -3,7 +3,7 @@
  * the sessions of their agents are not kept for ever, and changes the keys with which TLS sessions are sealed.
  */
 import { ticketKeyBytes } from '../store/index.ts';
-import type { Store } from '../store/index.ts';
+import type { Store, TicketKeys } from '../store/index.ts';
 import type { Commands } from './commands.ts';
 
 /** Names in one expiry: applying them and writing down what they change takes a few milliseconds. */
@@ -66,10 +66,10 @@ export class Housekeeping {
   }
 
   /** Only while all servers are there: one of an older version could not read its log any more. */
-  renewTicketKeys(store: Store): void {
+  renewTicketKeys(present: TicketKeys | undefined, clusterMs: number): void {
     const { others, versionOf, commands, randomBytes } = this.#options;
-    const { number = 0, madeAtMs = -Infinity } = store.ticketKeys ?? {};
-    if (this.#ticketKeysUnderWay !== undefined || store.timeMs - madeAtMs < ticketKeysMs) return;
+    const { number = 0, madeAtMs = -Infinity } = present ?? {};
+    if (this.#ticketKeysUnderWay !== undefined || clusterMs - madeAtMs < ticketKeysMs) return;
     if (!others().every((member) => (versionOf(member) ?? 0) >= ticketKeysVersionLeast)) return;
     const body = { kind: 'ticket_keys', number: number + 1, keys: randomBytes(ticketKeyBytes) } as const;
     this.#ticketKeysUnderWay = commands.submit(body).number;

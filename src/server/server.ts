@@ -336,7 +336,7 @@ export class Server {
     this.#membership.tick(nowMs);
     if (this.#soft.role === 'leader') {
       this.#housekeeping.tellOfLost(this.#store, nowMs);
-      this.#housekeeping.renewTicketKeys(this.#store);
+      this.#housekeeping.renewTicketKeys(this.#store.ticketKeys, this.#clusterMs());
       this.#membership.drive();
     }
     if (this.#commands.pending === 0) this.#resultAtMs = nowMs;
