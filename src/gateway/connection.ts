@@ -376,6 +376,7 @@ export class AgentConnection implements OutboxOwner {
     if (verdict.ok) {
       this.#owner.identified(this, verdict.identity);
       if (this.ended) return;
+      this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
       const expiresInMs = Math.max(0, Math.floor(verdict.identity.expiresAtMs - this.#setup.clock.wallMs()));
       this.#outbox.add({ kind: 'own_answer', request: id, body: { kind: 'authenticated', expiresInMs } });
     } else {

@@ -4,6 +4,7 @@ import { connect as connectTls } from 'node:tls';
 import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
+import { connect } from '../../src/client/index.ts';
 import type { GatewayLimits, GatewayOptions } from '../../src/gateway/index.ts';
 import { jsonCodec, protobufCodec } from '../../src/protocol/index.ts';
 import type { PolicyDocument } from '../../src/scopes/index.ts';
@@ -154,6 +155,30 @@ describe('a token that expires', () => {
     rig.clock.advance(1_000);
     const third = agent.request({ kind: 'authenticate', token: text });
     expect(await agent.answer(third)).toMatchObject({ kind: 'authenticated' });
+  });
+});
+
+describe('a client of the library', () => {
+  test('connects with a token alone, and brings another before it expires', async () => {
+    const rig = await start(ci, { silenceMs: Infinity });
+    const made: string[] = [];
+    const client = connect({
+      endpoints: [`wss://127.0.0.1:${rig.tcpPort}`],
+      ca: rig.world.serverAuthority.pem,
+      token: async () => {
+        const text = await tokenFor(rig);
+        made.push(text);
+        return text;
+      },
+    });
+    await rig.log.until((lines) => lines.some(({ message }) => message === 'an agent connected'));
+    rig.clock.advance(560_000);
+    await rig.log.until((lines) => lines.some(({ message }) => message === 'a token was renewed'));
+    rig.clock.advance(300_000);
+    expect(client.state.kind).toBe('connected');
+    expect(made).toHaveLength(2);
+    for (const text of made) expect(JSON.stringify(rig.log.lines)).not.toContain(text);
+    await client.close();
   });
 });
 
