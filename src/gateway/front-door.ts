@@ -62,11 +62,7 @@ export class FrontDoor implements Door {
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(
-      options.policies.document.realms,
-      options.files ?? fileReader,
-      setup.logger,
-    );
+    this.#realms = new Realms(options.policies.document.realms, options.files ?? fileReader, setup.logger);
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
@@ -255,8 +251,7 @@ export class FrontDoor implements Door {
       return;
     }
     // Nobody yet where there is no certificate: then it stays among those who wait, and its token is to tell.
-    const verdict =
-      proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
+    const verdict = proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
     this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
       socket.off('error', ignoreBrokenSocket);
       const codec = codecFor(ws.protocol);

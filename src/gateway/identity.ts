@@ -184,7 +184,10 @@ export class Realms {
       (certificate && token && disagreement(certificate, token));
     if (refusal !== undefined) return refusal;
     const name = certificate?.name ?? token?.name ?? '';
-    const variables = variablesOf(realm.document, { ...(certificate && { certificate }), ...(token && { token }) });
+    const variables = variablesOf(realm.document, {
+      ...(certificate && { certificate }),
+      ...(token && { token }),
+    });
     const identity: Identity = {
       principal: { realm: realm.name, name, ...(variables && { variables }) },
       credential: {
@@ -221,7 +224,9 @@ export class Realms {
   ): IdentityRefusal | undefined {
     const issuer = realm.authorities.find(({ fingerprint }) => fingerprint === certificate.issuer);
     if (issuer === undefined)
-      return refused('the CA that signed the certificate is no CA of its realm any more: have a new one issued');
+      return refused(
+        'the CA that signed the certificate is no CA of its realm any more: have a new one issued',
+      );
     if (!(certificate.expiresAtMs > wallMs))
       return refused(`the certificate expired at ${instant(certificate.expiresAtMs)}: renew it`);
     if (!(certificate.issuedAtMs <= wallMs))
@@ -295,10 +300,7 @@ const tokenRefusal = (realm: Realm, token: ProvenToken, wallMs: number): Identit
   return refused(text, closeCodes.authenticationExpired);
 };
 
-const disagreement = (
-  certificate: ProvenCertificate,
-  token: ProvenToken,
-): IdentityRefusal | undefined =>
+const disagreement = (certificate: ProvenCertificate, token: ProvenToken): IdentityRefusal | undefined =>
   certificate.realm === token.realm && certificate.name === token.name
     ? undefined
     : refused(
@@ -323,9 +325,7 @@ const sameVariables = (
   b: Readonly<Record<string, string>> | undefined,
 ): boolean => {
   const names = Object.keys(a ?? {});
-  return (
-    names.length === Object.keys(b ?? {}).length && names.every((name) => a?.[name] === b?.[name])
-  );
+  return names.length === Object.keys(b ?? {}).length && names.every((name) => a?.[name] === b?.[name]);
 };
 
 const valueOf = (

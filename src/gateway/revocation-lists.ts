@@ -99,7 +99,9 @@ export const parseRevocationLists = async (
     const authority = await signerOf(list, named);
     if (authority === undefined) {
       const of = JSON.stringify(list.issuer);
-      throw new Error(`${source}: the list of ${of} was not signed by the authority of that name that is pinned`);
+      throw new Error(
+        `${source}: the list of ${of} was not signed by the authority of that name that is pinned`,
+      );
     }
     const made = checked(list, source, wallMs);
     const known = lists.get(authority.fingerprint);
@@ -127,12 +129,17 @@ const checked = (list: x509.X509Crl, source: string, wallMs: number): Revocation
   }
   const fromMs = list.thisUpdate.getTime();
   const untilMs = list.nextUpdate?.getTime();
-  if (untilMs === undefined) throw new Error(`${source}: the list of ${of} does not say until when it counts`);
+  if (untilMs === undefined)
+    throw new Error(`${source}: the list of ${of} does not say until when it counts`);
   if (fromMs > wallMs + skewMs)
     throw new Error(`${source}: the list of ${of} is of ${list.thisUpdate.toISOString()}: check the clocks`);
   if (untilMs <= wallMs)
     throw new Error(`${source}: the list of ${of} expired at ${new Date(untilMs).toISOString()}`);
-  return { serials: new Set(list.entries.map(({ serialNumber }) => serialOf(serialNumber))), fromMs, untilMs };
+  return {
+    serials: new Set(list.entries.map(({ serialNumber }) => serialOf(serialNumber))),
+    fromMs,
+    untilMs,
+  };
 };
 
 const signerOf = async (

@@ -55,10 +55,15 @@ export class TokenRealm {
     const weak = this.#algorithms.find((algorithm) => !known.has(algorithm));
     if (weak !== undefined || this.#algorithms.length === 0) {
       const all = jwtAlgorithms.join(' ');
-      throw invalid(realm, `its tokens' algorithms must be some of ${all}, not ${JSON.stringify(weak ?? [])}`);
+      throw invalid(
+        realm,
+        `its tokens' algorithms must be some of ${all}, not ${JSON.stringify(weak ?? [])}`,
+      );
     }
     this.#keys = parseKeys(realm, settings.keys);
-    this.verifiedWith = createHash('sha256').update(JSON.stringify([realm, settings])).digest('base64');
+    this.verifiedWith = createHash('sha256')
+      .update(JSON.stringify([realm, settings]))
+      .digest('base64');
   }
 
   /** `wallMs`: milliseconds since 1970. Never rejects; the problem never has the token in it. */
@@ -122,7 +127,8 @@ const problemOf = (error: unknown, { issuer, audience, realm }: TokenRealm): str
     return `the token's claim ${error.claim} is missing or not what it must be (${error.reason}): ${wanted}`;
   }
   if (error instanceof errors.JOSEAlgNotAllowed) return `the token's algorithm is none that ${of} allows`;
-  if (error instanceof errors.JWKSNoMatchingKey) return `the token names a key (kid) that ${of} does not have`;
+  if (error instanceof errors.JWKSNoMatchingKey)
+    return `the token names a key (kid) that ${of} does not have`;
   if (error instanceof errors.JWKSMultipleMatchingKeys)
     return `the token names no key (kid), and ${of} has several that fit`;
   if (error instanceof errors.JWSSignatureVerificationFailed)

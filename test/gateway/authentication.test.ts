@@ -70,7 +70,10 @@ describe('a token in hello', () => {
     const text = await tokenFor(rig, 600, { aud: 'other' });
     const agent = await rig.agent({ credentials: 'none' });
     agent.send({ hello: { ...hello, token: text }, requests: [] });
-    expect(await agent.closed).toMatchObject({ code: 4501, reason: expect.stringContaining('no realm here') });
+    expect(await agent.closed).toMatchObject({
+      code: 4501,
+      reason: expect.stringContaining('no realm here'),
+    });
     const expired = await rig.agent({ credentials: 'none' });
     expired.send({ hello: { ...hello, token: await tokenFor(rig, -100) }, requests: [] });
     expect((await expired.closed).code).toBe(4001);
@@ -80,7 +83,9 @@ describe('a token in hello', () => {
 
   test('and a certificate must be of one principal', async () => {
     const { puppet } = await theWorld();
-    const both = { puppet: { tls: { issuer: puppet.pem, identity: 'cn' as const }, ...tokenRealm([key.jwk]) } };
+    const both = {
+      puppet: { tls: { issuer: puppet.pem, identity: 'cn' as const }, ...tokenRealm([key.jwk]) },
+    };
     const rig = await start(both);
     const agreed = await rig.greeted({ token: await tokenFor(rig, 600, { sub: 'web1' }) });
     expect(agreed.frames[0]?.welcome?.principal).toBe('puppet:web1');
@@ -214,10 +219,13 @@ describe('a running gateway', () => {
     const renewed = await rig.greeted({ credentials: await issue(next, { subject: 'CN=web1' }) });
     expect(renewed.frames[0]?.welcome?.principal).toBe('puppet:web1');
     rig.clock.advance(15_000);
-    expect(await old.closed).toMatchObject({ code: 4501, reason: expect.stringContaining('no CA of its realm') });
-    await expect(rig.gateway.replaceFileRealms({ puppet: { tls: { issuer: 'x', identity: 'cn' } } })).rejects.toThrow(
-      /no PEM certificate/,
-    );
+    expect(await old.closed).toMatchObject({
+      code: 4501,
+      reason: expect.stringContaining('no CA of its realm'),
+    });
+    await expect(
+      rig.gateway.replaceFileRealms({ puppet: { tls: { issuer: 'x', identity: 'cn' } } }),
+    ).rejects.toThrow(/no PEM certificate/);
     await rig.greeted({ credentials: await issue(next, { subject: 'CN=web3' }) });
   });
 
@@ -233,7 +241,9 @@ describe('a running gateway', () => {
     rig.gateway.replaceCertificate(next);
     expect(await serialSeen()).toBe(new X509Certificate(next.cert).serialNumber);
     const unfit = await issue(serverAuthority, { subject: 'CN=server-2', server: true });
-    expect(() => rig.gateway.replaceCertificate({ cert: unfit.cert, key: next.key })).toThrow(/cannot be used/);
+    expect(() => rig.gateway.replaceCertificate({ cert: unfit.cert, key: next.key })).toThrow(
+      /cannot be used/,
+    );
     expect(() => rig.gateway.replaceCertificate({ cert: 'x', key: 'y' })).toThrow(/cannot be used/);
     expect(await serialSeen()).toBe(new X509Certificate(next.cert).serialNumber);
   });

@@ -22,7 +22,8 @@ const pinning = (pems: Readonly<Record<string, string>>): Record<string, RealmDo
     Object.entries(pems).map(([name, issuer]) => [name, { tls: { issuer, identity: 'cn' as const } }]),
   );
 
-const realmsOf = (pems: Readonly<Record<string, string>>): Realms => new Realms(pinning(pems), noFiles, noLog);
+const realmsOf = (pems: Readonly<Record<string, string>>): Realms =>
+  new Realms(pinning(pems), noFiles, noLog);
 
 let puppet: Authority;
 let lab: Authority;
@@ -71,7 +72,9 @@ describe('an identity', () => {
   test('is given by the CA that is pinned, not by one below it', async () => {
     const below = await makeAuthority('CN=Below', puppet);
     expect(problemOf(await judge(below, { subject: 'CN=web1' }))).toBe('of no realm');
-    expect(await judge(below, { subject: 'CN=web1' }, realmsOf({ dc: below.pem }))).toMatchObject({ ok: true });
+    expect(await judge(below, { subject: 'CN=web1' }, realmsOf({ dc: below.pem }))).toMatchObject({
+      ok: true,
+    });
   });
 
   test("is given by the intermediate of Puppet's own ca.pem, which holds the root as well", async () => {
@@ -205,7 +208,9 @@ describe('realms', () => {
     const web1 = identityOf(await judge(puppet, { subject: 'CN=web1' }, by));
     expect(by.judgeAgain(web1, Date.now())).toEqual({ ok: true, identity: web1 });
     const before = by.version;
-    await expect(by.replace(pinning({ puppet: 'nothing' }), Date.now())).rejects.toThrow(/no PEM certificate/);
+    await expect(by.replace(pinning({ puppet: 'nothing' }), Date.now())).rejects.toThrow(
+      /no PEM certificate/,
+    );
     expect(by.version).toBe(before);
     await by.replace(pinning({ lab: lab.pem }), Date.now());
     expect(by.version).not.toBe(before);

@@ -19,7 +19,9 @@ const realmsOf = (documents: Record<string, RealmDocument>): Realms => new Realm
 
 beforeAll(async () => {
   [k1, k2, rsa] = await Promise.all([tokenKey(), tokenKey('ES256', 'k2'), tokenKey('RS256', 'r1')]);
-  realms = realmsOf({ ci: { ...tokenRealm([k1.jwk]), vars: { dept: 'claim:department', job: 'claim:job' } } });
+  realms = realmsOf({
+    ci: { ...tokenRealm([k1.jwk]), vars: { dept: 'claim:department', job: 'claim:job' } },
+  });
 });
 
 const judge = async (text: string, by = realms, wallMs = Date.now()): Promise<IdentityVerdict> => {
