@@ -8,7 +8,7 @@ import { createServer } from 'node:https';
 import type { Server } from 'node:https';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { createSecureContext, TLSSocket } from 'node:tls';
+import { TLSSocket } from 'node:tls';
 import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
@@ -147,10 +147,8 @@ export class FrontDoor implements Door {
   }
 
   #renewContext(): void {
-    const options = this.#secureOptions();
-    // The server would be left without a context by what cannot be one.
-    createSecureContext(options);
-    this.#server.setSecureContext(options);
+    // What cannot be a context throws, and leaves the server the one it has.
+    this.#server.setSecureContext(this.#secureOptions());
   }
 
   async listen(): Promise<{ readonly port: number }> {

@@ -308,6 +308,17 @@ describe('a resumed TLS session', () => {
     taken.ws.terminate();
   });
 
+  test('of another cluster is not taken, whatever its keys', async () => {
+    const keys = new Uint8Array(48).fill(7);
+    const [first, second] = [await start({}), await start({})];
+    for (const rig of [first, second]) rig.gateway.deliver([{ kind: 'ticket_keys', keys }]);
+    Reflect.set(second.port.identity, 'clusterId', 'another');
+    second.gateway.replaceCertificate(second.world.server);
+    const taken = await resumed(second, await ticketOf(first));
+    expect(taken.reused).toBe(false);
+    taken.ws.terminate();
+  });
+
   test('that never had a certificate is nobody', async () => {
     const rig = await start({});
     const ticket = await ticketOf(rig, false);

@@ -137,6 +137,13 @@ describe('an identity', () => {
     expect(problemOf(judgeLeaf(authority.pem, realms))).toContain('that of an authority');
   });
 
+  test('is not given by a signature or a key that others could forge', async () => {
+    const subject = 'CN=web1';
+    expect(problemOf(await judge(puppet, { subject, hash: 'SHA-1' }))).toContain('SHA-1');
+    expect(problemOf(await judge(puppet, { subject, rsaBits: 1024 }))).toContain('1024 bits');
+    expect(await judge(puppet, { subject, hash: 'SHA-384', rsaBits: 2048 })).toMatchObject({ ok: true });
+  });
+
   test('is not given by a certificate with a critical extension that would go unheeded', async () => {
     const strange = puppetExtension('1.2.3.4', 'only on Sundays', true);
     expect(problemOf(await judge(puppet, { subject: 'CN=web1', extensions: [strange] }))).toContain(
