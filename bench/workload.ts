@@ -26,6 +26,13 @@ export interface Workload {
   readonly run: (bench: Bench) => Promise<void>;
 }
 
+/** One that needs no servers. */
+export interface LocalWorkload {
+  readonly name: string;
+  readonly about: string;
+  readonly measure: (bench: Omit<Bench, 'cluster'>) => void;
+}
+
 export const percentile = (values: readonly number[], part: number): number => {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;

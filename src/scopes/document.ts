@@ -33,9 +33,11 @@ export type KeyVerb = (typeof keyVerbs)[number];
 export type ClusterVerb = (typeof clusterVerbs)[number];
 export type Verb = KeyVerb | ClusterVerb;
 
-export const isKeyVerb = (name: string): name is KeyVerb => keyVerbs.some((verb) => verb === name);
-export const isClusterVerb = (name: string): name is ClusterVerb =>
-  clusterVerbs.some((verb) => verb === name);
+const keyVerbNames: ReadonlySet<string> = new Set(keyVerbs);
+const clusterVerbNames: ReadonlySet<string> = new Set(clusterVerbs);
+
+export const isKeyVerb = (name: string): name is KeyVerb => keyVerbNames.has(name);
+export const isClusterVerb = (name: string): name is ClusterVerb => clusterVerbNames.has(name);
 
 export interface TlsRealmDocument {
   /** Who signs the realm's certificates: PEM text, or in a file the name of a PEM file. */

@@ -6,10 +6,13 @@
  * state but what is passed in. Promises that nothing is normalised (a text is a key or it is refused), that binding a
  * variable never widens a pattern, and that a principal may do only what a policy allows and none denies.
  */
+export * from './canonical-json.ts';
 export * from './document.ts';
 export * from './durations.ts';
+export * from './expectations.ts';
 export * from './patterns.ts';
 export * from './policies.ts';
+export * from './policy-changes.ts';
 export * from './revocations.ts';
 export * from './scope.ts';
 export * from './segment-trie.ts';

@@ -25,7 +25,7 @@ import {
   widenVariables,
   type Pattern,
 } from './patterns.ts';
-import { ask, RuleTrie, type VariableValues } from './rule-trie.ts';
+import { allowed, ask, denied, RuleTrie, type VariableValues } from './rule-trie.ts';
 import { compileRules, type Report, type Rule } from './rules.ts';
 import type { Decision, Policies, Principal, Scope, ScopeLimits } from './scope.ts';
 import { parseVariableSource, type VariableSource } from './variable-sources.ts';
@@ -115,7 +115,7 @@ function checkBinding(
   policies: ReadonlyMap<string, readonly Rule[]>,
   report: Report,
 ): void {
-  const known = realm === undefined ? [...realms.values()] : [realms.get(realm) ?? []];
+  const known = [...realms].filter(([name]) => realm === undefined || name === realm);
   if (realm !== undefined && !realms.has(realm))
     report(`${place}.realm`, `there is no realm '${realm}' under realms`);
   if (principal !== undefined && realm === undefined) {
@@ -125,7 +125,7 @@ function checkBinding(
     report(`${place}.principal`, `'${principal}' is no principal's name: one key segment, not a pattern`);
   }
   for (const variable of Object.keys(where ?? {})) {
-    if (known.some((variables) => new Map(variables).has(variable))) continue;
+    if (known.some(([, variables]) => variables.has(variable))) continue;
     const whose = realm === undefined ? "any realm's vars" : `the vars of realm '${realm}'`;
     report(`${place}.where.${variable}`, `the variable '${variable}' is not in ${whose}`);
   }
@@ -302,17 +302,13 @@ class BoundScope implements Scope {
   allows(verb: Verb, key: string): boolean {
     if (!isKeyVerb(verb)) return this.#allowsCluster(verb);
     ask(verb, key, this.#numbered);
-    let allowed = false;
+    let granted = false;
     for (const { trie } of this.#ruleSets) {
-      if (allowed) {
-        if (trie.denies()) return false;
-        continue;
-      }
-      const found = trie.decide();
-      if (found === 2) return false;
-      allowed = found === 1;
+      const found = trie.decide(granted);
+      if (found === denied) return false;
+      if (found === allowed) granted = true;
     }
-    return allowed;
+    return granted;
   }
 
   #allowsCluster(verb: ClusterVerb): boolean {
@@ -378,12 +374,12 @@ class BoundScope implements Scope {
     const asked = patternOrNone(keyOrPattern);
     if (asked === undefined || !rule.keyVerbs.has(verb)) return undefined;
     for (const pattern of rule.patterns) {
+      if (effect === 'deny') {
+        if (overlaps(widenVariables(pattern, this.#values), asked)) return pattern.text;
+        continue;
+      }
       const bound = bindVariables(pattern, this.#values);
-      const decides =
-        effect === 'deny'
-          ? overlaps(bound ?? widenVariables(pattern), asked)
-          : bound !== undefined && contains(bound, asked);
-      if (decides) return pattern.text;
+      if (bound !== undefined && contains(bound, asked)) return pattern.text;
     }
     return undefined;
   }

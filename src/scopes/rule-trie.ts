@@ -47,8 +47,8 @@ const bits = Object.fromEntries(keyVerbs.map((verb, index) => [verb, 1 << index]
 
 /** Nothing decides; an allow does; a deny does. Of two the larger counts. */
 const undecided = 0;
-const allowed = 1;
-const denied = 2;
+export const allowed = 1;
+export const denied = 2;
 type Found = typeof undecided | typeof allowed | typeof denied;
 
 /** No most: the key is denied. */
@@ -94,14 +94,9 @@ export class RuleTrie {
     }
   }
 
-  /** Whether some allow matches the key of `ask` and no deny does, or neither (0 nothing, 1 allowed, 2 denied). */
-  decide(): Found {
-    return decide(this.#root, question, 0, false);
-  }
-
-  /** Whether a deny matches the key of `ask`. */
-  denies(): boolean {
-    return decide(this.#root, question, 0, true) === denied;
+  /** What the rules decide about the key of `ask`. `deniesOnly`: it is allowed already, look for a deny. */
+  decide(deniesOnly: boolean): Found {
+    return decide(this.#root, question, 0, deniesOnly);
   }
 
   /** The most that the allows grant to the key of `ask`; 0 where there is none, negative where it is denied. */
