@@ -17,7 +17,7 @@ const expiriesUnderWayMax = 2;
  */
 const ticketKeysMs = 12 * 3600 * 1000;
 /** The first version of the peer protocol whose servers know this command. */
-const ticketKeysVersionLeast = 3;
+const ticketKeysVersionLeast = 4;
 
 export interface HousekeepingOptions {
   readonly commands: Commands;

@@ -57,7 +57,7 @@ describe('keys for TLS session tickets', () => {
     cluster = new ServerCluster({ servers: 3 });
     await cluster.start(1);
     await cluster.start(2);
-    await cluster.start(3, { version: 2 });
+    await cluster.start(3, { version: 3 });
     await cluster.time.run(60_000);
     expect([told(1), told(2), told(3)]).toEqual([[], [], []]);
     await cluster.stop(3);
