@@ -71,12 +71,20 @@ interface Realm {
 
 type Table = ReadonlyMap<string, Realm>;
 
+/**
+ * Certificates that were proved before: reading and verifying one costs 2 ms, and when a server dies all of its agents
+ * come at once. Only what a pinned authority has signed gets in. About 10 MB.
+ */
+const provedMax = 20_000;
+
 /** Judges certificates and tokens by the realms of a policy document. */
 export class Realms {
   readonly #files: FileReader;
   readonly #logger: IdentityLogger;
   #table: Table;
   #version = 1;
+  /** By the SHA-256 of the certificate; of the present table. */
+  readonly #proved = new Map<string, Proved<ProvenCertificate>>();
   /** Reading is done one after the other: what was asked for last is what counts in the end. */
   #work: Promise<unknown> = Promise.resolve();
 
@@ -118,6 +126,7 @@ export class Realms {
         await this.#readLists(realm, wallMs);
       }
       this.#table = table;
+      this.#proved.clear();
       this.#version += 1;
     });
   }
@@ -141,6 +150,17 @@ export class Realms {
    * was signed by no authority of any realm.
    */
   prove(leaf: X509Certificate): Proved<ProvenCertificate> | undefined {
+    const known = this.#proved.get(leaf.fingerprint256);
+    if (known !== undefined) return known;
+    const proved = this.#proveAnew(leaf);
+    if (proved === undefined) return undefined;
+    const [oldest] = this.#proved.keys();
+    if (this.#proved.size >= provedMax && oldest !== undefined) this.#proved.delete(oldest);
+    this.#proved.set(leaf.fingerprint256, proved);
+    return proved;
+  }
+
+  #proveAnew(leaf: X509Certificate): Proved<ProvenCertificate> | undefined {
     for (const realm of this.#table.values()) {
       const issuer = realm.authorities.find((authority) => hasIssued(authority, leaf));
       if (issuer === undefined) continue;

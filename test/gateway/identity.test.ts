@@ -272,6 +272,15 @@ describe('a revocation list', () => {
     expect(judgeLeaf(web2.cert, listed.realms)).toMatchObject({ ok: true });
   });
 
+  test('may name thousands', async () => {
+    const listed = new Listed(puppet.pem);
+    const revoked = Array.from({ length: 4000 }, (_, at) => (0x100000 + at).toString(16).padStart(8, '0'));
+    const web1 = await issue(puppet, { subject: 'CN=web1' });
+    await listed.write(await makeRevocationList(puppet, { revoked }));
+    expect(listed.problems).toEqual([]);
+    expect(judgeLeaf(web1.cert, listed.realms)).toMatchObject({ ok: true });
+  });
+
   test('that cannot be used lets nobody in, with a close code to come back with, and the log says why', async () => {
     const other = await makeAuthority('CN=Other');
     const impostor = await makeAuthority('CN=Puppet CA');
