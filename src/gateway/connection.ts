@@ -3,11 +3,13 @@ import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
-import type { ConnectionId, GatewayEvent, GatewayNotice, GatewayRequest } from '../server/index.ts';
+import type { ConnectionEvent, ConnectionId, GatewayNotice, GatewayRequest } from '../server/index.ts';
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
 import { closeReason } from './close-reason.ts';
-import type { AgentStream, AgentWebSocket } from './door.ts';
+import { Authentication } from './authentication.ts';
+import type { AuthenticationOwner } from './authentication.ts';
+import type { AgentStream, AgentWebSocket, Identify, IdentityJudge } from './door.ts';
 import { Flights, firstSessionNumber, flights } from './flights.ts';
 import type { Identity } from './identity.ts';
 import { Outbox } from './outbox.ts';
@@ -18,6 +20,8 @@ import type { GatewaySetup } from './settings.ts';
 export interface ConnectionOwner {
   notify(notice: GatewayNotice): void;
   saidHello(connection: AgentConnection): void;
+  /** It is known who it is: calls `become`, or closes it. */
+  identified(connection: AgentConnection, identity: Identity): void;
   /** Its socket has so much unsent that it is to be looked at every second; until `relieved`. */
   congested(connection: AgentConnection): void;
   relieved(connection: AgentConnection): void;
@@ -29,8 +33,8 @@ export interface ConnectionParts {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
-  readonly identity: Identity;
-  readonly scope: Scope;
+  readonly judge: IdentityJudge;
+  readonly identify: Identify | undefined;
   readonly setup: GatewaySetup;
   readonly owner: ConnectionOwner;
 }
@@ -45,13 +49,15 @@ const openFirst = 'open a session first (open_session), writes and close_session
 
 export class AgentConnection implements OutboxOwner {
   readonly id: ConnectionId;
-  readonly principal: string;
   readonly acceptedAtMs: number;
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
-  readonly #expiresAtMs: number;
-  readonly #scope: Scope;
+  readonly #authentication: Authentication;
+  /** Undefined until it is known who it is. */
+  #scope: Scope | undefined;
+  /** Frames that came while the token in hello is being verified, hello's own first. */
+  #held: ReceivedClientFrame[] | undefined;
   readonly #setup: GatewaySetup;
   readonly #owner: ConnectionOwner;
   readonly #audit: Audit;
@@ -75,30 +81,48 @@ export class AgentConnection implements OutboxOwner {
   #sessionToDetach: string | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, identity, scope, setup, owner } = parts;
+    const { id, ws, socket, codec, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
-    this.principal = `${identity.realm}:${identity.name}`;
     this.acceptedAtMs = nowMs;
     this.#heardAtMs = nowMs;
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
-    this.#expiresAtMs = identity.expiresAtMs;
-    this.#scope = scope;
+    this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
     this.#setup = setup;
     this.#owner = owner;
-    this.#audit = new Audit(setup, id, this.principal);
+    this.#audit = new Audit(setup, id);
     this.#outbox = new Outbox(ws, codec, setup.limits, this, nowMs);
     this.#listen();
+  }
+
+  get ended(): boolean {
+    return this.#endedWith !== undefined;
   }
 
   get greeted(): boolean {
     return this.#hello !== undefined;
   }
 
+  /** 'realm:name'; 'nobody' before that is known. */
+  get principal(): string {
+    return this.#authentication.principal;
+  }
+
+  get identity(): Identity | undefined {
+    return this.#authentication.identity;
+  }
+
+  /** Who it is, and what that one may do; also when either has changed. */
+  become(identity: Identity, scope: Scope): void {
+    this.#authentication.become(identity);
+    this.#audit.principal = this.principal;
+    this.#scope = scope;
+  }
+
   /** Takes what the server says to this connection; `flush` sends it. */
-  take(event: GatewayEvent): void {
+  take(event: ConnectionEvent): void {
     if (this.#endedWith !== undefined) return;
     switch (event.kind) {
       case 'answer':
@@ -151,10 +175,8 @@ export class AgentConnection implements OutboxOwner {
 
   heartbeat(nowMs: number, wallMs: number): void {
     if (this.#endedWith !== undefined) return;
-    if (wallMs >= this.#expiresAtMs) {
-      this.close(closeCodes.authenticationExpired, "the client's certificate has expired: renew it");
-      return;
-    }
+    this.#authentication.check(wallMs);
+    if (this.ended) return;
     // While nothing is read no pong can be seen; then only standstill counts.
     const aliveAtMs = Math.max(this.#heardAtMs, this.#outbox.progressAtMs);
     if (!this.#paused && nowMs - aliveAtMs >= this.#setup.limits.silenceMs) {
@@ -266,9 +288,57 @@ export class AgentConnection implements OutboxOwner {
       return;
     }
     const frame = this.#decode(bytes);
-    if (frame === undefined || !this.#greet(frame)) return;
+    if (frame === undefined || this.#hold(frame) || !this.#greet(frame)) return;
     this.#handle(frame);
     this.flush();
+  }
+
+  /** Whether the frame waits for the token in hello. What it may hold is bounded as all that comes before hello is. */
+  #hold(frame: ReceivedClientFrame): boolean {
+    if (this.#held !== undefined) {
+      this.#held.push(frame);
+      return true;
+    }
+    const token = this.#hello === undefined ? frame.hello?.token : undefined;
+    if (token === undefined) return false;
+    this.#held = [frame];
+    this.#ws.pause();
+    this.#authentication.greet(token, () => this.#release());
+    return true;
+  }
+
+  #release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const frame of held) {
+      // What came before may have ended it.
+      if (this.#endedWith !== undefined || !this.#greet(frame)) return;
+      this.#handle(frame);
+    }
+    this.#ws.resume();
+  }
+
+  #authenticated(): AuthenticationOwner {
+    return {
+      identified: (identity) => this.#owner.identified(this, identity),
+      expiring: (remainingMs) =>
+        this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } }),
+      renewed: (request, expiresInMs) => {
+        this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
+        this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
+      },
+      refuse: (request, failure) => this.#refuse(request, failure, 'authenticate'),
+      close: (code, reason) => this.close(code, reason),
+      later: (work) => {
+        if (this.#endedWith !== undefined) return;
+        try {
+          work();
+          this.flush();
+        } catch (error) {
+          this.#broken(error);
+        }
+      },
+    };
   }
 
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {
@@ -290,6 +360,11 @@ export class AgentConnection implements OutboxOwner {
     }
     if (hello === undefined) {
       this.#violated('the first frame has no hello: send it before, or with, the first requests');
+      return false;
+    }
+    if (this.#scope === undefined) {
+      const reason = 'the client has no certificate, and hello no token: connect with either';
+      this.close(closeCodes.unauthenticated, reason);
       return false;
     }
     this.#hello = hello;
@@ -341,6 +416,10 @@ export class AgentConnection implements OutboxOwner {
         this.#refuse(request.id, request.refused, 'malformed');
       } else if (request.body.kind === 'cancel') {
         (cancels ??= []).push([request.id, request.body.request]);
+      } else if (request.body.kind === 'authenticate') {
+        const { id, body } = request;
+        if (this.#isTaken(id)) this.#refuseTaken(id, body.kind);
+        else this.#authentication.renew(id, body.token);
       } else {
         const made = this.#admit(request);
         if (made !== undefined) admitted.push(made);
@@ -354,15 +433,13 @@ export class AgentConnection implements OutboxOwner {
   /** What to ask of the server; undefined: the request has been answered here. */
   #admit(request: Request): GatewayRequest | undefined {
     const { id, body } = request;
-    if (this.#isTaken(id)) {
-      const message = `request id ${id} is in flight or names a subscription: use another, 1 up to 2^53-1`;
-      return this.#refuse(id, { code: 'PROTOCOL_ERROR', message }, body.kind);
-    }
+    if (this.#isTaken(id)) return this.#refuseTaken(id, body.kind);
     const { requestsInFlightMax } = this.#setup.limits;
     if (this.#inFlight.size >= requestsInFlightMax) {
       const message = `${requestsInFlightMax} requests are in flight, as many as a connection may have: wait for answers`;
       return this.#refuse(id, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
+    if (this.#scope === undefined) throw new Error('a request was looked at before it was known whose it is');
     const refusal = refusalOf(body, this.#scope, this.principal);
     if (refusal !== undefined) return this.#refuse(id, refusal.failure, refusal.verb, refusal.key);
     return this.#toServer(request);
@@ -409,7 +486,8 @@ export class AgentConnection implements OutboxOwner {
       case 'snapshot_read':
         return this.#readSnapshot(base, body);
       case 'cancel':
-        throw new Error('cancel is handled apart');
+      case 'authenticate':
+        throw new Error(`${body.kind} is handled apart`);
       default:
         return body satisfies never;
     }
@@ -459,6 +537,11 @@ export class AgentConnection implements OutboxOwner {
     return { connection: this.id, request: id, ...body };
   }
 
+  #refuseTaken(id: number, kind: string): undefined {
+    const message = `request id ${id} is in flight or names a subscription: use another, 1 up to 2^53-1`;
+    return this.#refuse(id, { code: 'PROTOCOL_ERROR', message }, kind);
+  }
+
   #refuseWithoutSession(id: number, kind: string): undefined {
     return this.#refuse(id, { code: 'INVALID_ARGUMENT', message: openFirst }, kind);
   }
@@ -503,7 +586,7 @@ export class AgentConnection implements OutboxOwner {
     });
   }
 
-  #takeAnswer(event: Extract<GatewayEvent, { kind: 'answer' }>): void {
+  #takeAnswer(event: Extract<ConnectionEvent, { kind: 'answer' }>): void {
     const { request, body } = event;
     const flight = this.#inFlight.answered(request);
     // Cancelled meanwhile.
@@ -540,7 +623,11 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #isTaken(request: number): boolean {
-    return this.#inFlight.has(request) || this.#subscriptions.has(request);
+    return (
+      this.#inFlight.has(request) ||
+      this.#subscriptions.has(request) ||
+      this.#authentication.isRenewedBy(request)
+    );
   }
 
   #sendProgress(): void {
@@ -598,6 +685,7 @@ export class AgentConnection implements OutboxOwner {
   #end(code: number): void {
     if (this.#endedWith !== undefined) return;
     this.#endedWith = code;
+    this.#held = undefined;
     this.#outbox.clear();
     this.#inFlight.clear();
     this.#subscriptions.clear();

@@ -46,15 +46,21 @@ export interface TlsTransportOptions {
   readonly times?: Partial<PeerTimes>;
 }
 
+/** PEM: what a server shows the others, and by what it knows them. */
+export type PeerCertificates = Pick<TlsTransportOptions, 'ca' | 'cert' | 'key'>;
+
 /** The same after a check. */
-export interface LinkOptions extends TlsTransportOptions {
+export interface LinkOptions extends Omit<TlsTransportOptions, keyof PeerCertificates> {
   readonly memberId: MemberId;
+  /** Replaced as a whole while the server runs; a link takes what is there when it is made. */
+  certificates: PeerCertificates;
 }
 
 /** Throws a RangeError for an id that is none. */
-export const checkedOptions = (options: TlsTransportOptions): LinkOptions => ({
-  ...options,
-  memberId: asMemberId(options.memberId),
+export const checkedOptions = ({ ca, cert, key, ...rest }: TlsTransportOptions): LinkOptions => ({
+  ...rest,
+  memberId: asMemberId(rest.memberId),
+  certificates: { ca, cert, key },
 });
 
 /** All in milliseconds. */
@@ -99,7 +105,11 @@ export const parseAddress = (address: string): { readonly host: string; readonly
  * Negotiated in the TLS handshake, the newest first: where none is, the other side is of version 1. A listener can't say
  * itself what it does not know, because it hangs up on fields that are new to it.
  */
-const applicationProtocols = { 'futurestore-peer/3': 3, 'futurestore-peer/2': 2 } as const;
+const applicationProtocols = {
+  'futurestore-peer/4': 4,
+  'futurestore-peer/3': 3,
+  'futurestore-peer/2': 2,
+} as const;
 
 /** The version that both sides of a link know, if it is not 1; undefined: it is. Only after the handshake. */
 export const negotiatedVersion = ({ alpnProtocol }: TLSSocket): number | undefined =>
@@ -109,7 +119,7 @@ export const negotiatedVersion = ({ alpnProtocol }: TLSSocket): number | undefin
 export const isOfVersion1 = (socket: TLSSocket): boolean => negotiatedVersion(socket) === undefined;
 
 /** What both directions of a link have in common. */
-export const tlsOptions = ({ ca, cert, key }: LinkOptions) => ({
+export const tlsOptions = ({ certificates: { ca, cert, key } }: LinkOptions) => ({
   ALPNProtocols: Object.keys(applicationProtocols),
   ca,
   cert,

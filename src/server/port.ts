@@ -87,6 +87,10 @@ export type GatewayNotice =
 
 /** From the server to one gateway, in order. */
 export type GatewayEvent =
+  /** Secret; 48 bytes, the same at all servers. At the attaching, where there are some, and whenever there are others. */
+  { readonly kind: 'ticket_keys'; readonly keys: Uint8Array } | ConnectionEvent;
+
+export type ConnectionEvent =
   | {
       readonly kind: 'answer';
       readonly connection: ConnectionId;

@@ -17,6 +17,8 @@ export {
   encodeLogEntryFromCommands,
 } from './log-codec.ts';
 export { Store } from './store.ts';
+export { ticketKeyBytes } from './ticket-keys.ts';
+export type { TicketKeys } from './ticket-keys.ts';
 export type {
   Applied,
   ChangesPage,

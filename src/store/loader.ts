@@ -4,6 +4,7 @@ import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
 import type { MemberTable } from './members.ts';
 import type { SessionTable } from './sessions.ts';
+import type { TicketKeyTable } from './ticket-keys.ts';
 import {
   damaged,
   decodeCounters,
@@ -12,6 +13,7 @@ import {
   decodeMember,
   decodeServer,
   decodeSession,
+  decodeTicketKeys,
   recordKeys,
   type Counters,
   type LoadedSession,
@@ -25,6 +27,7 @@ interface LoadTarget {
   readonly sessions: SessionTable;
   readonly servers: Map<number, ServerState>;
   readonly members: MemberTable;
+  readonly ticketKeys: TicketKeyTable;
   readonly counters: Counters;
 }
 
@@ -47,7 +50,10 @@ export class StateLoader {
       else if (key.startsWith('m/')) this.#addServer(key, value);
       else if (key.startsWith('w/')) this.#addMember(key, value);
       else if (key.startsWith('e/')) this.#groups.push(decodeExpiry(key, value));
-      else if (key === recordKeys.counters) this.#addCounters(key, value);
+      else if (key === recordKeys.ticketKeys) {
+        const loaded = this.#target.ticketKeys.load(decodeTicketKeys(key, value));
+        if (loaded === undefined) throw damaged(key, 'is there twice');
+      } else if (key === recordKeys.counters) this.#addCounters(key, value);
       else throw damaged(key, 'is of no kind that this version knows');
     }
   }

@@ -23,6 +23,7 @@ type CommandBodyMessage = Pick<
   | 'memberAdd'
   | 'memberPromote'
   | 'memberRemove'
+  | 'ticketKeys'
 >;
 
 /** LogEntry.commands: field 2, length-delimited. */
@@ -155,6 +156,8 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
       return { memberPromote: { member: outgoing(command.member) } };
     case 'member_remove':
       return { memberRemove: { member: outgoing(command.member) } };
+    case 'ticket_keys':
+      return { ticketKeys: { number: outgoing(command.number), keys: command.keys } };
     case 'expire':
       return {
         expire: {
@@ -242,7 +245,12 @@ const memberCommandFromMessage = ({
   memberAdd,
   memberPromote,
   memberRemove,
+  ticketKeys,
 }: CommandBodyMessage): CommandBody => {
+  if (isGiven(ticketKeys)) {
+    const keys = new Uint8Array(ticketKeys.keys ?? noBytes);
+    return { kind: 'ticket_keys', number: incoming(ticketKeys.number, 'ticket_keys.number'), keys };
+  }
   if (isGiven(memberAdd)) {
     return {
       kind: 'member_add',

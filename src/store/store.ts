@@ -15,10 +15,13 @@ import {
   encodeMember,
   encodeServer,
   encodeSession,
+  encodeTicketKeys,
   recordKeys,
   type Counters,
   type ServerState,
 } from './state-codec.ts';
+import { TicketKeyTable } from './ticket-keys.ts';
+import type { TicketKeys } from './ticket-keys.ts';
 import { TimerWheel } from './timer-wheel.ts';
 import { expired, freshAt, producerLost, stateAt } from './transitions.ts';
 import type {
@@ -88,6 +91,7 @@ export class Store {
     members: [],
   };
   readonly #members = new MemberTable(this.#counters);
+  readonly #ticketKeys = new TicketKeyTable();
   readonly #dirtyServers = new Set<number>();
   #countersDirty = false;
   #loader: StateLoader | undefined;
@@ -145,6 +149,11 @@ export class Store {
     return this.#counters.lastMember;
   }
 
+  /** For TLS session tickets of agents; undefined: none yet. The same object until there are others. */
+  get ticketKeys(): TicketKeys | undefined {
+    return this.#ticketKeys.current;
+  }
+
   // ---- changing ----
 
   /** `index` must be above that of every entry applied before, here or in what was loaded. */
@@ -187,6 +196,8 @@ export class Store {
     for (const session of this.#sessions.all()) if (session.member !== 0) this.#detach(session);
     for (const member of this.#servers.keys()) this.#dropServer(member);
     this.#members.clear();
+    // The old cluster's, and whoever has the snapshot has them.
+    this.#ticketKeys.clear();
     this.#counters.epoch += 1;
     this.#countersDirty = true;
   }
@@ -225,6 +236,9 @@ export class Store {
     this.#members.takeDirty((member, record) => {
       writes.push({ key: recordKeys.member(member), value: record && encodeMember(record) });
     });
+    this.#ticketKeys.takeDirty((keys) => {
+      writes.push({ key: recordKeys.ticketKeys, value: keys && encodeTicketKeys(keys) });
+    });
     if (this.#countersDirty) {
       writes.push({ key: recordKeys.counters, value: encodeCounters(this.#counters) });
       this.#countersDirty = false;
@@ -246,6 +260,7 @@ export class Store {
       sessions: this.#sessions,
       servers: this.#servers,
       members: this.#members,
+      ticketKeys: this.#ticketKeys,
       counters: this.#counters,
     });
     this.#loader.add(records);
@@ -331,6 +346,8 @@ export class Store {
     for (const member of this.#members.sorted) {
       records.push({ key: recordKeys.member(member.member), bytes: encodeMember(member) });
     }
+    const { current } = this.#ticketKeys;
+    if (current !== undefined) records.push({ key: recordKeys.ticketKeys, bytes: encodeTicketKeys(current) });
     records.push({ key: recordKeys.counters, bytes: encodeCounters(this.#counters) });
     records.sort((a, b) => (a.key < b.key ? -1 : 1));
     const digest = new Digest();
@@ -361,6 +378,9 @@ export class Store {
       case 'member_promote':
       case 'member_remove':
         return this.#changeMembers(command, command.origin);
+      case 'ticket_keys':
+        this.#ticketKeys.replace(command.number, command.keys, this.#counters.timeMs);
+        return done;
       case 'expire':
         return this.#expire(command, changes);
       default:

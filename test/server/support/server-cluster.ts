@@ -95,6 +95,7 @@ export class Agent {
 class TestGateway implements Gateway {
   readonly agents = new Map<number, Agent>();
   readonly port: GatewayPort;
+  readonly ticketKeys: Uint8Array[] = [];
 
   constructor(server: Server) {
     this.port = server.attachGateway(this);
@@ -105,7 +106,10 @@ class TestGateway implements Gateway {
   }
 
   deliver(events: readonly GatewayEvent[]): void {
-    for (const event of events) this.agents.get(event.connection)?.received(event);
+    for (const event of events) {
+      if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
+      else this.agents.get(event.connection)?.received(event);
+    }
   }
 }
 
@@ -120,7 +124,7 @@ export interface StartOptions {
   readonly join?: boolean;
   /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
   readonly file?: readonly number[];
-  /** Of the peer protocol. Default 3. */
+  /** Of the peer protocol. Default 4. */
   readonly version?: number;
 }
 
@@ -165,7 +169,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 3 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 4 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
@@ -209,6 +213,11 @@ export class ServerCluster {
   /** What a server announces to its peers. */
   presence(id: number): PeerPresence {
     return this.#get(id).presence;
+  }
+
+  /** What it has told its gateway, in order. */
+  ticketKeys(id: number): readonly Uint8Array[] {
+    return this.#get(id).gateway.ticketKeys;
   }
 
   #get(id: number): Running {
