@@ -418,7 +418,7 @@ function awaited(body: AnswerBody): AwaitedAlternative {
   const rejected = body.futures.find((future) => future.state === 'rejected');
   if (rejected !== undefined) {
     const rejection = rejected.rejection ?? { code: 'REJECTED', message: '' };
-    throw new FutureRejectedError(rejected.key, rejection, rejected.generation);
+    throw new FutureRejectedError(rejected.key, rejection, rejected.generation, rejected.producer);
   }
   return { alternative: body.alternative, futures: body.futures };
 }
