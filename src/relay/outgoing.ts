@@ -10,7 +10,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuturestoreError, isErrorCode, requestProblem } from '../protocol/index.ts';
-import type { Future, Operation } from '../protocol/index.ts';
+import type { Future, FutureState, Operation } from '../protocol/index.ts';
 import { Bell, until } from './bell.ts';
 import { elapsedMs } from './clock.ts';
 import type { ClusterClock, Moment } from './clock.ts';
@@ -44,6 +44,7 @@ export interface Entry {
 }
 
 export interface Committed {
+  readonly state: FutureState;
   readonly generation: number;
   readonly revision: number;
   readonly unchanged: boolean;
@@ -269,8 +270,7 @@ export class Outgoing {
       const [result] = results;
       if (result === undefined)
         throw new FuturestoreError('PROTOCOL_ERROR', 'a write was answered without result');
-      const { generation, revision, unchanged } = result;
-      this.#settle(entry, { state: 'committed', result: { generation, revision, unchanged } });
+      this.#settle(entry, { state: 'committed', result });
     } catch (error) {
       if (!(error instanceof FuturestoreError)) throw error;
       entry.lastError = error;
@@ -326,8 +326,8 @@ export class Outgoing {
       }
     }
     if (future !== undefined && shows(entry.operation, future, this.#uplink.connected?.principal)) {
-      const { generation, revision } = future;
-      this.#settle(entry, { state: 'committed', result: { generation, revision, unchanged: true } });
+      const { state, generation, revision } = future;
+      this.#settle(entry, { state: 'committed', result: { state, generation, revision, unchanged: true } });
       return;
     }
     const text = `whether ${kind} ${key} happened cannot be known: the relay was away from the servers for longer than its session lasts, in the middle of it; read the key, then write again`;

@@ -2,7 +2,9 @@
  * Reads of local programs: from the cache where that is as good as the servers' word, from the servers otherwise, and
  * from the cache where no server can be reached and what it has is fresh.
  */
+import { TimedOutError } from '../client/index.ts';
 import type { Client } from '../client/index.ts';
+import { FuturestoreError } from '../protocol/index.ts';
 import type { Future } from '../protocol/index.ts';
 import { until } from './bell.ts';
 import type { Cache } from './cache.ts';
@@ -193,8 +195,16 @@ export class Reads {
     asked.catch(() => undefined);
     try {
       return await Promise.race([asked, fromCache]);
+    } catch (error) {
+      throw this.#explained(error);
     } finally {
       over.abort();
     }
+  }
+
+  /** Time that is over without any server says nothing of the future. */
+  #explained(error: unknown): unknown {
+    if (!(error instanceof TimedOutError) || this.#uplink.connected !== undefined) return error;
+    return new FuturestoreError('UNAVAILABLE', error.message, { cause: error });
   }
 }
