@@ -78,6 +78,7 @@ export class Outgoing {
   readonly #outcomes = new Map<number, Outcome>();
   readonly #stopping = new AbortController();
   #bytes = 0;
+  #revision = 0;
   /** Of what is being written to disk: counted, but not sent yet. */
   #accepting = 0;
   #next = 1;
@@ -111,6 +112,11 @@ export class Outgoing {
 
   get size(): number {
     return this.#entries.size;
+  }
+
+  /** Of the last write that was answered. */
+  get revision(): number {
+    return this.#revision;
   }
 
   /** How long the first one has been waiting, in milliseconds; undefined: there is none. */
@@ -341,6 +347,7 @@ export class Outgoing {
     const { id, operation } = entry;
     const { kind, key } = operation;
     const outcome: Outcome = { id, kind, key, ...how };
+    if (outcome.state === 'committed') this.#revision = outcome.result.revision;
     if (outcome.state === 'failed') {
       this.#logger.warn({ id, kind, key, code: outcome.error.code }, 'a write was refused');
     }

@@ -8,7 +8,7 @@ import {
   touchOperation,
 } from '../../client/index.ts';
 import type { Value } from '../../client/index.ts';
-import { FuturestoreError, limits } from '../../protocol/index.ts';
+import { FuturestoreError, limits, requestProblem } from '../../protocol/index.ts';
 import type { Operation } from '../../protocol/index.ts';
 
 const whole = (least: number) =>
@@ -195,9 +195,22 @@ export const awaitRequest = (body: unknown): AwaitRequest => {
   return { alternatives: asked.any_of ?? [asked.keys ?? []], leastGeneration, timeoutMs: limit };
 };
 
+/** What the client would refuse, where it is not asked at once. */
+const checkKeys = (keysAsked: readonly string[]): void => {
+  for (const one of keysAsked) {
+    const problem = requestProblem({ id: 1, body: { kind: 'get', key: one, stale: false } });
+    if (problem !== undefined) throw new FuturestoreError(problem.code, problem.message);
+  }
+};
+
 export const availableRequest = (body: unknown): Omit<AwaitRequest, 'leastGeneration'> => {
   const asked = parsed(availableBody, body);
+  checkKeys(asked.alternatives.flat());
   return { alternatives: asked.alternatives, timeoutMs: asked.timeout_ms };
 };
 
-export const prefetchRequest = (body: unknown): readonly string[] => parsed(prefetchBody, body).keys;
+export const prefetchRequest = (body: unknown): readonly string[] => {
+  const { keys: asked } = parsed(prefetchBody, body);
+  checkKeys(asked);
+  return asked;
+};
