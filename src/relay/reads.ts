@@ -9,6 +9,7 @@ import type { Future } from '../protocol/index.ts';
 import { until } from './bell.ts';
 import type { Cache } from './cache.ts';
 import type { Follower } from './follower.ts';
+import { after } from './timeouts.ts';
 import type { Uplink } from './uplink.ts';
 
 /** `fromCache`: no server was asked. */
@@ -100,7 +101,6 @@ export class Reads {
   async available(alternatives: readonly (readonly string[])[], waiting: Waiting): Promise<Available> {
     this.#follower.follow(alternatives.flat());
     const { timeoutMs } = waiting;
-    const timeouts = timeoutMs === undefined ? [] : [AbortSignal.timeout(Math.max(timeoutMs, firstLookMs))];
     const startMs = performance.now();
     const look = (): Available | undefined => {
       const { found, unknown } = this.#look(alternatives);
@@ -108,12 +108,17 @@ export class Reads {
       const over = timeoutMs !== undefined && performance.now() - startMs >= timeoutMs;
       return over && !unknown ? found : undefined;
     };
+    const late = new AbortController();
+    const inTime =
+      timeoutMs === undefined ? undefined : after(Math.max(timeoutMs, firstLookMs), () => late.abort());
     const bells = [this.#cache.changed, this.#follower.changed, this.#uplink.changed];
     try {
-      return await until(bells, look, AbortSignal.any([waiting.signal, ...timeouts]));
+      return await until(bells, look, AbortSignal.any([waiting.signal, late.signal]));
     } catch (error) {
       if (waiting.signal.aborted) throw error;
       return { available: [], rejected: [] };
+    } finally {
+      inTime?.();
     }
   }
 

@@ -336,6 +336,15 @@ describe('what is available', () => {
     expect(performance.now() - startMs).toBeGreaterThan(1100);
   });
 
+  test('are waited for as long as the caller says, be it years', async () => {
+    const relay = await site.relay();
+    await relay.connected();
+    const waiting = relay.post('/v1/available', { alternatives: [['nodes/a']], timeout_ms: 1e11 });
+    await eventually('it is followed', () => site.server.status().subscriptions === 1);
+    await relay.post('/v1/resolve', { key: 'nodes/a', value: 'one', timeout_ms: 1e11 });
+    expect(await waiting).toMatchObject({ status: 200, body: { available: [0] } });
+  });
+
   test('are those with fresh values while no server can be reached', async () => {
     const relay = await knowing({ 'nodes/a': {}, 'nodes/t': { ttl_ms: hourMs } });
     const ask = async () =>

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:net';
@@ -266,6 +266,17 @@ describe('what is wrong is refused with a reason', () => {
     ['no keys', '/v1/await', { keys: [] }, 400, 'INVALID_ARGUMENT'],
     ['keys twice', '/v1/await', { keys: ['a'], any_of: [['a']] }, 400, 'INVALID_ARGUMENT'],
     ['no alternatives', '/v1/available', { alternatives: [] }, 400, 'INVALID_ARGUMENT'],
+    [
+      'more alternatives than can be followed',
+      '/v1/available',
+      {
+        alternatives: Array.from({ length: 64 }, (_, i) =>
+          Array.from({ length: 65 }, (_each, j) => `nodes/${i}/${j}`),
+        ),
+      },
+      400,
+      'INVALID_ARGUMENT',
+    ],
     ['a prefetch of patterns', '/v1/prefetch', { keys: ['nodes/*'] }, 400, 'INVALID_KEY'],
     ['another key', '/v1/resolve', { key: 'other/a', value: '' }, 403, 'PERMISSION_DENIED'],
     ['a touch of nothing', '/v1/touch', { key: 'nodes/a', ttl_ms: 5 }, 404, 'NOT_FOUND'],
@@ -286,7 +297,7 @@ describe('what is wrong is refused with a reason', () => {
     ],
     ['too large a body', '/v1/resolve', 'x'.repeat(relayLimits.bodyBytesMax + 1), 413, 'LIMIT_EXCEEDED'],
     ['no such route', '/v2/resolve', {}, 404, 'NOT_FOUND'],
-  ])('%s', async (_what, path, body, status, code) => {
+  ])('in a body: %s', async (_what, path, body, status, code) => {
     const reply = await relay.post(path, body);
     expect(reply).toMatchObject({ status });
     expect((reply.body as { error: { code: string } }).error).toMatchObject({ code });
@@ -303,7 +314,7 @@ describe('what is wrong is refused with a reason', () => {
     ['a watch of nothing', '/v1/watch', 400],
     ['a position that is none', '/v1/watch?pattern=nodes/**&from=here', 400],
     ['too long a header', `/v1/futures/${'x'.repeat(relayLimits.headerBytesMax)}`, 431],
-  ])('%s', async (_what, path, status) => {
+  ])('in a path or its parameters: %s', async (_what, path, status) => {
     expect(await relay.ask(path)).toMatchObject({ status });
   });
 
@@ -335,6 +346,18 @@ describe('what is wrong is refused with a reason', () => {
     await relay.connected();
     expect(await relay.post('/v1/resolve', { key: 'nodes/a', value: 'x' })).toMatchObject({ status: 200 });
   });
+});
+
+test('more connections than there may be are closed, and those that are there go on', async () => {
+  await relay.close();
+  relay = await site.relay({ limits: { connectionsMax: 2 } });
+  const waiting = [1, 2].map(() => relay.post('/v1/await', { keys: ['nodes/a'] }));
+  await eventually('both wait', () => site.server.status().waits === 2);
+  await expect(relay.ask('/v1/status')).rejects.toMatchObject({
+    code: expect.stringMatching(/^(ECONNRESET|EPIPE)$/) as unknown,
+  });
+  await site.connect().resolve('nodes/a', 'one');
+  for (const { status } of await Promise.all(waiting)) expect(status).toBe(200);
 });
 
 describe('the sockets', () => {
@@ -378,6 +401,10 @@ describe('the sockets', () => {
     await relay.close();
     await expect(site.relay({ socket: path })).rejects.toMatchObject({ code: 'DATA_IN_USE' });
     await new Promise((resolve) => other.close(resolve));
+    const file = join(site.directory, 'file');
+    writeFileSync(file, 'precious');
+    await expect(site.relay({ socket: file })).rejects.toMatchObject({ code: 'CONFIGURATION_INVALID' });
+    expect(readFileSync(file, 'utf8')).toBe('precious');
     relay = await site.relay();
     await expect(site.relay({ socket: path })).rejects.toMatchObject({ code: 'DATA_IN_USE' });
   });

@@ -34,7 +34,7 @@ const alternatives = v.pipe(
 );
 
 /** Half of what is followed at most: one request must not push out all others. */
-const prefetchKeysMax = 4_096;
+const followedAtOnceMax = 4_096;
 
 const awaitBody = v.strictObject({
   keys: v.optional(keys),
@@ -44,7 +44,7 @@ const awaitBody = v.strictObject({
 });
 const availableBody = v.strictObject({ alternatives, timeout_ms: timeoutMs });
 const prefetchBody = v.strictObject({
-  keys: v.pipe(v.array(key), v.maxLength(prefetchKeysMax, `it names more than ${prefetchKeysMax} keys`)),
+  keys: v.pipe(v.array(key), v.maxLength(followedAtOnceMax, `it names more than ${followedAtOnceMax} keys`)),
 });
 
 const conditions = {
@@ -205,7 +205,10 @@ const checkKeys = (keysAsked: readonly string[]): void => {
 
 export const availableRequest = (body: unknown): Omit<AwaitRequest, 'leastGeneration'> => {
   const asked = parsed(availableBody, body);
-  checkKeys(asked.alternatives.flat());
+  const named = asked.alternatives.flat();
+  if (named.length > followedAtOnceMax)
+    throw invalid(`alternatives name ${named.length} keys, and may name ${followedAtOnceMax}: ask in parts`);
+  checkKeys(named);
   return { alternatives: asked.alternatives, timeoutMs: asked.timeout_ms };
 };
 

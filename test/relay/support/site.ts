@@ -260,13 +260,21 @@ export class Site {
     });
   }
 
-  connect(options: Omit<ClientOptions, 'endpoints'> = {}): Client {
+  /** Agents that are connected. */
+  get connections(): number {
+    return this.#gateway?.connections ?? 0;
+  }
+
+  /** As the agent web1, unless another certificate is given. */
+  connect(
+    options: Omit<ClientOptions, 'endpoints'> & { readonly cert?: string; readonly key?: string } = {},
+  ): Client {
     const { agent, serverCa } = this.#certificates;
     const client = connect({
-      ...options,
       endpoints: [`wss://127.0.0.1:${this.#port}`],
       ca: serverCa,
       ...agent,
+      ...options,
     });
     this.#clients.push(client);
     return client;
