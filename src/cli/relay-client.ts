@@ -53,7 +53,7 @@ const valueOf = ({ value, valueBase64 }: JsonFuture): { value?: Uint8Array } => 
 };
 
 /** The inverse of what the relay makes of a future. */
-export const futureFromJson = (json: JsonFuture): Future => ({
+const futureFromJson = (json: JsonFuture): Future => ({
   key: json.key,
   generation: json.generation,
   state: json.state,

@@ -101,7 +101,9 @@ export class Cache {
   /** Of another cluster, or for another principal: nothing of it may be used. */
   clear(): void {
     this.#revision = 0;
-    for (const key of [...this.#entries.keys()]) this.forget(key);
+    // Copied: who is told may look at others, which changes the order.
+    const keys = Array.from(this.#entries.keys());
+    for (const key of keys) this.forget(key);
   }
 
   #keep(future: Future): void {

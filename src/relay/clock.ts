@@ -59,7 +59,7 @@ export const linuxClock = (): MachineClock => {
   };
 };
 
-export const momentOf = (clock: MachineClock): Moment => ({
+const momentOf = (clock: MachineClock): Moment => ({
   bootId: clock.bootId,
   sinceBootMs: clock.sinceBootMs(),
   wallMs: clock.wallMs(),

@@ -100,7 +100,7 @@ export class Follower {
   }
 
   stop(): void {
-    for (const group of [...this.#groups]) this.#end(group);
+    for (const group of this.#groups) this.#end(group);
   }
 
   #used(group: Group): void {

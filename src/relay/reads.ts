@@ -24,7 +24,7 @@ export interface Awaited {
   readonly fromCache: boolean;
 }
 
-export interface RejectedAlternative {
+interface RejectedAlternative {
   readonly index: number;
   readonly key: string;
   readonly generation: number;

@@ -66,9 +66,9 @@ describe('a relay process', () => {
     let child = await startRelay();
     const answered: number[] = [];
     let last = 0;
-    let over = false;
+    const load = { over: false };
     const program = async (): Promise<void> => {
-      while (!over) {
+      while (!load.over) {
         last += 1;
         const number = last;
         const body = {
@@ -101,7 +101,7 @@ describe('a relay process', () => {
         await cluster.ready();
       }
     }
-    over = true;
+    load.over = true;
     await programs;
     await eventually('all are sent', async () => {
       const { body } = await ask(socket(), '/v1/status');

@@ -206,10 +206,10 @@ const killedWhileSending = async (value: string, before: object = {}): Promise<s
   const relay = await site.relay({
     makeClient: (options) => {
       const client = site.connect(options);
-      const { batch } = client;
+      const batch = client.batch.bind(client);
       client.batch = (...parameters: Parameters<Client['batch']>) => {
         cpSync(join(site.directory, 'state'), left, { recursive: true });
-        return batch.apply(client, parameters);
+        return batch(...parameters);
       };
       return client;
     },

@@ -238,7 +238,7 @@ describe('a watch', () => {
       last.set(key, revision);
       lines += 1;
     }
-    expect([...last].sort()).toEqual([
+    expect([...last].toSorted(([a], [b]) => (a < b ? -1 : 1))).toEqual([
       ['nodes/k0', 17],
       ['nodes/k1', 18],
       ['nodes/k2', 19],
@@ -430,15 +430,15 @@ describe('the description', () => {
         reads,
         parameters: parameters
           .filter((one) => one['in'] !== 'path')
-          .map((one) => one['name'] ?? one['$ref']?.split('/').at(-1))
-          .sort(),
+          .map((one) => one['name'] ?? one['$ref']?.split('/').at(-1) ?? '')
+          .toSorted((a, b) => a.localeCompare(b)),
       })),
     );
     const known = routes.map(({ method, path, reads, parameters = [] }) => ({
       method,
       path,
       reads,
-      parameters: [...parameters].sort(),
+      parameters: parameters.toSorted((a, b) => a.localeCompare(b)),
     }));
     const byPath = (a: { path: string }, b: { path: string }): number => (a.path < b.path ? -1 : 1);
     expect(there.sort(byPath)).toEqual(known.sort(byPath));

@@ -103,7 +103,7 @@ const parsed = <Schema extends v.GenericSchema>(schema: Schema, body: unknown): 
   throw invalid(path === null ? `the body is wrong: ${what}` : `${path}: ${what}`);
 };
 
-export interface Delivery {
+interface Delivery {
   /** Answered when it is safe here, or when the servers have it. */
   readonly wait: 'queued' | 'committed';
   readonly timeoutMs: number | undefined;

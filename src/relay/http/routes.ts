@@ -20,7 +20,7 @@ import type { FormatFuture } from './watch.ts';
 const defaultTimeoutMs = 30_000;
 
 /** Things of which there may be so many at one time. */
-export interface Places {
+interface Places {
   readonly most: number;
   taken: number;
 }
@@ -37,7 +37,7 @@ export interface Interface {
   readonly status: () => Record<string, unknown>;
 }
 
-export interface Call {
+interface Call {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   /** What the path has where the route has a name in braces. */

@@ -64,7 +64,7 @@ export interface AskOptions {
   readonly readOnly?: boolean;
 }
 
-export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Asks again and again until it holds. */
 export const eventually = async (what: string, holds: () => Promise<boolean> | boolean): Promise<void> => {
