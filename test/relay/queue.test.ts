@@ -54,7 +54,8 @@ test('a write is answered when it is on disk, and not before', async () => {
   const relay = await offlineRelay();
   let onDisk = (): void => undefined;
   const disk = new Promise<void>((resolve) => (onDisk = resolve));
-  const { synced } = StateDirectory.prototype;
+  const descriptor = Object.getOwnPropertyDescriptor(StateDirectory.prototype, 'synced');
+  const synced = descriptor?.value as (this: StateDirectory) => Promise<void>;
   const asked = vi.spyOn(StateDirectory.prototype, 'synced').mockImplementation(async function (
     this: StateDirectory,
   ) {
