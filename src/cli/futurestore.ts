@@ -49,6 +49,14 @@ const environment: CommandEnvironment = {
   onHangup: (listener) => {
     hangupListener = listener;
   },
+  relayOf: async (profileFile) => {
+    const { relayOfProfile } = await import('../client/index.ts');
+    return relayOfProfile(profileFile);
+  },
+  connectToRelay: async (socket) => {
+    const { RelayClient } = await import('./relay-client.ts');
+    return new RelayClient(socket);
+  },
   interruption,
 };
 

@@ -27,7 +27,8 @@ import {
 } from './operations.ts';
 import type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
 import { unexpectedAnswer } from './requests.ts';
-import type { Content, RequestOptions } from './requests.ts';
+import type { Content, RequestOptions, WriteOptions } from './requests.ts';
+import type { LastingSession } from './session.ts';
 import { readSnapshotParts, snapshotPartGiven } from './snapshot.ts';
 import type { Subscription } from './subscription.ts';
 import { tokenProblem } from './tokens.ts';
@@ -53,6 +54,8 @@ export interface ClientOptions {
    */
   readonly token?: TokenSource;
   readonly logger?: ClientLogger;
+  /** One that outlives this process; absent: the client's own, which ends with it. */
+  readonly session?: LastingSession;
   /** Told of every change of `state`. */
   readonly onStateChange?: (state: ClientState) => void;
 }
@@ -154,6 +157,7 @@ export class Client {
       sessionGraceMs,
       token: options.token,
       logger,
+      session: options.session,
       changed: (state) => {
         this.#changed(state, onStateChange, logger);
       },
@@ -240,7 +244,7 @@ export class Client {
   /** 1 to 256 operations, applied in order, together or not at all; an OperationFailedError names which one failed. */
   async batch(
     make: ((batch: BatchBuilder) => unknown) | readonly Operation[],
-    options: RequestOptions = {},
+    options: WriteOptions = {},
   ): Promise<WriteResult> {
     let operations: readonly Operation[];
     if (typeof make === 'function') {
@@ -258,6 +262,14 @@ export class Client {
   subscribe(patterns: string | readonly string[], options: SubscribeOptions = {}): Subscription {
     const list = typeof patterns === 'string' ? [patterns] : [...patterns];
     return this.#engine.subscribe(list, startOf(options.from), options.signal);
+  }
+
+  /**
+   * Cluster time, by which TTLs and deadlines are measured, in milliseconds since 1970: of some moment between this call
+   * and its answer.
+   */
+  async clock(options: RequestOptions = {}): Promise<number> {
+    return this.#request({ kind: 'clock' }, clockTold, options);
   }
 
   /** The cluster's members as the connected server knows them. */
@@ -321,11 +333,12 @@ export class Client {
     await this.close();
   }
 
-  #request<R>(content: Content, convert: (body: AnswerBody) => R, options: RequestOptions): Promise<R> {
-    const { timeoutMs = this.#timeoutMs, signal } = options;
+  #request<R>(content: Content, convert: (body: AnswerBody) => R, options: WriteOptions): Promise<R> {
+    const { timeoutMs = this.#timeoutMs, signal, name } = options;
     return this.#engine.request(content, convert, {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
+      ...(name === undefined ? {} : { name }),
     });
   }
 
@@ -417,7 +430,7 @@ function awaited(body: AnswerBody): AwaitedAlternative {
   const rejected = body.futures.find((future) => future.state === 'rejected');
   if (rejected !== undefined) {
     const rejection = rejected.rejection ?? { code: 'REJECTED', message: '' };
-    throw new FutureRejectedError(rejected.key, rejection, rejected.generation);
+    throw new FutureRejectedError(rejected.key, rejection, rejected.generation, rejected.producer);
   }
   return { alternative: body.alternative, futures: body.futures };
 }
@@ -439,6 +452,11 @@ function writtenOne(body: AnswerBody): OperationResult {
   const [result] = written(body).results;
   if (result === undefined) throw unexpectedAnswer(body, 'one result');
   return result;
+}
+
+function clockTold(body: AnswerBody): number {
+  if (body.kind !== 'clock') throw unexpectedAnswer(body, 'clock');
+  return body.clusterTimeMs;
 }
 
 function statusGiven(body: AnswerBody): ClusterStatus {

@@ -50,9 +50,10 @@ export {
   touchOperation,
 } from './operations.ts';
 export type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
-export { loadProfile } from './profile.ts';
+export { loadProfile, relayOfProfile } from './profile.ts';
 export type { Profile } from './profile.ts';
-export type { RequestOptions } from './requests.ts';
+export type { RequestOptions, WriteName, WriteOptions } from './requests.ts';
+export type { LastingSession } from './session.ts';
 export type { Subscription } from './subscription.ts';
 export type { TokenSource } from './tokens.ts';
 export { bytesOf, jsonOf, textOf } from './values.ts';

@@ -16,7 +16,8 @@ export interface Profile {
   readonly tokenFile?: string;
 }
 
-const settings = ['endpoints', 'ca', 'cert', 'key', 'token_file'] as const;
+/** `relay`: the socket of the relay on this machine, through which the command goes; the library connects by itself. */
+const settings = ['endpoints', 'ca', 'cert', 'key', 'token_file', 'relay'] as const;
 type Setting = (typeof settings)[number];
 
 /** A profile is four lines. */
@@ -54,6 +55,17 @@ function tokenFileOf(file: string, value: unknown, problems: string[]): string |
   if (typeof value === 'string' && value !== '') return resolve(dirname(file), value);
   problems.push('token_file must name a file with a token (JWT)');
   return undefined;
+}
+
+/**
+ * The socket of the relay on this machine that the profile says to go through, absolute; undefined: it names none. Nothing
+ * else of the profile is looked at: who goes through the relay needs no certificate.
+ */
+export function relayOfProfile(file: string): string | undefined {
+  const relay = parseDocument(file).get('relay');
+  if (relay === undefined) return undefined;
+  if (typeof relay !== 'string' || relay === '') throw invalid(file, ['relay must name a socket']);
+  return resolve(dirname(file), relay);
 }
 
 const isSetting = (name: string): name is Setting => settings.some((setting) => setting === name);

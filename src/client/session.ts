@@ -9,7 +9,20 @@
  * frames may add.
  */
 import { strict as assert } from 'node:assert';
-import type { RequestBody } from '../protocol/index.ts';
+import type { FuturestoreError, RequestBody } from '../protocol/index.ts';
+
+/**
+ * An idempotency session that outlives this process, for who keeps a record of its writes: it is opened with the
+ * connection, never closed, and a later client takes it up by its id. Its writes have names (`WriteOptions.name`).
+ */
+export interface LastingSession {
+  /** As `opened` told it to an earlier process; absent: a new one is made. */
+  readonly id?: string;
+  /** The cluster has the session: writes may be named by it. Called again after each reconnect. */
+  opened(id: string): void;
+  /** It has expired or was refused: what was sent under it and not answered may have happened. Another is opened. */
+  lost(id: string, why: FuturestoreError): void;
+}
 
 interface Identity {
   /** 32 lower-case hex digits. */
@@ -43,13 +56,21 @@ export class Session {
   #state: SessionState = { kind: 'absent' };
   #nextSequence = 1;
 
-  constructor(graceMs: number, newId: () => string) {
+  /** `known`: one that an earlier process opened and that is to be taken up again. */
+  constructor(graceMs: number, newId: () => string, known?: string) {
     this.#graceMs = graceMs;
     this.#newId = newId;
+    if (known === undefined) return;
+    this.#state = { kind: 'detached', identity: { id: known, firstSentAtMs: 0, confirmed: true } };
   }
 
   get state(): SessionState {
     return this.#state;
+  }
+
+  /** undefined: there is none. */
+  get id(): string | undefined {
+    return this.#state.kind === 'absent' ? undefined : this.#state.identity.id;
   }
 
   /** Whether writes may be sent on the present connection. */
@@ -63,10 +84,10 @@ export class Session {
     return this.#nextSequence;
   }
 
-  takeSequence(): number {
-    const sequence = this.#nextSequence;
-    this.#nextSequence += 1;
-    return sequence;
+  /** `chosen`: by who names its writes itself. */
+  takeSequence(chosen = this.#nextSequence): number {
+    this.#nextSequence = Math.max(this.#nextSequence, chosen + 1);
+    return chosen;
   }
 
   /** Whether the session, never confirmed, has become too old to be opened again under its name. */

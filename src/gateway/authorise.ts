@@ -21,6 +21,7 @@ export const refusalOf = (body: RequestBody, scope: Scope, principal: string): R
     case 'close_session':
     case 'cancel':
     case 'authenticate':
+    case 'clock':
       return undefined;
     case 'status':
       return clusterRefusal('cluster.status', scope, principal);

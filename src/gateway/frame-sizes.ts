@@ -15,6 +15,7 @@ export const answerBytes = (body: AnswerBody): number => {
     case 'session_closed':
     case 'cancelled':
     case 'authenticated':
+    case 'clock':
       return messageBytes;
     case 'written':
       return messageBytes + body.result.results.length * 40;

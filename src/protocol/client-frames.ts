@@ -107,6 +107,9 @@ function addBody(message: RequestMessage, body: RequestBody): void {
     case 'authenticate':
       message.authenticate = { token: body.token };
       break;
+    case 'clock':
+      message.clock = {};
+      break;
     case 'status':
       message.status = {};
       break;
@@ -219,6 +222,7 @@ function bodyFromMessage(message: RequestMessage): RequestBody {
   if (given(message.authenticate)) return { kind: 'authenticate', token: message.authenticate.token ?? '' };
   if (given(message.openSession)) return openSessionFromMessage(message.openSession);
   if (given(message.closeSession)) return { kind: 'close_session' };
+  if (given(message.clock)) return { kind: 'clock' };
   if (given(message.status)) return { kind: 'status' };
   return clusterBodyFromMessage(message);
 }

@@ -49,6 +49,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     transferLeader: either('TransferLeader'),
     snapshotRead: either('SnapshotRead'),
     authenticate: either('Authenticate'),
+    clock: either('Clock'),
   },
   Authenticate: { token: scalar('string') },
   OpenSession: { sessionId: scalar('bytes'), graceMs: scalar('uint64'), resume: scalar('bool') },
@@ -94,6 +95,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
   Subscribe: { patterns: many('string'), position: either('Position'), onlyNew: either('bool') },
   Position: { clusterId: scalar('string'), epoch: scalar('uint64'), revision: scalar('uint64') },
   Cancel: { requestId: scalar('uint64') },
+  Clock: {},
   Status: {},
   MemberList: {},
   MemberAdd: {
@@ -149,6 +151,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     leaderTransferred: either('LeaderTransferred'),
     snapshotPart: either('SnapshotPart'),
     authenticated: either('Authenticated'),
+    clock: either('ClockResult'),
   },
   Authenticated: { expiresInMs: scalar('uint64') },
   Error: {
@@ -157,6 +160,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     retryable: scalar('bool'),
     operation: optional('uint32'),
   },
+  ClockResult: { clusterTimeMs: scalar('uint64') },
   SessionOpened: {},
   SessionClosed: {},
   Cancelled: {},

@@ -86,6 +86,8 @@ const environment = (): CommandEnvironment => ({
   pause: () => Promise.reject(new Error('only the machine pauses')),
   connect: () => Promise.resolve(fakeClient({ status: () => status() }).client),
   onHangup: () => undefined,
+  relayOf: () => Promise.resolve(undefined),
+  connectToRelay: () => Promise.reject(new Error('there is no relay')),
   interruption: () => interruption.signal,
 });
 
