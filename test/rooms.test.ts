@@ -18,8 +18,21 @@ const mayImport: Record<string, readonly string[]> = {
   gateway: ['protocol', 'scopes', 'server'],
   admin: ['protocol', 'server'],
   client: ['protocol'],
+  relay: ['client', 'protocol'],
   simulation: ['client', 'gateway', 'peers', 'protocol', 'raft', 'scopes', 'server', 'storage', 'store'],
-  cli: ['admin', 'client', 'gateway', 'peers', 'protocol', 'raft', 'scopes', 'server', 'storage', 'store'],
+  cli: [
+    'admin',
+    'client',
+    'gateway',
+    'peers',
+    'protocol',
+    'raft',
+    'relay',
+    'scopes',
+    'server',
+    'storage',
+    'store',
+  ],
 };
 
 /** Which packages and parts of Node a pure room may use. */

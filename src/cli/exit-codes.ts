@@ -52,6 +52,7 @@ export const endings: Readonly<Record<ErrorCode, Ending>> = {
     "check that the servers run and that the profile's endpoints are theirs",
   ),
   TOO_MANY_REQUESTS: end(exitCodes.unavailable, 'try again later'),
+  QUEUE_FULL: end(exitCodes.unavailable, 'try again when the relay reaches the servers'),
   LIMIT_EXCEEDED: end(exitCodes.other),
   VERSION_NOT_SUPPORTED: end(exitCodes.other, 'use the version of futurestore that the servers run'),
   CONNECTION_CLOSED: end(exitCodes.other),

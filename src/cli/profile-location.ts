@@ -7,6 +7,8 @@ import { UsageError } from './exit-codes.ts';
 /** Where `init` and `dev` put a cluster unless told otherwise. */
 export const defaultDirectory = '.futurestore';
 export const profileVariable = 'FUTURESTORE_PROFILE';
+/** The socket of the relay on this machine, through which the verbs go. */
+export const socketVariable = 'FUTURESTORE_SOCKET';
 
 /**
  * `--profile`, else the variable, else the administrator's of the cluster in the working directory, or in that which

@@ -7,6 +7,7 @@ import { describeError, exitCodes, UsageError } from './exit-codes.ts';
 import { addMemberCommands } from './member-commands.ts';
 import { addReadCommands } from './read-commands.ts';
 import { packageVersion } from './package-version.ts';
+import { addRelayCommand } from './relay-command.ts';
 import { addSnapshotCommands } from './snapshot-commands.ts';
 import { addWriteCommands } from './write-commands.ts';
 
@@ -49,6 +50,7 @@ const build = (environment: CommandEnvironment): Command => {
   addClusterCommands(program, environment);
   addMemberCommands(program, environment);
   addSnapshotCommands(program, environment);
+  addRelayCommand(program, environment);
   addReadCommands(program, environment);
   addWriteCommands(program, environment);
   for (const command of withSubcommands(program)) {

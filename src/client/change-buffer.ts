@@ -48,6 +48,11 @@ export class ChangeBuffer {
     return this.#entries.size;
   }
 
+  /** The reader has been told everything. */
+  get isEmpty(): boolean {
+    return this.#entries.size === 0 && !this.#reset && !this.#caughtUp;
+  }
+
   /** Estimated memory of what is in. */
   get bytes(): number {
     return this.#bytes;

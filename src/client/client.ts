@@ -15,6 +15,7 @@ import type {
 } from '../protocol/index.ts';
 import type { ConnectionState } from './connection-state.ts';
 import { Engine } from './engine.ts';
+import type { LastingSession } from './engine.ts';
 import type { ClientEnvironment, ClientLogger } from './environment.ts';
 import { FutureRejectedError, errorOf } from './errors.ts';
 import {
@@ -27,7 +28,7 @@ import {
 } from './operations.ts';
 import type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
 import { unexpectedAnswer } from './requests.ts';
-import type { Content, RequestOptions } from './requests.ts';
+import type { Content, RequestOptions, WriteOptions } from './requests.ts';
 import { readSnapshotParts, snapshotPartGiven } from './snapshot.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -46,6 +47,8 @@ export interface ClientOptions {
   /** How long one server may take from the first packet to its welcome, in milliseconds. Default 10 s. */
   readonly connectTimeoutMs?: number;
   readonly logger?: ClientLogger;
+  /** One that outlives this process; absent: the client's own, which ends with it. */
+  readonly session?: LastingSession;
   /** Told of every change of `state`. */
   readonly onStateChange?: (state: ClientState) => void;
 }
@@ -146,6 +149,7 @@ export class Client {
       connectTimeoutMs,
       sessionGraceMs,
       logger,
+      session: options.session,
       changed: (state) => {
         this.#changed(state, onStateChange, logger);
       },
@@ -232,7 +236,7 @@ export class Client {
   /** 1 to 256 operations, applied in order, together or not at all; an OperationFailedError names which one failed. */
   async batch(
     make: ((batch: BatchBuilder) => unknown) | readonly Operation[],
-    options: RequestOptions = {},
+    options: WriteOptions = {},
   ): Promise<WriteResult> {
     let operations: readonly Operation[];
     if (typeof make === 'function') {
@@ -250,6 +254,14 @@ export class Client {
   subscribe(patterns: string | readonly string[], options: SubscribeOptions = {}): Subscription {
     const list = typeof patterns === 'string' ? [patterns] : [...patterns];
     return this.#engine.subscribe(list, startOf(options.from), options.signal);
+  }
+
+  /**
+   * Cluster time, by which TTLs and deadlines are measured, in milliseconds since 1970: of some moment between this call
+   * and its answer.
+   */
+  async clock(options: RequestOptions = {}): Promise<number> {
+    return this.#request({ kind: 'clock' }, clockTold, options);
   }
 
   /** The cluster's members as the connected server knows them. */
@@ -313,11 +325,12 @@ export class Client {
     await this.close();
   }
 
-  #request<R>(content: Content, convert: (body: AnswerBody) => R, options: RequestOptions): Promise<R> {
-    const { timeoutMs = this.#timeoutMs, signal } = options;
+  #request<R>(content: Content, convert: (body: AnswerBody) => R, options: WriteOptions): Promise<R> {
+    const { timeoutMs = this.#timeoutMs, signal, name } = options;
     return this.#engine.request(content, convert, {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
+      ...(name === undefined ? {} : { name }),
     });
   }
 
@@ -405,7 +418,7 @@ function awaited(body: AnswerBody): AwaitedAlternative {
   const rejected = body.futures.find((future) => future.state === 'rejected');
   if (rejected !== undefined) {
     const rejection = rejected.rejection ?? { code: 'REJECTED', message: '' };
-    throw new FutureRejectedError(rejected.key, rejection, rejected.generation);
+    throw new FutureRejectedError(rejected.key, rejection, rejected.generation, rejected.producer);
   }
   return { alternative: body.alternative, futures: body.futures };
 }
@@ -427,6 +440,11 @@ function writtenOne(body: AnswerBody): OperationResult {
   const [result] = written(body).results;
   if (result === undefined) throw unexpectedAnswer(body, 'one result');
   return result;
+}
+
+function clockTold(body: AnswerBody): number {
+  if (body.kind !== 'clock') throw unexpectedAnswer(body, 'clock');
+  return body.clusterTimeMs;
 }
 
 function statusGiven(body: AnswerBody): ClusterStatus {

@@ -25,7 +25,7 @@ import type { ClientIdentity, Link } from './link.ts';
 import { Outbox } from './outbox.ts';
 import type { Control } from './outbox.ts';
 import { Pending, PendingRequest, contentBytes, describe } from './requests.ts';
-import type { Content, PendingOwner, RequestOptions } from './requests.ts';
+import type { Content, PendingOwner, RequestOptions, WriteOptions } from './requests.ts';
 import { Session } from './session.ts';
 import { Subscription } from './subscription.ts';
 import type { SubscriptionOwner } from './subscription.ts';
@@ -48,6 +48,20 @@ export interface EngineOptions {
   readonly sessionGraceMs: number;
   readonly logger: ClientLogger | undefined;
   changed(state: ConnectionState): void;
+  readonly session: LastingSession | undefined;
+}
+
+/**
+ * An idempotency session that outlives this process, for who keeps a record of its writes: it is opened with the
+ * connection, never closed, and a later client takes it up by its id. Its writes have names (`WriteOptions.name`).
+ */
+export interface LastingSession {
+  /** As `opened` told it to an earlier process; absent: a new one is made. */
+  readonly id?: string;
+  /** The cluster has the session: writes may be named by it. Called again after each reconnect. */
+  opened(id: string): void;
+  /** It has expired or was refused: what was sent under it and not answered may have happened. Another is opened. */
+  lost(id: string, why: FuturestoreError): void;
 }
 
 class Reminder implements Timed {
@@ -94,12 +108,19 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     this.#environment = environment;
     this.#options = options;
     this.#timers = new Timers(environment);
-    this.#session = new Session(options.sessionGraceMs, () =>
-      Buffer.from(environment.randomBytes(protocolLimits.sessionIdBytes)).toString('hex'),
+    const newId = (): string =>
+      Buffer.from(environment.randomBytes(protocolLimits.sessionIdBytes)).toString('hex');
+    this.#session = new Session(options.sessionGraceMs, newId, options.session?.id);
+    this.#outbox = new Outbox(
+      this.#session,
+      (pending, bytesMax) => {
+        this.#settleFailed(pending, tooLarge(pending.content, pending.bytes, bytesMax));
+      },
+      (pending) => {
+        const text = `${describe(pending.content)} belongs to a session that is no more: it was not sent`;
+        this.#settleFailed(pending, new FuturestoreError('SESSION_EXPIRED', text));
+      },
     );
-    this.#outbox = new Outbox(this.#session, (pending, bytesMax) => {
-      this.#settleFailed(pending, tooLarge(pending.content, pending.bytes, bytesMax));
-    });
     this.#connection = new Connection(environment, this.#timers, options, {
       dialed: (link) => {
         this.#use(link);
@@ -133,7 +154,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     return this.#connection.state;
   }
 
-  request<R>(content: Content, convert: (body: AnswerBody) => R, options: RequestOptions): Promise<R> {
+  request<R>(content: Content, convert: (body: AnswerBody) => R, options: WriteOptions): Promise<R> {
     checkRequest(content, options);
     const bytes = contentBytes(content);
     this.#checkAcceptable(bytes, content, options.signal);
@@ -329,13 +350,18 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     }
   }
 
+  /** One that outlives this process is opened before any write, unless it has just been refused. */
+  get #wantsSession(): boolean {
+    return this.#options.session !== undefined && this.#sessionRetry.heapIndex < 0;
+  }
+
   #openSession(nowMs: number): Request | undefined {
     if (this.#session.isTooOld(nowMs)) {
       this.#sessionLost('the answer to the opening of the session did not come in time');
     }
     if (this.#session.state.kind === 'retrying' && this.#sessionRetry.heapIndex >= 0) return undefined;
     const id = this.#outbox.takeId();
-    const body = this.#session.open(id, this.#outbox.hasWrites, nowMs);
+    const body = this.#session.open(id, this.#outbox.hasWrites || this.#wantsSession, nowMs);
     return body === undefined ? undefined : { id, body };
   }
 
@@ -434,6 +460,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     if (body.kind === 'session_opened') {
       this.#sessionRetries = 0;
       this.#session.opened();
+      this.#options.session?.opened(state.identity.id);
       return;
     }
     if (body.kind !== 'failed') return;
@@ -442,15 +469,13 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       this.#sessionLost('the session has expired');
     } else if (isTransient(failure) || failure.code === 'TIMED_OUT') {
       this.#session.postponed();
-      const waitMs = fullJitter(requestBackoff, this.#sessionRetries, this.#environment.random());
-      this.#sessionRetries += 1;
-      this.#timers.set(this.#sessionRetry, this.#environment.now() + waitMs);
+      this.#retrySession();
     } else this.#sessionRefused(errorOf(failure), state.fresh);
   }
 
   /** Writes that were sent may have happened; the others go under a new session. */
   #sessionLost(why: string): void {
-    this.#session.lost();
+    this.#forgetSession(new FuturestoreError('SESSION_EXPIRED', why));
     const sent = this.#outbox.unansweredWrites;
     this.#options.logger?.warn(
       { unanswered: sent.length },
@@ -463,9 +488,22 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     this.#scheduleFlush();
   }
 
+  #retrySession(): void {
+    const waitMs = fullJitter(requestBackoff, this.#sessionRetries, this.#environment.random());
+    this.#sessionRetries += 1;
+    this.#timers.set(this.#sessionRetry, this.#environment.now() + waitMs);
+  }
+
+  #forgetSession(why: FuturestoreError): void {
+    const { id } = this.#session;
+    this.#session.lost();
+    if (id !== undefined) this.#options.session?.lost(id, why);
+  }
+
   /** There can be no session: no write is possible now. */
   #sessionRefused(error: FuturestoreError, fresh: boolean): void {
-    this.#session.lost();
+    this.#forgetSession(error);
+    if (this.#options.session !== undefined) this.#retrySession();
     for (const pending of this.#pending) {
       if (pending.content.kind !== 'write') continue;
       const doubtful = pending.sequence !== 0 && !fresh;
@@ -542,7 +580,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   #closeWhenIdle(): void {
     const closing = this.#closing;
     if (closing === undefined || closing.sessionRequest !== 0 || this.#pending.size > 0) return;
-    if (this.#session.state.kind === 'attached') {
+    if (this.#session.state.kind === 'attached' && this.#options.session === undefined) {
       closing.sessionRequest = this.#control({ kind: 'close_session' });
       if (closing.sessionRequest !== 0) {
         this.#timers.set(this.#closeDeadline, this.#environment.now() + closeSessionTimeoutMs);

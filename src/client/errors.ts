@@ -10,14 +10,17 @@ export class FutureRejectedError extends FuturestoreError {
   readonly key: string;
   readonly rejection: Rejection;
   readonly generation: number;
+  /** The principal that declared it, or rejected it undeclared; '' where that is not known. */
+  readonly producer: string;
 
-  constructor(key: string, rejection: Rejection, generation: number) {
+  constructor(key: string, rejection: Rejection, generation: number, producer = '') {
     const text = rejection.message === '' ? '' : `: ${rejection.message}`;
     super('FUTURE_REJECTED', `${key} was rejected with ${rejection.code}${text}`);
     this.name = 'FutureRejectedError';
     this.key = key;
     this.rejection = rejection;
     this.generation = generation;
+    this.producer = producer;
   }
 }
 

@@ -29,6 +29,7 @@ export type {
   SubscribeOptions,
   TransferOptions,
 } from './client.ts';
+export type { LastingSession } from './engine.ts';
 export type { SubscriptionEvent } from './change-buffer.ts';
 export type {
   ClientEnvironment,
@@ -52,7 +53,7 @@ export {
 export type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
 export { loadProfile } from './profile.ts';
 export type { Profile } from './profile.ts';
-export type { RequestOptions } from './requests.ts';
+export type { RequestOptions, WriteName, WriteOptions } from './requests.ts';
 export type { Subscription } from './subscription.ts';
 export { bytesOf, jsonOf, textOf } from './values.ts';
 export { FuturestoreError, errorDefinitions } from '../protocol/index.ts';

@@ -26,6 +26,8 @@ export class Outbox {
   readonly #session: Session;
   /** Told of a request that no frame of this server can hold; must settle it. */
   readonly #tooLarge: (pending: Pending, bytesMax: number) => void;
+  /** Told of a write whose session is not the present one; must settle it. */
+  readonly #orphaned: (pending: Pending) => void;
   readonly #controls = new Queue<Control>();
   readonly #writes = new Queue<Pending>();
   readonly #reads = new Queue<Pending>();
@@ -37,9 +39,14 @@ export class Outbox {
   #nextId = 1;
   limits: ProtocolLimits = defaultLimits;
 
-  constructor(session: Session, tooLarge: (pending: Pending, bytesMax: number) => void) {
+  constructor(
+    session: Session,
+    tooLarge: (pending: Pending, bytesMax: number) => void,
+    orphaned: (pending: Pending) => void,
+  ) {
     this.#session = session;
     this.#tooLarge = tooLarge;
+    this.#orphaned = orphaned;
   }
 
   get hasWrites(): boolean {
@@ -128,6 +135,7 @@ export class Outbox {
         return this.#awaits;
       case 'get':
       case 'list':
+      case 'clock':
       case 'status':
       case 'member_list':
       case 'member_add':
@@ -167,6 +175,10 @@ export class Outbox {
         this.#tooLarge(pending, this.limits.frameBytesMax);
         continue;
       }
+      if (pending.name !== undefined && pending.name.session !== this.#session.id) {
+        this.#orphaned(pending);
+        continue;
+      }
       if (pending.bytes > room) return room;
       const isAwait = pending.content.kind === 'await';
       if (isAwait && this.#awaitsInFlight >= awaitsMax) return room;
@@ -198,7 +210,7 @@ export class Outbox {
     if (pending.sequence === 0) {
       const spread = this.#session.nextSequence - this.#answeredBelow();
       if (spread >= protocolLimits.rememberedAnswersMax) return undefined;
-      pending.sequence = this.#session.takeSequence();
+      pending.sequence = this.#session.takeSequence(pending.name?.sequence);
       this.#unanswered.set(pending.sequence, pending);
     }
     const { sequence } = pending;

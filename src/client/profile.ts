@@ -13,7 +13,8 @@ export interface Profile {
   readonly key: string;
 }
 
-const settings = ['endpoints', 'ca', 'cert', 'key'] as const;
+/** `relay`: the socket of the relay on this machine, through which the command goes; the library connects by itself. */
+const settings = ['endpoints', 'ca', 'cert', 'key', 'relay'] as const;
 type Setting = (typeof settings)[number];
 
 /** A profile is four lines. */

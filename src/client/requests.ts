@@ -4,7 +4,7 @@ import type { AnswerBody, Failure, Operation, RequestBody } from '../protocol/in
 import type { Timed } from './timers.ts';
 
 export type Content =
-  | Extract<RequestBody, { kind: 'get' | 'list' | 'await' | 'status' }>
+  | Extract<RequestBody, { kind: 'get' | 'list' | 'await' | 'clock' | 'status' }>
   | ClusterContent
   /** Its sequence is given when it is first sent. */
   | { readonly kind: 'write'; readonly operations: readonly Operation[] };
@@ -23,6 +23,22 @@ export interface RequestOptions {
   readonly timeoutMs?: number;
   /** Ends the request with CANCELLED. A write that was sent may happen all the same. */
   readonly signal?: AbortSignal;
+}
+
+/** Under which name a write is known to the cluster: see `ClientOptions.session`. */
+export interface WriteName {
+  /** The session's id, as `opened` told it. */
+  readonly session: string;
+  /** Its number in the session: 1 or more, greater than all before it. */
+  readonly sequence: number;
+}
+
+export interface WriteOptions extends RequestOptions {
+  /**
+   * The write goes under this name or not at all: SESSION_EXPIRED if the session is another by now, and it was not sent
+   * by this client. Sent again under the same name, also by a later process, it happens once.
+   */
+  readonly name?: WriteName;
 }
 
 export type Phase =
@@ -47,6 +63,8 @@ export abstract class Pending implements Timed {
   readonly timeoutMs: number | undefined;
   /** Infinity: none. */
   readonly deadlineAtMs: number;
+  /** Of a write that may go under this name only. */
+  readonly name: WriteName | undefined;
   readonly #owner: PendingOwner;
   readonly #signal: AbortSignal | undefined;
   phase: Phase = 'queued';
@@ -63,10 +81,11 @@ export abstract class Pending implements Timed {
   dueAtMs = 0;
   heapIndex = -1;
 
-  constructor(content: Content, bytes: number, options: RequestOptions, nowMs: number, owner: PendingOwner) {
+  constructor(content: Content, bytes: number, options: WriteOptions, nowMs: number, owner: PendingOwner) {
     this.content = content;
     this.bytes = bytes;
     this.timeoutMs = options.timeoutMs;
+    this.name = options.name;
     this.deadlineAtMs = options.timeoutMs === undefined ? Infinity : nowMs + options.timeoutMs;
     this.#owner = owner;
     this.#signal = options.signal;
@@ -106,7 +125,7 @@ export class PendingRequest<R> extends Pending {
   constructor(
     content: Content,
     bytes: number,
-    options: RequestOptions,
+    options: WriteOptions,
     nowMs: number,
     owner: PendingOwner,
     convert: (body: AnswerBody) => R,
@@ -141,6 +160,8 @@ export function describe(content: Content): string {
       return `list ${content.pattern}`;
     case 'await':
       return `await ${some(content.alternatives.flat())}`;
+    case 'clock':
+      return 'the question for cluster time';
     case 'status':
       return 'status';
     case 'member_list':
@@ -188,6 +209,7 @@ export function contentBytes(content: Content): number {
         stringsBytes(content.alternatives.flat()) +
         content.alternatives.length * perStringBytes
       );
+    case 'clock':
     case 'status':
     case 'member_list':
     case 'member_promote':

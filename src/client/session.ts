@@ -43,13 +43,21 @@ export class Session {
   #state: SessionState = { kind: 'absent' };
   #nextSequence = 1;
 
-  constructor(graceMs: number, newId: () => string) {
+  /** `known`: one that an earlier process opened and that is to be taken up again. */
+  constructor(graceMs: number, newId: () => string, known?: string) {
     this.#graceMs = graceMs;
     this.#newId = newId;
+    if (known === undefined) return;
+    this.#state = { kind: 'detached', identity: { id: known, firstSentAtMs: 0, confirmed: true } };
   }
 
   get state(): SessionState {
     return this.#state;
+  }
+
+  /** undefined: there is none. */
+  get id(): string | undefined {
+    return this.#state.kind === 'absent' ? undefined : this.#state.identity.id;
   }
 
   /** Whether writes may be sent on the present connection. */
@@ -63,10 +71,10 @@ export class Session {
     return this.#nextSequence;
   }
 
-  takeSequence(): number {
-    const sequence = this.#nextSequence;
-    this.#nextSequence += 1;
-    return sequence;
+  /** `chosen`: by who names its writes itself. */
+  takeSequence(chosen = this.#nextSequence): number {
+    this.#nextSequence = Math.max(this.#nextSequence, chosen + 1);
+    return chosen;
   }
 
   /** Whether the session, never confirmed, has become too old to be opened again under its name. */

@@ -73,6 +73,14 @@ export class Subscription implements AsyncIterableIterator<SubscriptionEvent, un
     return this.#buffer.handedOut;
   }
 
+  /**
+   * All that the connected server has of it has been handed out. False while there is no connection, while it catches up
+   * after one was lost, and while the reader is behind.
+   */
+  get isCurrent(): boolean {
+    return this.#phase.kind === 'live' && this.#buffer.isEmpty;
+  }
+
   /** On the present connection; 0: none. */
   get request(): number {
     const phase = this.#phase;

@@ -391,6 +391,7 @@ export class AgentConnection implements OutboxOwner {
       case 'get':
       case 'list':
       case 'await':
+      case 'clock':
       case 'status':
       case 'member_list':
       case 'member_add':

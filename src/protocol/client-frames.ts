@@ -103,6 +103,9 @@ function addBody(message: RequestMessage, body: RequestBody): void {
     case 'cancel':
       message.cancel = { requestId: body.request };
       break;
+    case 'clock':
+      message.clock = {};
+      break;
     case 'status':
       message.status = {};
       break;
@@ -210,6 +213,7 @@ function bodyFromMessage(message: RequestMessage): RequestBody {
     return { kind: 'cancel', request: incoming(message.cancel.requestId, 'cancel.request_id') };
   if (given(message.openSession)) return openSessionFromMessage(message.openSession);
   if (given(message.closeSession)) return { kind: 'close_session' };
+  if (given(message.clock)) return { kind: 'clock' };
   if (given(message.status)) return { kind: 'status' };
   return clusterBodyFromMessage(message);
 }

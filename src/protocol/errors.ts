@@ -37,6 +37,10 @@ export const errorDefinitions = {
   CANCELLED: define('The request was cancelled by who made it.'),
   UNAVAILABLE: define('The cluster cannot serve the request now.', true),
   TOO_MANY_REQUESTS: define('The connection has as many requests in flight as it may have.', true),
+  QUEUE_FULL: define(
+    'The relay on this machine holds as many writes for servers that are away as it may.',
+    true,
+  ),
   LIMIT_EXCEEDED: define('A limit on the number or size of something is reached.'),
   VERSION_NOT_SUPPORTED: define('Client and server have no version of the protocol in common.'),
   CONNECTION_CLOSED: define('The client was closed, or told not to come back.'),

@@ -48,6 +48,7 @@ export type RequestBody =
     }
   | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
   | { readonly kind: 'cancel'; readonly request: number }
+  | { readonly kind: 'clock' }
   | { readonly kind: 'status' }
   | { readonly kind: 'member_list' }
   | {
@@ -181,6 +182,8 @@ export type AnswerBody =
     }
   /** All futures resolved; or exactly one, which is rejected. */
   | { readonly kind: 'awaited'; readonly alternative: number; readonly futures: readonly Future[] }
+  /** Cluster time of some moment between the request and its answer. */
+  | { readonly kind: 'clock'; readonly clusterTimeMs: number }
   | { readonly kind: 'subscribed'; readonly position: Position; readonly reset: boolean }
   | { readonly kind: 'status'; readonly status: ClusterStatus }
   | { readonly kind: 'members'; readonly list: MemberList }

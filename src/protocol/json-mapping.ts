@@ -48,6 +48,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     memberRemove: either('MemberRemove'),
     transferLeader: either('TransferLeader'),
     snapshotRead: either('SnapshotRead'),
+    clock: either('Clock'),
   },
   OpenSession: { sessionId: scalar('bytes'), graceMs: scalar('uint64'), resume: scalar('bool') },
   CloseSession: {},
@@ -92,6 +93,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
   Subscribe: { patterns: many('string'), position: either('Position'), onlyNew: either('bool') },
   Position: { clusterId: scalar('string'), epoch: scalar('uint64'), revision: scalar('uint64') },
   Cancel: { requestId: scalar('uint64') },
+  Clock: {},
   Status: {},
   MemberList: {},
   MemberAdd: {
@@ -144,6 +146,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     memberChanged: either('MemberChanged'),
     leaderTransferred: either('LeaderTransferred'),
     snapshotPart: either('SnapshotPart'),
+    clock: either('ClockResult'),
   },
   Error: {
     code: scalar('string'),
@@ -151,6 +154,7 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     retryable: scalar('bool'),
     operation: optional('uint32'),
   },
+  ClockResult: { clusterTimeMs: scalar('uint64') },
   SessionOpened: {},
   SessionClosed: {},
   Cancelled: {},

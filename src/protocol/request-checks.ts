@@ -82,6 +82,7 @@ function bodyProblem(body: RequestBody): Failure | undefined {
     case 'snapshot_read':
       return snapshotReadProblem(body.snapshot, body.part);
     case 'close_session':
+    case 'clock':
     case 'status':
     case 'member_list':
       return undefined;

@@ -124,6 +124,9 @@ export function answerToMessage({ id, body }: Answer): AnswerMessage {
     case 'awaited':
       message.await = { alternative: outgoing(body.alternative), futures: body.futures.map(futureToMessage) };
       break;
+    case 'clock':
+      message.clock = { clusterTimeMs: outgoing(body.clusterTimeMs) };
+      break;
     case 'subscribed':
       message.subscribed = { position: positionToMessage(body.position), reset: body.reset };
       break;
@@ -240,6 +243,10 @@ function answerBodyFromMessage(message: AnswerMessage): AnswerBody {
       position: positionFromMessage(position, 'answer.subscribed.position'),
       reset: reset ?? false,
     };
+  }
+  if (given(message.clock)) {
+    const clusterTimeMs = incoming(message.clock.clusterTimeMs, 'answer.clock.cluster_time_ms');
+    return { kind: 'clock', clusterTimeMs };
   }
   if (given(message.status)) return { kind: 'status', status: statusFromMessage(message.status) };
   if (given(message.sessionOpened)) return { kind: 'session_opened' };

@@ -228,6 +228,8 @@ export class Gateways {
         return;
       case 'await':
       case 'subscribe':
+      // Confirmed as any read is: a server that is cut off may have fallen behind cluster time.
+      case 'clock':
         reads.add(inFlight);
         return;
       case 'status':
@@ -293,6 +295,9 @@ export class Gateways {
         feed.subscribe({ gateway, connection, request: number, patterns, start });
         return;
       }
+      case 'clock':
+        this.#answer(inFlight, { kind: 'clock', clusterTimeMs: clusterMs });
+        return;
       case 'status':
         this.#answer(inFlight, { kind: 'status', status: this.#options.clusterStatus() });
         return;

@@ -49,6 +49,7 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
       readonly timeoutMs?: number;
     }
   | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
+  | { readonly kind: 'clock'; readonly timeoutMs?: number }
   | { readonly kind: 'status'; readonly timeoutMs?: number }
   | { readonly kind: 'member_list'; readonly timeoutMs?: number }
   | {

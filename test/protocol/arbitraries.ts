@@ -186,7 +186,7 @@ const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
     start,
   }),
   plain({ kind: fc.constant('cancel' as const), request: identifier }),
-  plain({ kind: fc.constant('status' as const) }),
+  plain({ kind: fc.constantFrom('clock' as const, 'status' as const) }),
   plain({ kind: fc.constant('member_list' as const) }),
   record(
     { kind: fc.constant('member_add' as const), name: memberName, peersAddress, agentsUrl },
@@ -317,6 +317,7 @@ const answerBody: fc.Arbitrary<AnswerBody> = fc.oneof(
     alternative: whole(0, 63),
     futures: fc.array(future, { minLength: 1, maxLength: 3 }),
   }),
+  plain({ kind: fc.constant('clock' as const), clusterTimeMs: number }),
   plain({ kind: fc.constant('subscribed' as const), position, reset: fc.boolean() }),
   plain({
     kind: fc.constant('status' as const),
