@@ -14,24 +14,6 @@ module PuppetX
       # sensitive: the Deferred is in Sensitive(…); lazy: just before its resource; needs: the keys of its awaits.
       Place = Struct.new(:sensitive, :lazy, :needs, :ours)
 
-      # An await whose keys are Deferred themselves: known when these can be resolved.
-      class LateNeed
-        def initialize(&arguments)
-          @arguments = arguments
-        end
-
-        # @return [Need, nil] nil: its arguments are wrong, which the await itself says best
-        def need
-          return @need if defined?(@need)
-
-          @need = begin
-            Need.new(*@arguments.call)
-          rescue StandardError
-            nil
-          end
-        end
-      end
-
       class << self
         # The place of the call that is under way; nil: not from a Deferred.
         attr_reader :place
@@ -106,8 +88,17 @@ module PuppetX
 
       # Prepended to Puppet::Pops::Evaluator::DeferredResolver, which turns the catalog's Deferreds into lazy values.
       module Resolver
+        # A compiled catalog has what was Sensitive without its wrapper, and the parameters' names beside.
+        def resolve_futures(catalog)
+          @futurestore_secrets = catalog.resources.each_with_object({}.compare_by_identity) do |resource, secrets|
+            resource.sensitive_parameters.each { |name| secrets[resource.parameters[name.to_sym]] = true }
+          end
+          super
+        end
+
         def resolve(value)
-          return super unless value.is_a?(Puppet::Pops::Types::PSensitiveType::Sensitive)
+          secret = value.is_a?(Puppet::Pops::Types::PSensitiveType::Sensitive) || @futurestore_secrets&.key?(value)
+          return super unless secret
 
           begin
             @futurestore_sensitive = @futurestore_sensitive.to_i + 1

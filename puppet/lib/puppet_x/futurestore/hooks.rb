@@ -55,14 +55,24 @@ module PuppetX
           return super if run.nil? || Deferreds.in_resource(resource).empty?
           return if run.skipped?(resource)
 
-          run.resolving_of(resource) { super }
+          run.resolving_of(resource) do
+            super
+            resource.futurestore_resolve if resource.respond_to?(:futurestore_resolve)
+          end
         rescue Failure
           raise
         rescue Puppet::Error, ArgumentError, TypeError => e
           raise unless run && Deferreds.in_resource(resource).any?
-          raise NotShownInNoop, "not shown in noop: #{e.message}" if resource.noop?
+          raise NotShownInNoop, "not shown in noop: #{futurestore_unfit(resource, e)}" if resource.noop?
 
-          raise Failure, e.message
+          raise Failure, futurestore_unfit(resource, e)
+        end
+
+        # What Puppet says of a value that a parameter refuses shows the value.
+        def futurestore_unfit(resource, error)
+          return error.message unless Deferreds.in_resource(resource).any?(&:sensitive)
+
+          "a value that is sensitive, and so not shown, does not fit its parameter (#{error.class.name})"
         end
 
         def futurestore_leave(resource)
@@ -100,7 +110,7 @@ module PuppetX
       end
 
       PLACES = [
-        [Puppet::Pops::Evaluator::DeferredResolver, Deferreds::Resolver, %i[resolve resolve_future map_arguments resolve_lazy_args]],
+        [Puppet::Pops::Evaluator::DeferredResolver, Deferreds::Resolver, %i[resolve_futures resolve resolve_future map_arguments resolve_lazy_args]],
         [Puppet::Transaction, Transaction, %i[evaluate eval_resource resolve_resource skip_tags? missing_tags? scheduled?]],
         [Puppet::Graph::RelationshipGraph, Graph, %i[next_resource enqueue direct_dependencies_of]],
         [Puppet::Configurer, Configurer, %i[send_report]],

@@ -170,5 +170,23 @@ module PuppetX
         raise ArgumentError, "least_generation has to be a whole number from 1 on, not #{least.inspect}"
       end
     end
+
+    # An await whose keys are Deferred themselves: known when these can be resolved.
+    class LateNeed
+      def initialize(&arguments)
+        @arguments = arguments
+      end
+
+      # @return [Need, nil] nil: its arguments are wrong, which the await itself says best
+      def need
+        return @need if defined?(@need)
+
+        @need = begin
+          Need.new(*@arguments.call)
+        rescue StandardError
+          nil
+        end
+      end
+    end
   end
 end

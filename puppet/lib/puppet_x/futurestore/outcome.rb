@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require 'json'
+require 'time'
 require_relative 'relay'
 require_relative 'values'
 
@@ -38,7 +39,7 @@ module PuppetX
         relay = Relay.new
         return unless relay.settings.publish_run? && relay.present?
 
-        body = { 'key' => key, 'supersede' => true, 'wait' => 'queued' }
+        body = { 'key' => key, 'supersede' => true }
         relay.write('resolve', body.merge(Values.to_request(JSON.generate(of(report)), Values::JSON_TYPE)))
       rescue Failure => e
         Puppet.warning("Futurestore: the outcome of this run is not published: #{e.message}")

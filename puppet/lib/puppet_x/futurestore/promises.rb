@@ -21,7 +21,7 @@ module PuppetX
       # Declares the keys of the catalog's futurestore_value resources that have no value now, and has the relay fetch what
       # others will await. A relay that is not there is no reason to do nothing at all: each resource says so itself.
       def declare
-        publishers = @transaction.catalog.resources.select { |one| publisher?(one) && !one.noop? }
+        publishers = @transaction.catalog.resources.select { |one| publisher?(one) && !one.noop? && one[:ensure] == :resolved }
         publishers.each { |one| promise(one[:key], one) }
         keys = wanted_keys
         @relay.prefetch(keys) unless keys.empty?
@@ -41,7 +41,7 @@ module PuppetX
         body = { 'key' => key, 'renew' => !present.nil? && present['state'] != 'pending',
                  'deadline_ms' => deadline_ms || @relay.settings.declare_deadline_ms }
         body['tied'] = false if deadline_ms
-        answer = @relay.write('declare', body.merge('wait' => 'queued'))
+        answer = @relay.write('declare', body)
         @owed[key] = [publisher, answer.dig('result', 'generation')] unless deadline_ms
       rescue RelayUnreachable
         raise
@@ -86,7 +86,7 @@ module PuppetX
 
       def break_promise(key, publisher, generation, cause)
         code, message = reason(publisher, cause)
-        body = { 'key' => key, 'code' => code, 'message' => message[0, MESSAGE_MAX], 'wait' => 'queued' }
+        body = { 'key' => key, 'code' => code, 'message' => message[0, MESSAGE_MAX] }
         body['if_generation'] = generation if generation
         @relay.write('reject', body)
         Puppet.notice("Futurestore: #{key} is rejected with #{code}: #{message}")
@@ -120,7 +120,7 @@ module PuppetX
 
       def error_of(status)
         failure = status.events.find { |event| event.status == 'failure' }
-        failure ? failure.message.to_s : 'see its log'
+        failure ? failure.message.to_s.sub(/\Achange from .*? failed: /, '') : 'see its log'
       end
 
       # They may have come through by now; one that was refused would be known to nobody else.

@@ -41,6 +41,8 @@ module PuppetX
       ANSWER_MS = 15_000
       # One request waits no longer than this, so that a relay that stands still is noticed.
       POLL_MS = 30_000
+      # What waits for nobody: an election and a reconnect.
+      ASK_MS = 10_000
       # Between two attempts to reach a relay that is not there.
       RETRY_S = 0.1
 
@@ -88,7 +90,7 @@ module PuppetX
 
       # @return [Hash, nil] the future; nil: there is no such key
       def future(key)
-        get_json("/v1/futures/#{escape(key)}", 1000)['future']
+        get_json("/v1/futures/#{escape(key)}?timeout_ms=#{ASK_MS}", ASK_MS)['future']
       rescue Failure => e
         raise unless e.code == 'NOT_FOUND'
 
@@ -111,9 +113,10 @@ module PuppetX
         post('/v1/prefetch', { 'keys' => keys }, 1000)
       end
 
+      # Safe on the relay's disk when it is answered, and at the servers where these can be reached.
       # @return [Hash] `result` or `queued`
       def write(kind, body)
-        post("/v1/#{kind}", body, 10_000)
+        post("/v1/#{kind}", body.merge('wait' => 'queued', 'timeout_ms' => ASK_MS), ASK_MS)
       end
 
       # @return [Hash] `state` and `error` of a queued write

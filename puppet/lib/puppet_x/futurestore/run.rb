@@ -12,6 +12,8 @@ module PuppetX
       LOOK_MS = 50
       # A generation is no event that the relay tells: where a least one is wanted it is looked up this often.
       GENERATION_POLL_MS = 250
+      # The relay takes so many in one request.
+      ALTERNATIVES_MAX = 64
       # A stop that was asked for is noticed within this.
       WAIT_MS = 10_000
 
@@ -190,10 +192,10 @@ module PuppetX
 
       def ask(needs, timeout_ms)
         owned = needs.flat_map { |need| need.open_alternatives.map { |keys| [need, keys] } }
-        answer = @relay.available(owned.map(&:last), timeout_ms)
-        rejected = answer.fetch('rejected', []).map { |one| one['index'] }
-        (answer['available'] - rejected).each { |index| owned[index].first.state = :met }
-        rejected.each { |index| owned[index].first.lose(owned[index].last) }
+        slices = owned.each_slice(ALTERNATIVES_MAX).to_a
+        # Of several requests none may wait long: what it waits for may be in another one.
+        timeout_ms = [timeout_ms, GENERATION_POLL_MS / slices.size].min if slices.size > 1
+        slices.each { |slice| told(slice, @relay.available(slice.map(&:last), timeout_ms)) }
       rescue RelayUnreachable
         raise
       rescue Failure
@@ -201,6 +203,12 @@ module PuppetX
         return needs.first.state = :failed if needs.one?
 
         needs.each { |need| ask([need], 0) }
+      end
+
+      def told(owned, answer)
+        rejected = answer.fetch('rejected', []).map { |one| one['index'] }
+        (answer['available'] - rejected).each { |index| owned[index].first.state = :met }
+        rejected.each { |index| owned[index].first.lose(owned[index].last) }
       end
 
       def generation_there?(need)

@@ -8,7 +8,7 @@ module PuppetX
   module Futurestore
     # The agent's settings: `futurestore.yaml` in Puppet's confdir. All have defaults; an unknown one is refused.
     class Settings
-      DEFAULT_SOCKET = '/run/futurestore/relay.sock'
+      DEFAULT_SOCKET = '/run/futurestore-relay/relay.sock'
 
       # name => [default, meaning]
       KNOWN = {

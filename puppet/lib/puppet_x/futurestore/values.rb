@@ -14,17 +14,17 @@ module PuppetX
 
       # @return [String] the bytes of a resolved future, as UTF-8 where they are
       def self.bytes(future)
-        base64 = future['value_base64']
+        base64 = future['valueBase64']
         base64 ? Base64.decode64(base64) : future['value'].to_s
       end
 
       # JSON becomes data, anything else a text; bytes that are no UTF-8 stay bytes.
       def self.to_puppet(future)
-        return bytes(future) unless json?(future['content_type'])
+        return bytes(future) unless json?(future['contentType'])
 
         JSON.parse(bytes(future))
       rescue JSON::ParserError
-        raise Failure.new("#{future['key']} has the content type #{future['content_type']}, but is no JSON", code: 'NO_VALUE')
+        raise Failure.new("#{future['key']} has the content type #{future['contentType']}, but is no JSON", code: 'NO_VALUE')
       end
 
       # @return [Array(String, String)] bytes and content type. A text stays a text, any other data becomes JSON.
@@ -48,7 +48,7 @@ module PuppetX
 
       # JSON is the same where its data is, however it is written.
       def self.same?(future, bytes, content_type)
-        return false unless future['content_type'] == content_type
+        return false unless future['contentType'] == content_type
         return true if bytes(future).b == bytes.b
 
         json?(content_type) && JSON.parse(bytes(future)) == JSON.parse(bytes)
