@@ -34,6 +34,7 @@ export interface ApplyOptions {
   readonly args?: readonly string[];
   /** Of Deferreds. Default: lazily, as the module needs it. */
   readonly preprocess?: boolean;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** What a container that may not look at the first process makes Facter say, again and again. */
@@ -129,14 +130,16 @@ export class PuppetAgents {
     const file = this.path(name, 'site.pp');
     writeFileSync(file, manifest);
     const lazy = options.preprocess === true ? '--preprocess_deferred' : '--no-preprocess_deferred';
-    return this.#start([
+    const what = options.args?.includes('--catalog') === true ? [] : [file];
+    const args = [
       'apply',
       lazy,
       '--detailed-exitcodes',
       ...this.#places(name),
       ...(options.args ?? []),
-      ...(options.args?.includes('--catalog') === true ? [] : [file]),
-    ]);
+      ...what,
+    ];
+    return this.#start(args, options.env);
   }
 
   /** Compiles a manifest to a catalog file, as a server would. */
@@ -159,8 +162,11 @@ export class PuppetAgents {
     return catalog;
   }
 
-  #start(args: readonly string[]): Application {
-    const child = spawn('puppet', [...args, '--color', 'false'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  #start(args: readonly string[], env: Readonly<Record<string, string>> = {}): Application {
+    const child = spawn('puppet', [...args, '--color', 'false'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
     this.#applications.add(child);
     let text = '';
     const take = (data: Buffer): void => {

@@ -47,6 +47,12 @@ module PuppetX
           resource.enum_for(:eachparameter).flat_map { |parameter| in_value(parameter.value) }
         end
 
+        # @return [Array<Need, LateNeed>] what a resource needs before it can be applied
+        def needs_of(resource)
+          own = resource.respond_to?(:futurestore_need?) ? [resource.need] : []
+          in_resource(resource).flat_map(&:needs) + own
+        end
+
         # Deferred values anywhere in it, resolved.
         def resolved(value)
           case value

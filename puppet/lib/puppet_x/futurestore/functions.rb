@@ -68,11 +68,16 @@ module PuppetX
         # What is there is shown; what is not is waited for by nobody.
         def shown_in_noop(need)
           relay = Run.relay
-          futures = relay.await(need.alternatives, 1, need.least_generation)
-          need.value_of(futures) { |found| may_be_shown('await', found) }
+          return unknown_in_noop(need) unless need.there?(relay)
+
+          need.value(relay) { |found| may_be_shown('await', found) }
         rescue Failure => e
           raise e if e.code == 'INVALID_ARGUMENT'
 
+          unknown_in_noop(need)
+        end
+
+        def unknown_in_noop(need)
           need.default? ? need.default : "(in noop, without a value: #{need})"
         end
 

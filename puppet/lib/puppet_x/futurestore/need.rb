@@ -12,6 +12,8 @@ module PuppetX
       OPTIONS = %w[timeout default any least_generation].freeze
       # A value that is known to be there is given this long to arrive.
       ARRIVAL_MS = 5_000
+      # Whether a generation is there, only an await can tell.
+      LOOK_MS = 200
 
       attr_reader :keys, :least_generation, :default
 
@@ -83,6 +85,15 @@ module PuppetX
         @keys.join(@any ? ' or ' : ', ')
       end
 
+      # Whether it can be had now. Where the relay has not looked yet, it does.
+      def there?(relay)
+        return generation_there?(relay) if @least_generation
+
+        answer = relay.available(alternatives, 0)
+        rejected = answer.fetch('rejected', []).map { |one| one['index'] }
+        (answer['available'] - rejected).any?
+      end
+
       # Waits, if it has to, and gives the value as Puppet has it.
       # @yieldparam futures [Array<Hash>] what it got, to be looked at first
       # @raise [Failure]
@@ -113,6 +124,15 @@ module PuppetX
       end
 
       private
+
+      def generation_there?(relay)
+        relay.await(alternatives, LOOK_MS, @least_generation)
+        true
+      rescue Failure => e
+        raise e unless e.code == 'TIMED_OUT'
+
+        false
+      end
 
       # One alternative that is rejected ends an await of any; the others may still come.
       def waited_for(relay, deadline)

@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require_relative 'deferreds'
 require_relative 'durations'
 require_relative 'relay'
 
@@ -22,8 +23,10 @@ module PuppetX
       # others will await. A relay that is not there is no reason to do nothing at all: each resource says so itself.
       def declare
         publishers = @transaction.catalog.resources.select { |one| publisher?(one) && !one.noop? && one[:ensure] == :resolved }
-        publishers.each { |one| promise(one[:key], one) }
         keys = wanted_keys
+        say('awaits', keys)
+        say('publishes', publishers.map { |one| one[:key] })
+        publishers.each { |one| promise(one[:key], one) }
         @relay.prefetch(keys) unless keys.empty?
       rescue RelayUnreachable => e
         Puppet.warning("Futurestore: #{e.message}")
@@ -72,15 +75,16 @@ module PuppetX
 
       private
 
+      def say(verb, keys)
+        Puppet.info("Futurestore: this catalog #{verb} #{keys.join(', ')}") unless keys.empty?
+      end
+
       def publisher?(resource)
         resource.is_a?(Puppet::Type) && resource.class.name == :futurestore_value
       end
 
       def wanted_keys
-        return [] unless defined?(Deferreds)
-
-        resources = @transaction.catalog.resources.reject(&:noop?)
-        needs = resources.flat_map { |one| Deferreds.in_resource(one).flat_map(&:needs) + (one.respond_to?(:futurestore_need?) ? [one.need] : []) }
+        needs = @transaction.catalog.resources.reject(&:noop?).flat_map { |one| Deferreds.needs_of(one) }
         needs.grep(Need).flat_map(&:keys).uniq
       end
 

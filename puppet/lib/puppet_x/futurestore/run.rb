@@ -71,7 +71,7 @@ module PuppetX
 
       # @return [Array<Need, LateNeed>] what a resource whose turn it is needs: nothing if it will be skipped
       def needs(resource)
-        @needs[resource] ||= skipped?(resource) || resource.noop? ? NONE : needs_of(resource)
+        @needs[resource] ||= skipped?(resource) || resource.noop? ? NONE : Deferreds.needs_of(resource)
       end
 
       # Whether Puppet will skip it, as far as that is known before it is looked at.
@@ -104,12 +104,6 @@ module PuppetX
       end
 
       private
-
-      def needs_of(resource)
-        needs = Deferreds.in_resource(resource).flat_map(&:needs)
-        needs += [resource.need] if resource.is_a?(Puppet::Type) && resource.respond_to?(:futurestore_need?)
-        needs.empty? ? NONE : needs
-      end
 
       # Those whose keys are known: an await's keys may depend on another's value.
       def known(needs)
@@ -211,13 +205,13 @@ module PuppetX
         rejected.each { |index| owned[index].first.lose(owned[index].last) }
       end
 
+      # What is wrong with it, it says itself when its turn comes.
       def generation_there?(need)
-        @relay.await(need.alternatives, 1, need.least_generation)
-        true
+        need.there?(@relay)
       rescue RelayUnreachable
         raise
-      rescue Failure => e
-        e.code != 'TIMED_OUT'
+      rescue Failure
+        true
       end
     end
   end

@@ -10,8 +10,7 @@ Puppet::Type.type(:futurestore_wait).provide(:relay) do
     need = resource.need
     return :pending if need.state == :timed_out || need.state == :stopped
 
-    relay.patiently { relay.await(need.alternatives, 1, need.least_generation) }
-    :available
+    relay.patiently { need.there?(relay) } ? :available : :pending
   rescue PuppetX::Futurestore::RelayUnreachable
     raise
   rescue PuppetX::Futurestore::Failure
