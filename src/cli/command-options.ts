@@ -1,9 +1,10 @@
 /** What the client's commands share: their options, the reading of these, and the life of their connection. */
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { CommandClient, CommandEnvironment } from './environment.ts';
+import type { CommandClient, CommandEnvironment, VerbClient } from './environment.ts';
 import type { ErrorCode } from '../protocol/index.ts';
 import { UsageError } from './exit-codes.ts';
-import { locateProfile, profileVariable } from './profile-location.ts';
+import { locateProfile, profileVariable, socketVariable } from './profile-location.ts';
 
 export interface ClientOptions {
   readonly profile?: string;
@@ -86,6 +87,31 @@ export const withClient = async (
   } finally {
     await client.close();
   }
+};
+
+/**
+ * The relay's socket: the variable's, unless `--profile` says otherwise, else the profile's. A command through the relay
+ * needs neither certificate nor servers' addresses.
+ */
+const relaySocket = async (
+  environment: CommandEnvironment,
+  options: ClientOptions,
+): Promise<string | undefined> => {
+  const named = environment.variables[socketVariable];
+  if (options.profile === undefined && named !== undefined && named !== '')
+    return resolve(environment.workingDirectory, named);
+  return environment.relayOf(locateProfile(options.profile, environment));
+};
+
+/** For the verbs: through the relay on this machine, where there is to be one, else as `withClient`. */
+export const withVerbs = async (
+  environment: CommandEnvironment,
+  options: ClientOptions,
+  use: (client: VerbClient) => Promise<void>,
+): Promise<void> => {
+  const socket = await relaySocket(environment, options);
+  if (socket === undefined) return withClient(environment, options, use);
+  return use(await environment.connectToRelay(socket));
 };
 
 export const writeJson = (environment: CommandEnvironment, data: unknown): void => {

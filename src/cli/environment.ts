@@ -28,8 +28,8 @@ interface CommandListPage {
 
 export type SubscriptionEvent = Change | { readonly kind: 'reset' } | { readonly kind: 'caught_up' };
 
-/** What the verbs need of a client; the library's Client is one. */
-export interface CommandClient {
+/** What the verbs need of a client; the library's Client is one, and the relay's another. */
+export interface VerbClient {
   /** While no server can be reached it has the reason as `lastError`. */
   readonly state: { readonly kind: string; readonly lastError?: Error };
   get(key: string, options: RequestOptions): Promise<Future | undefined>;
@@ -47,6 +47,11 @@ export interface CommandClient {
     options: { readonly from: 'present' | 'new'; readonly signal: AbortSignal },
   ): AsyncIterable<SubscriptionEvent>;
   status(options: RequestOptions): Promise<ClusterStatus>;
+  close(): Promise<void>;
+}
+
+/** What the commands about the cluster need beyond it. */
+export interface CommandClient extends VerbClient {
   members(options: RequestOptions): Promise<MemberList>;
   /** Gives the new server's id. */
   addMember(
@@ -63,7 +68,6 @@ export interface CommandClient {
   /** Gives the new leader's id. */
   transferLeader(options: RequestOptions & { readonly to?: number }): Promise<number>;
   readSnapshot(options: RequestOptions): AsyncIterable<SnapshotReadPart>;
-  close(): Promise<void>;
 }
 
 export interface CommandEnvironment {
@@ -77,6 +81,10 @@ export interface CommandEnvironment {
   pause(ms: number): Promise<void>;
   /** Connects in the background with the profile in this file. */
   connect(profileFile: string): Promise<CommandClient>;
+  /** The socket of the relay that this profile says to go through; undefined: none. */
+  relayOf(profileFile: string): Promise<string | undefined>;
+  /** Connects with each request. */
+  connectToRelay(socket: string): Promise<VerbClient>;
   /** Aborted when the process is asked to end (SIGINT, SIGTERM). Asking for it takes the signals over from Node. */
   interruption(): AbortSignal;
 }

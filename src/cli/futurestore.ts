@@ -40,6 +40,14 @@ const environment: CommandEnvironment = {
     const { connectWithProfile } = await import('../client/index.ts');
     return connectWithProfile(profileFile, { name: 'futurestore' });
   },
+  relayOf: async (profileFile) => {
+    const { relayOfProfile } = await import('../client/index.ts');
+    return relayOfProfile(profileFile);
+  },
+  connectToRelay: async (socket) => {
+    const { RelayClient } = await import('./relay-client.ts');
+    return new RelayClient(socket);
+  },
   interruption,
 };
 

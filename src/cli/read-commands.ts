@@ -9,10 +9,10 @@ import {
   optionalDuration,
   timeoutOf,
   wholeNumber,
-  withClient,
+  withVerbs,
   writeJson,
 } from './command-options.ts';
-import type { CommandClient, CommandEnvironment, SubscriptionEvent } from './environment.ts';
+import type { VerbClient, CommandEnvironment, SubscriptionEvent } from './environment.ts';
 import { rejectionText } from './exit-codes.ts';
 import {
   futureAsJson,
@@ -55,7 +55,7 @@ const refuseWithoutValue = async (key: string, future: Future | undefined): Prom
 
 const get = async (environment: CommandEnvironment, key: string, options: ClientOptions): Promise<void> => {
   const timeoutMs = await timeoutOf(options);
-  await withClient(environment, options, async (client) => {
+  await withVerbs(environment, options, async (client) => {
     const future = await client.get(key, { timeoutMs });
     if (options.json === true && future !== undefined) writeJson(environment, futureAsJson(future, true));
     await refuseWithoutValue(key, future);
@@ -81,7 +81,7 @@ const awaitKeys = async (
   options: AwaitOptions,
 ): Promise<void> => {
   const limit = await optionalDuration('timeoutMs', '--timeout', options.timeout);
-  await withClient(environment, options, async (client) => {
+  await withVerbs(environment, options, async (client) => {
     const anyOf = options.any === true ? keys.map((key) => [key]) : [[...new Set(keys)]];
     const { futures } = await client.await({ anyOf }, limit).catch((error: unknown) => {
       if (options.json === true) writeRejection(environment, error);
@@ -119,7 +119,7 @@ const pageFuturesMax = 1000;
 /** Page by page, so that a listing of any length takes the memory of one page. */
 async function* pages(
   environment: CommandEnvironment,
-  client: CommandClient,
+  client: VerbClient,
   pattern: string,
   request: { readonly values: boolean; readonly limit: number; readonly timeoutMs: number },
 ): AsyncGenerator<readonly Future[]> {
@@ -148,7 +148,7 @@ const list = async (
   const limit =
     options.limit === undefined ? Number.MAX_SAFE_INTEGER : wholeNumber('--limit', options.limit, 1);
   const request = { values: options.values === true, limit, timeoutMs: await timeoutOf(options) };
-  await withClient(environment, options, async (client) => {
+  await withVerbs(environment, options, async (client) => {
     const found = pages(environment, client, pattern, request);
     await (options.json === true
       ? writeListAsJson(environment, found)
@@ -229,7 +229,7 @@ const writeWatched = (environment: CommandEnvironment, event: SubscriptionEvent,
 };
 
 /** The beginning took too long: if no server could be reached, that is why. */
-const refuseToWait = async (client: CommandClient, timeout: string): Promise<Error> =>
+const refuseToWait = async (client: VerbClient, timeout: string): Promise<Error> =>
   client.state.lastError ??
   (await failure(
     'TIMED_OUT',
@@ -243,7 +243,7 @@ const watch = async (
 ): Promise<void> => {
   const startTimeoutMs = await timeoutOf(options);
   const interruption = environment.interruption();
-  await withClient(environment, options, async (client) => {
+  await withVerbs(environment, options, async (client) => {
     const late = new AbortController();
     const timer = setTimeout(() => late.abort(), startTimeoutMs);
     const signal = AbortSignal.any([interruption, late.signal]);
@@ -274,7 +274,7 @@ const statusAsJson = ({ members, ...rest }: ClusterStatus): Record<string, unkno
 
 const status = async (environment: CommandEnvironment, options: ClientOptions): Promise<void> => {
   const timeoutMs = await timeoutOf(options);
-  await withClient(environment, options, async (client) => {
+  await withVerbs(environment, options, async (client) => {
     const answer = await client.status({ timeoutMs });
     if (options.json === true) writeJson(environment, statusAsJson(answer));
     else writeStatus(environment.stdout, answer);

@@ -6,6 +6,7 @@ import process from 'node:process';
 import { pino } from 'pino';
 import type { Logger } from 'pino';
 import { connectWithProfile } from '../client/index.ts';
+import type { ClientLogger } from '../client/index.ts';
 import { startRelay } from '../relay/index.ts';
 import { futureAsJson } from './output.ts';
 import { packageVersion } from './package-version.ts';
@@ -43,6 +44,29 @@ const notifySystemd = (text: string, logger: Logger): void => {
   child.unref();
 };
 
+/** A machine may be offline for days: that it still is need not be said at each try. */
+const sameNewsMs = 60_000;
+
+const clientLogger = (logger: Logger): ClientLogger => {
+  let saidAtMs = -Infinity;
+  return {
+    debug: (details, message) => logger.debug(details, message),
+    info: (details, message) => {
+      saidAtMs = -Infinity;
+      logger.info(details, message);
+    },
+    warn: (details, message) => {
+      const nowMs = performance.now();
+      if (nowMs - saidAtMs < sameNewsMs) {
+        logger.debug(details, message);
+        return;
+      }
+      saidAtMs = nowMs;
+      logger.warn(details, message);
+    },
+  };
+};
+
 const whenAborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
     if (signal.aborted) resolve();
@@ -62,10 +86,11 @@ export const serveRelay = async (options: ServeRelayOptions, interruption: Abort
   mkdirSync(dirname(options.socket), { recursive: true, mode: 0o755 });
   // LevelDB makes its files with what the mask leaves: queued values may be sensitive.
   process.umask(0o077);
+  const clientLog = clientLogger(logger);
   const relay = await startRelay({
     ...options,
     makeClient: (clientOptions) =>
-      connectWithProfile(options.profile, { ...clientOptions, name: 'futurestore-relay', logger }),
+      connectWithProfile(options.profile, { ...clientOptions, name: 'futurestore-relay', logger: clientLog }),
     formatFuture: futureAsJson,
     version: packageVersion(),
     logger,

@@ -9,7 +9,7 @@ import {
   optionalDuration,
   timeoutOf,
   wholeNumber,
-  withClient,
+  withVerbs,
   writeJson,
 } from './command-options.ts';
 import type { CommandEnvironment } from './environment.ts';
@@ -38,7 +38,7 @@ const write = async (
   operation: Operation,
 ): Promise<void> => {
   const timeoutMs = await timeoutOf(options);
-  await withClient(environment, options, async (client) => {
+  await withVerbs(environment, options, async (client) => {
     const { results } = await client.batch([operation], { timeoutMs });
     const [result] = results;
     if (result === undefined)

@@ -15,7 +15,6 @@ import type {
 } from '../protocol/index.ts';
 import type { ConnectionState } from './connection-state.ts';
 import { Engine } from './engine.ts';
-import type { LastingSession } from './engine.ts';
 import type { ClientEnvironment, ClientLogger } from './environment.ts';
 import { FutureRejectedError, errorOf } from './errors.ts';
 import {
@@ -29,6 +28,7 @@ import {
 import type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
 import { unexpectedAnswer } from './requests.ts';
 import type { Content, RequestOptions, WriteOptions } from './requests.ts';
+import type { LastingSession } from './session.ts';
 import { readSnapshotParts, snapshotPartGiven } from './snapshot.ts';
 import type { Subscription } from './subscription.ts';
 

@@ -27,6 +27,7 @@ import type { Control } from './outbox.ts';
 import { Pending, PendingRequest, contentBytes, describe } from './requests.ts';
 import type { Content, PendingOwner, RequestOptions, WriteOptions } from './requests.ts';
 import { Session } from './session.ts';
+import type { LastingSession } from './session.ts';
 import { Subscription } from './subscription.ts';
 import type { SubscriptionOwner } from './subscription.ts';
 import { Timers } from './timers.ts';
@@ -49,19 +50,6 @@ export interface EngineOptions {
   readonly logger: ClientLogger | undefined;
   changed(state: ConnectionState): void;
   readonly session: LastingSession | undefined;
-}
-
-/**
- * An idempotency session that outlives this process, for who keeps a record of its writes: it is opened with the
- * connection, never closed, and a later client takes it up by its id. Its writes have names (`WriteOptions.name`).
- */
-export interface LastingSession {
-  /** As `opened` told it to an earlier process; absent: a new one is made. */
-  readonly id?: string;
-  /** The cluster has the session: writes may be named by it. Called again after each reconnect. */
-  opened(id: string): void;
-  /** It has expired or was refused: what was sent under it and not answered may have happened. Another is opened. */
-  lost(id: string, why: FuturestoreError): void;
 }
 
 class Reminder implements Timed {

@@ -29,7 +29,6 @@ export type {
   SubscribeOptions,
   TransferOptions,
 } from './client.ts';
-export type { LastingSession } from './engine.ts';
 export type { SubscriptionEvent } from './change-buffer.ts';
 export type {
   ClientEnvironment,
@@ -51,9 +50,10 @@ export {
   touchOperation,
 } from './operations.ts';
 export type { ConditionOptions, DeclareOptions, RejectOptions, ResolveOptions, Value } from './operations.ts';
-export { loadProfile } from './profile.ts';
+export { loadProfile, relayOfProfile } from './profile.ts';
 export type { Profile } from './profile.ts';
 export type { RequestOptions, WriteName, WriteOptions } from './requests.ts';
+export type { LastingSession } from './session.ts';
 export type { Subscription } from './subscription.ts';
 export { bytesOf, jsonOf, textOf } from './values.ts';
 export { FuturestoreError, errorDefinitions } from '../protocol/index.ts';

@@ -39,6 +39,17 @@ export function loadProfile(file: string): Profile {
   return { endpoints, ca, cert, key };
 }
 
+/**
+ * The socket of the relay on this machine that the profile says to go through, absolute; undefined: it names none. Nothing
+ * else of the profile is looked at: who goes through the relay needs no certificate.
+ */
+export function relayOfProfile(file: string): string | undefined {
+  const relay = parseDocument(file).get('relay');
+  if (relay === undefined) return undefined;
+  if (typeof relay !== 'string' || relay === '') throw invalid(file, ['relay must name a socket']);
+  return resolve(dirname(file), relay);
+}
+
 const isSetting = (name: string): name is Setting => settings.some((setting) => setting === name);
 
 function parseDocument(file: string): ReadonlyMap<string, unknown> {

@@ -9,7 +9,20 @@
  * frames may add.
  */
 import { strict as assert } from 'node:assert';
-import type { RequestBody } from '../protocol/index.ts';
+import type { FuturestoreError, RequestBody } from '../protocol/index.ts';
+
+/**
+ * An idempotency session that outlives this process, for who keeps a record of its writes: it is opened with the
+ * connection, never closed, and a later client takes it up by its id. Its writes have names (`WriteOptions.name`).
+ */
+export interface LastingSession {
+  /** As `opened` told it to an earlier process; absent: a new one is made. */
+  readonly id?: string;
+  /** The cluster has the session: writes may be named by it. Called again after each reconnect. */
+  opened(id: string): void;
+  /** It has expired or was refused: what was sent under it and not answered may have happened. Another is opened. */
+  lost(id: string, why: FuturestoreError): void;
+}
 
 interface Identity {
   /** 32 lower-case hex digits. */

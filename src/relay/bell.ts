@@ -3,8 +3,9 @@ export class Bell {
   readonly #listeners = new Set<() => void>();
 
   ring(): void {
-    // Copied: a listener may leave, or come, while it is told.
-    for (const listener of [...this.#listeners]) listener();
+    // Copied: one that comes while they are told hears of the next change.
+    const listeners = Array.from(this.#listeners);
+    for (const listener of listeners) listener();
   }
 
   /** Gives what ends it. */

@@ -30,6 +30,7 @@ export class Cache {
   /** In the order of their last use. */
   readonly #entries = new Map<string, Future>();
   #bytes = 0;
+  #revision = 0;
   readonly changed = new Bell();
 
   constructor(
@@ -51,6 +52,11 @@ export class Cache {
     return this.#bytes;
   }
 
+  /** The greatest that any server has named here. */
+  get revision(): number {
+    return this.#revision;
+  }
+
   async load(): Promise<void> {
     for await (const [key, record] of this.#state.readAll(prefix)) {
       const future = futureFromRecord(record);
@@ -70,6 +76,7 @@ export class Cache {
 
   /** A server has said so. What is older than what is known is no news. */
   learned(future: Future): void {
+    this.#revision = Math.max(this.#revision, future.revision);
     const before = this.#entries.get(future.key);
     if (before !== undefined && before.revision > future.revision) return;
     if (future.state === 'pending' || future.state === 'expired') {
@@ -93,7 +100,10 @@ export class Cache {
 
   /** Of another cluster, or for another principal: nothing of it may be used. */
   clear(): void {
-    for (const key of [...this.#entries.keys()]) this.forget(key);
+    this.#revision = 0;
+    // Copied: who is told may look at others, which changes the order.
+    const keys = Array.from(this.#entries.keys());
+    for (const key of keys) this.forget(key);
   }
 
   #keep(future: Future): void {

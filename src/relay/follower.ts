@@ -21,6 +21,8 @@ class Group {
   caughtUp = false;
   /** Only of a group of one key that must not be subscribed. */
   awaited: AbortController | undefined;
+  /** Were it settled already, that await would have been answered by now. */
+  looked = false;
   /** It was found rejected by that. */
   rejected: FutureRejectedError | undefined;
   /** Not even that is allowed. */
@@ -84,7 +86,7 @@ export class Follower {
   isUnderWay(key: string): boolean {
     const group = this.#byKey.get(key);
     if (group === undefined || this.#uplink.connected === undefined) return false;
-    return group.awaited === undefined && group.refused === undefined && !this.isCurrent(key);
+    return group.awaited === undefined ? !this.isCurrent(key) : !group.looked;
   }
 
   /** Of a key that can only be awaited. */
@@ -98,7 +100,7 @@ export class Follower {
   }
 
   stop(): void {
-    for (const group of [...this.#groups]) this.#end(group);
+    for (const group of this.#groups) this.#end(group);
   }
 
   #used(group: Group): void {
@@ -190,14 +192,18 @@ export class Follower {
   async #await(group: Group, key: string): Promise<void> {
     while (!group.over) {
       group.awaited = new AbortController();
+      const { signal } = group.awaited;
       try {
-        this.#cache.learned(await this.#uplink.client.await(key, { signal: group.awaited.signal }));
+        const awaited = this.#uplink.client.await(key, { signal });
+        void this.#look(group, signal);
+        this.#cache.learned(await awaited);
         break;
       } catch (error) {
         if (group.over) return;
         group.rejected = error instanceof FutureRejectedError ? error : undefined;
         if (error instanceof FuturestoreError && error.code === 'PERMISSION_DENIED') {
           group.refused = error;
+          group.looked = true;
           this.#cache.forget(key);
           break;
         }
@@ -206,6 +212,17 @@ export class Follower {
       }
       await this.#pause();
     }
+    this.changed.ring();
+  }
+
+  /** Requests are answered in their order, as far as they can be answered at once. */
+  async #look(group: Group, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#uplink.client.clock({ signal });
+    } catch (error) {
+      this.#logger.debug({ err: error }, 'whether a key is settled is not known just now');
+    }
+    group.looked = true;
     this.changed.ring();
   }
 

@@ -10,7 +10,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuturestoreError, isErrorCode, requestProblem } from '../protocol/index.ts';
-import type { Future, Operation } from '../protocol/index.ts';
+import type { Future, FutureState, Operation } from '../protocol/index.ts';
 import { Bell, until } from './bell.ts';
 import { elapsedMs } from './clock.ts';
 import type { ClusterClock, Moment } from './clock.ts';
@@ -44,6 +44,7 @@ export interface Entry {
 }
 
 export interface Committed {
+  readonly state: FutureState;
   readonly generation: number;
   readonly revision: number;
   readonly unchanged: boolean;
@@ -77,6 +78,7 @@ export class Outgoing {
   readonly #outcomes = new Map<number, Outcome>();
   readonly #stopping = new AbortController();
   #bytes = 0;
+  #revision = 0;
   /** Of what is being written to disk: counted, but not sent yet. */
   #accepting = 0;
   #next = 1;
@@ -110,6 +112,11 @@ export class Outgoing {
 
   get size(): number {
     return this.#entries.size;
+  }
+
+  /** Of the last write that was answered. */
+  get revision(): number {
+    return this.#revision;
   }
 
   /** How long the first one has been waiting, in milliseconds; undefined: there is none. */
@@ -269,8 +276,7 @@ export class Outgoing {
       const [result] = results;
       if (result === undefined)
         throw new FuturestoreError('PROTOCOL_ERROR', 'a write was answered without result');
-      const { generation, revision, unchanged } = result;
-      this.#settle(entry, { state: 'committed', result: { generation, revision, unchanged } });
+      this.#settle(entry, { state: 'committed', result });
     } catch (error) {
       if (!(error instanceof FuturestoreError)) throw error;
       entry.lastError = error;
@@ -326,8 +332,8 @@ export class Outgoing {
       }
     }
     if (future !== undefined && shows(entry.operation, future, this.#uplink.connected?.principal)) {
-      const { generation, revision } = future;
-      this.#settle(entry, { state: 'committed', result: { generation, revision, unchanged: true } });
+      const { state, generation, revision } = future;
+      this.#settle(entry, { state: 'committed', result: { state, generation, revision, unchanged: true } });
       return;
     }
     const text = `whether ${kind} ${key} happened cannot be known: the relay was away from the servers for longer than its session lasts, in the middle of it; read the key, then write again`;
@@ -341,6 +347,7 @@ export class Outgoing {
     const { id, operation } = entry;
     const { kind, key } = operation;
     const outcome: Outcome = { id, kind, key, ...how };
+    if (outcome.state === 'committed') this.#revision = outcome.result.revision;
     if (outcome.state === 'failed') {
       this.#logger.warn({ id, kind, key, code: outcome.error.code }, 'a write was refused');
     }

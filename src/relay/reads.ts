@@ -2,11 +2,14 @@
  * Reads of local programs: from the cache where that is as good as the servers' word, from the servers otherwise, and
  * from the cache where no server can be reached and what it has is fresh.
  */
+import { TimedOutError } from '../client/index.ts';
 import type { Client } from '../client/index.ts';
+import { FuturestoreError } from '../protocol/index.ts';
 import type { Future } from '../protocol/index.ts';
 import { until } from './bell.ts';
 import type { Cache } from './cache.ts';
 import type { Follower } from './follower.ts';
+import { after } from './timeouts.ts';
 import type { Uplink } from './uplink.ts';
 
 /** `fromCache`: no server was asked. */
@@ -21,7 +24,7 @@ export interface Awaited {
   readonly fromCache: boolean;
 }
 
-export interface RejectedAlternative {
+interface RejectedAlternative {
   readonly index: number;
   readonly key: string;
   readonly generation: number;
@@ -98,7 +101,6 @@ export class Reads {
   async available(alternatives: readonly (readonly string[])[], waiting: Waiting): Promise<Available> {
     this.#follower.follow(alternatives.flat());
     const { timeoutMs } = waiting;
-    const timeouts = timeoutMs === undefined ? [] : [AbortSignal.timeout(Math.max(timeoutMs, firstLookMs))];
     const startMs = performance.now();
     const look = (): Available | undefined => {
       const { found, unknown } = this.#look(alternatives);
@@ -106,12 +108,17 @@ export class Reads {
       const over = timeoutMs !== undefined && performance.now() - startMs >= timeoutMs;
       return over && !unknown ? found : undefined;
     };
+    const late = new AbortController();
+    const inTime =
+      timeoutMs === undefined ? undefined : after(Math.max(timeoutMs, firstLookMs), () => late.abort());
     const bells = [this.#cache.changed, this.#follower.changed, this.#uplink.changed];
     try {
-      return await until(bells, look, AbortSignal.any([waiting.signal, ...timeouts]));
+      return await until(bells, look, AbortSignal.any([waiting.signal, late.signal]));
     } catch (error) {
       if (waiting.signal.aborted) throw error;
       return { available: [], rejected: [] };
+    } finally {
+      inTime?.();
     }
   }
 
@@ -193,8 +200,16 @@ export class Reads {
     asked.catch(() => undefined);
     try {
       return await Promise.race([asked, fromCache]);
+    } catch (error) {
+      throw this.#explained(error);
     } finally {
       over.abort();
     }
+  }
+
+  /** Time that is over without any server says nothing of the future. */
+  #explained(error: unknown): unknown {
+    if (!(error instanceof TimedOutError) || this.#uplink.connected !== undefined) return error;
+    return new FuturestoreError('UNAVAILABLE', error.message, { cause: error });
   }
 }

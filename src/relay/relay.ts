@@ -62,7 +62,8 @@ export const startRelay = async (options: RelayOptions): Promise<Relay> => {
     await stopParts(running).catch(() => undefined);
     throw error;
   }
-  return { close: () => stopParts(running) };
+  let closed: Promise<void> | undefined;
+  return { close: () => (closed ??= stopParts(running)) };
 };
 
 /** What has been started, in the order of starting. */
@@ -155,13 +156,14 @@ const statusOf = ({
   readonly follower: Follower;
   readonly version: string;
 }): Record<string, unknown> => {
-  const { connected, lastError } = uplink;
+  const { connected, identity, lastError } = uplink;
   return {
     connected: connected !== undefined,
     server: connected?.serverName ?? null,
-    cluster_id: connected?.clusterId ?? null,
-    principal: connected?.principal ?? null,
-    revision: connected?.revision ?? null,
+    cluster_id: identity?.clusterId ?? null,
+    principal: identity?.principal ?? null,
+    revision:
+      connected === undefined ? null : Math.max(connected.revision, cache.revision, outgoing.revision),
     since: new Date(uplink.sinceWallMs).toISOString(),
     queue: {
       entries: outgoing.size,

@@ -6,7 +6,7 @@ import { mkdir } from 'node:fs/promises';
 import { Level } from 'level';
 import { FuturestoreError } from '../protocol/index.ts';
 
-type Database = Level<string, string>;
+type Database = Level;
 
 const codeOf = (error: unknown): unknown =>
   error instanceof Error && 'code' in error ? error.code : undefined;
@@ -62,7 +62,7 @@ export class StateDirectory {
       const text = `The relay's directory ${directory} cannot be made (${why}). Name another with --state.`;
       throw new FuturestoreError('CONFIGURATION_INVALID', text, { cause: error });
     }
-    const database = new Level<string, string>(directory);
+    const database = new Level(directory);
     try {
       await database.open();
     } catch (error) {

@@ -95,6 +95,11 @@ export class Uplink {
     return this.#connected;
   }
 
+  /** Who the servers are and who we are for them, as last heard, maybe by an earlier process. */
+  get identity(): Identity | undefined {
+    return this.#identity;
+  }
+
   /** Since when it is connected, or is not. */
   get sinceWallMs(): number {
     return this.#sinceWallMs;

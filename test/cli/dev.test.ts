@@ -85,6 +85,8 @@ const environment = (): CommandEnvironment => ({
   now: () => Date.UTC(2026, 0, 1) + machine.elapsedMs,
   pause: () => Promise.reject(new Error('only the machine pauses')),
   connect: () => Promise.resolve(fakeClient({ status: () => status() }).client),
+  relayOf: () => Promise.resolve(undefined),
+  connectToRelay: () => Promise.reject(new Error('there is no relay')),
   interruption: () => interruption.signal,
 });
 

@@ -398,3 +398,28 @@ describe('the profile', () => {
     expect(none.stderr).toMatch(/no profile: name one with --profile FILE or FUTURESTORE_PROFILE/);
   });
 });
+
+describe('the relay', () => {
+  const get = { get: () => Promise.resolve(future('a')) };
+
+  test('is used where the variable names its socket, and needs no profile then', async () => {
+    const variables = { FUTURESTORE_SOCKET: 'relay.sock' };
+    const outcome = await runCommand(['get', 'a'], { client: get, variables, workingDirectory: '/run/x' });
+    expect(outcome).toMatchObject({ code: 0, relays: ['/run/x/relay.sock'], profiles: [] });
+  });
+
+  test('is used where the profile says so', async () => {
+    const outcome = await runCommand(['get', 'a'], { client: get, relay: '/run/relay.sock' });
+    expect(outcome).toMatchObject({ code: 0, relays: ['/run/relay.sock'], profiles: [] });
+  });
+
+  test('is not used where a profile is named that says nothing of it', async () => {
+    const directory = temporaryDirectory();
+    const profile = join(directory.path, 'p.yaml');
+    writeFileSync(profile, '');
+    const variables = { FUTURESTORE_SOCKET: '/run/relay.sock' };
+    const outcome = await runCommand(['get', 'a', '--profile', profile], { client: get, variables });
+    directory.remove();
+    expect(outcome).toMatchObject({ code: 0, relays: [], profiles: [profile] });
+  });
+});

@@ -44,6 +44,28 @@ describe('a cluster of servers', () => {
     expect(text(await cluster.answer(agent, get(agent, 'k')))).toBe('v');
   });
 
+  test('every server tells cluster time, once a quorum has confirmed that it is up to date', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const asked = cluster.ids.map((id) => ({ agent: cluster.agent(id), id }));
+    const clock = async ({ agent }: { readonly agent: Agent }): Promise<number> => {
+      const body = await cluster.answer(agent, agent.send({ kind: 'clock' }));
+      return body.kind === 'clock' ? body.clusterTimeMs : Number.NaN;
+    };
+    const before = await Promise.all(asked.map(clock));
+    expect(Math.max(...before) - Math.min(...before)).toBeLessThan(200);
+    await cluster.time.run(5000);
+    const after = await Promise.all(asked.map(clock));
+    for (const [at, ms] of after.entries()) expect(Math.abs(ms - (before[at] ?? 0) - 5000)).toBeLessThan(200);
+    const [first, second, third] = asked;
+    if (first === undefined || second === undefined || third === undefined) throw new Error('three servers');
+    cluster.crash(second.id);
+    cluster.crash(third.id);
+    await cluster.time.run(5000);
+    const alone = first.agent.send({ kind: 'clock' });
+    await cluster.time.run(5000);
+    expect(first.agent.answer(alone)).toBeUndefined();
+  });
+
   test('a read on a follower sees what was acknowledged anywhere before', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
     const leader = await cluster.newLeader();

@@ -8,7 +8,7 @@ import {
   touchOperation,
 } from '../../client/index.ts';
 import type { Value } from '../../client/index.ts';
-import { FuturestoreError, limits } from '../../protocol/index.ts';
+import { FuturestoreError, limits, requestProblem } from '../../protocol/index.ts';
 import type { Operation } from '../../protocol/index.ts';
 
 const whole = (least: number) =>
@@ -34,7 +34,7 @@ const alternatives = v.pipe(
 );
 
 /** Half of what is followed at most: one request must not push out all others. */
-const prefetchKeysMax = 4_096;
+const followedAtOnceMax = 4_096;
 
 const awaitBody = v.strictObject({
   keys: v.optional(keys),
@@ -44,7 +44,7 @@ const awaitBody = v.strictObject({
 });
 const availableBody = v.strictObject({ alternatives, timeout_ms: timeoutMs });
 const prefetchBody = v.strictObject({
-  keys: v.pipe(v.array(key), v.maxLength(prefetchKeysMax, `it names more than ${prefetchKeysMax} keys`)),
+  keys: v.pipe(v.array(key), v.maxLength(followedAtOnceMax, `it names more than ${followedAtOnceMax} keys`)),
 });
 
 const conditions = {
@@ -103,7 +103,7 @@ const parsed = <Schema extends v.GenericSchema>(schema: Schema, body: unknown): 
   throw invalid(path === null ? `the body is wrong: ${what}` : `${path}: ${what}`);
 };
 
-export interface Delivery {
+interface Delivery {
   /** Answered when it is safe here, or when the servers have it. */
   readonly wait: 'queued' | 'committed';
   readonly timeoutMs: number | undefined;
@@ -195,9 +195,25 @@ export const awaitRequest = (body: unknown): AwaitRequest => {
   return { alternatives: asked.any_of ?? [asked.keys ?? []], leastGeneration, timeoutMs: limit };
 };
 
+/** What the client would refuse, where it is not asked at once. */
+const checkKeys = (keysAsked: readonly string[]): void => {
+  for (const one of keysAsked) {
+    const problem = requestProblem({ id: 1, body: { kind: 'get', key: one, stale: false } });
+    if (problem !== undefined) throw new FuturestoreError(problem.code, problem.message);
+  }
+};
+
 export const availableRequest = (body: unknown): Omit<AwaitRequest, 'leastGeneration'> => {
   const asked = parsed(availableBody, body);
+  const named = asked.alternatives.flat();
+  if (named.length > followedAtOnceMax)
+    throw invalid(`alternatives name ${named.length} keys, and may name ${followedAtOnceMax}: ask in parts`);
+  checkKeys(named);
   return { alternatives: asked.alternatives, timeoutMs: asked.timeout_ms };
 };
 
-export const prefetchRequest = (body: unknown): readonly string[] => parsed(prefetchBody, body).keys;
+export const prefetchRequest = (body: unknown): readonly string[] => {
+  const { keys: asked } = parsed(prefetchBody, body);
+  checkKeys(asked);
+  return asked;
+};

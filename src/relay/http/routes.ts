@@ -7,6 +7,7 @@ import { FuturestoreError, limits } from '../../protocol/index.ts';
 import type { Follower } from '../follower.ts';
 import type { Entry, Outcome, Outgoing } from '../outgoing.ts';
 import type { Reads } from '../reads.ts';
+import { after } from '../timeouts.ts';
 import type { Uplink } from '../uplink.ts';
 import { DetailedError, answerJson, answerWith, errorAsJson } from './answers.ts';
 import { availableRequest, awaitRequest, prefetchRequest, writeRequest } from './bodies.ts';
@@ -19,7 +20,7 @@ import type { FormatFuture } from './watch.ts';
 const defaultTimeoutMs = 30_000;
 
 /** Things of which there may be so many at one time. */
-export interface Places {
+interface Places {
   readonly most: number;
   taken: number;
 }
@@ -36,7 +37,7 @@ export interface Interface {
   readonly status: () => Record<string, unknown>;
 }
 
-export interface Call {
+interface Call {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   /** What the path has where the route has a name in braces. */
@@ -140,7 +141,7 @@ const outcomeOf = async (
     if (connectedOnly && relay.uplink.connected === undefined) cut.abort();
   };
   const leave = relay.uplink.changed.listen(cutOff);
-  const timer = setTimeout(() => cut.abort(), timeoutMs);
+  const inTime = after(timeoutMs, () => cut.abort());
   cutOff();
   try {
     return await relay.outgoing.settled(entry.id, AbortSignal.any([call.signal, cut.signal]));
@@ -148,7 +149,7 @@ const outcomeOf = async (
     if (call.signal.aborted || !cut.signal.aborted) throw error;
     return undefined;
   } finally {
-    clearTimeout(timer);
+    inTime();
     leave();
   }
 };

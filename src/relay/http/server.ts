@@ -1,5 +1,5 @@
 /** The sockets: who may connect is their mode, what comes in is bounded. */
-import { chmodSync, chownSync, readFileSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, readFileSync, unlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
@@ -149,6 +149,9 @@ const notListening = (path: string, error: unknown): FuturestoreError => {
 
 /** What a process that was killed has left; one that is served is not touched. */
 const removeStaleSocket = async (path: string): Promise<void> => {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (there === undefined) return;
+  if (!there.isSocket()) throw notListening(path, new Error('something else is there'));
   const answers = await new Promise<boolean>((resolve, reject) => {
     const probe = connect(path);
     probe.once('connect', () => {

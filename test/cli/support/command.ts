@@ -66,10 +66,14 @@ export interface Outcome {
   readonly calls: readonly Call[];
   /** The profiles with which a connection was made. */
   readonly profiles: readonly string[];
+  /** The sockets of relays that were used. */
+  readonly relays: readonly string[];
 }
 
 export interface RunOptions {
   readonly client?: Partial<CommandClient>;
+  /** What the profile says of one. */
+  readonly relay?: string;
   readonly input?: readonly Uint8Array[];
   readonly isTTY?: boolean;
   readonly variables?: Record<string, string>;
@@ -95,6 +99,7 @@ export const runCommand = async (
   const written: Buffer[] = [];
   let stderr = '';
   const profiles: string[] = [];
+  const relays: string[] = [];
   let pausedMs = 0;
   const { client, calls } = fakeClient(options.client ?? {});
   const environment: CommandEnvironment = {
@@ -121,12 +126,17 @@ export const runCommand = async (
       profiles.push(file);
       return Promise.resolve(client);
     },
+    relayOf: () => Promise.resolve(options.relay),
+    connectToRelay: (socket) => {
+      relays.push(socket);
+      return Promise.resolve(client);
+    },
     interruption: () => options.interruption ?? new AbortController().signal,
   };
   try {
     const code = await run(commandLine, environment);
     const stdoutBytes = Buffer.concat(written);
-    return { code, stdout: stdoutBytes.toString(), stdoutBytes, stderr, calls, profiles };
+    return { code, stdout: stdoutBytes.toString(), stdoutBytes, stderr, calls, profiles, relays };
   } finally {
     directory.remove();
   }
