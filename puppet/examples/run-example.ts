@@ -40,7 +40,7 @@ const follow = (agent: ExampleAgent, run: Application, work: string, table: Live
           row.state = 'waiting';
         };
         table.change(agent.name, set, `waits for ${waiting}`);
-      } else if (/^Notice: \/Stage\[main\]/.test(line)) {
+      } else if (line.startsWith('Notice: /Stage[main]')) {
         const resource = /\/Main\/(.*\])\/[a-z]+:/.exec(line)?.[1]?.replace(`${work}/`, '') ?? '';
         table.change(
           agent.name,

@@ -16,7 +16,7 @@ import { command, eventually, run, type ProcessCluster } from './process-cluster
 /** Undefined: there is none on this machine. */
 export const puppetVersion = spawnSync('puppet', ['--version'], { encoding: 'utf8' }).stdout?.trim();
 
-export interface Applied {
+interface Applied {
   readonly code: number | null;
   /** Standard output and error, in the order in which they came. */
   readonly output: string;
