@@ -326,6 +326,55 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
     expect(await admin.get('nodes/c/out/token')).toMatchObject({ revision: token?.revision });
   });
 
+  test('keys may be Deferred, one of several enough, a generation the least; what a program gives is declared, a command notified, a TTL renewed', async () => {
+    await admin.resolve('nodes/c/out/pub/which', 'nodes/c/out/pub/target');
+    await admin.resolve('nodes/c/out/pub/gen', 'old');
+    await admin.reject('nodes/c/out/pub/any-no', { code: 'NO', message: 'not this one' });
+    await admin.resolve('nodes/b/out/pub/renewed', 'holds', { ttlMs: 600_000 });
+    await admin.resolve('nodes/b/out/pub/counted', 'from an earlier run');
+    const before = await admin.get('nodes/b/out/pub/renewed');
+    const waiting = agents.apply(
+      'b',
+      `${file('b', 'ten-late', `Deferred('futurestore::await', [${awaiting('nodes/c/out/pub/which')}])`)}
+       ${file('b', 'ten-any', "Deferred('futurestore::await', [['nodes/c/out/pub/any-no', 'nodes/c/out/pub/any-yes'], { 'any' => true }])")}
+       ${file('b', 'ten-gen', awaiting('nodes/c/out/pub/gen', "'least_generation' => 2"))}
+       ${file('b', 'ten-else', "'x'")}
+       notify { 'by a program': message => Deferred('futurestore::declare', ['nodes/b/out/pub/program']) }
+       notify { 'not in time': message => Deferred('futurestore::declare', ['nodes/b/out/pub/omitted']) }
+       futurestore_value { 'nodes/b/out/pub/counted': command => '/bin/echo x >> ${work('b', 'count')}; /usr/bin/wc -l < ${work('b', 'count')}' }
+       file { '${work('b', 'ten-config')}': ensure => file, content => 'new', notify => Futurestore_value['nodes/b/out/pub/counted'] }
+       futurestore_value { 'nodes/b/out/pub/renewed': value => 'holds', ttl => '1h', renew => true }`,
+      { args: ['--verbose'] },
+    );
+    await applied('b', 'ten-else');
+    await eventually('it waits', async () => waiting.output().includes('nothing else is left to do'));
+    expect(await admin.get('nodes/b/out/pub/program')).toMatchObject({
+      state: 'pending',
+      producer: 'agents:b',
+    });
+    for (const title of ['late', 'any', 'gen']) expect(content('b', `ten-${title}`), title).toBeUndefined();
+    await admin.resolve('nodes/b/out/pub/program', 'by itself');
+    await admin.resolve('nodes/c/out/pub/gen', 'new', { supersede: true });
+    await applied('b', 'ten-gen');
+    await admin.resolve('nodes/c/out/pub/any-yes', 'this one');
+    await applied('b', 'ten-any');
+    await admin.resolve('nodes/c/out/pub/target', 'reached');
+    const { code, output } = await waiting.ended;
+    expect(code, output).toBe(2);
+    expect(['late', 'any', 'gen'].map((title) => content('b', `ten-${title}`))).toEqual([
+      'reached',
+      'this one',
+      'new',
+    ]);
+    expect(await admin.get('nodes/b/out/pub/program')).toMatchObject({ state: 'resolved' });
+    expect(await admin.get('nodes/b/out/pub/omitted')).toMatchObject({ rejection: { code: 'OMITTED' } });
+    const counted = await admin.get('nodes/b/out/pub/counted');
+    expect(counted && textOf(counted)).toBe('1');
+    const renewed = await admin.get('nodes/b/out/pub/renewed');
+    expect(renewed).toMatchObject({ generation: before?.generation });
+    expect(renewed?.expiresAtMs ?? 0).toBeGreaterThan((before?.expiresAtMs ?? 0) + 1_000_000);
+  });
+
   test('a run that is ended early rejects what it owes', async () => {
     const waiting = agents.apply(
       'a',
