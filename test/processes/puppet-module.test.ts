@@ -286,6 +286,7 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
   });
 
   test('a compiled catalog and the gate resource wait without lazy Deferreds; rejections, secrets and TTLs are published', async () => {
+    await admin.resolve('nodes/c/out/pub/early', 'was there');
     const catalog = await agents.compile(
       'b',
       `futurestore_wait { 'gate': keys => ['nodes/c/out/pub/gate', 'nodes/c/out/pub/other'], any => true }
@@ -297,6 +298,7 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
     const eagerly = agents.apply(
       'a',
       `futurestore_wait { 'nodes/c/out/pub/gate': } -> ${file('a', 'eight-gated', "'x'")}
+       ${file('a', 'eight-eager', awaiting('nodes/c/out/pub/early'))}
        ${file('a', 'eight-else', "'x'")}`,
       { preprocess: true },
     );
@@ -315,6 +317,7 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
     expect(b.output).toContain('eight-gated');
     expect(content('b', 'eight-gated')).toBe('x');
     expect(content('b', 'eight-lazy')).toBe('open');
+    expect(content('a', 'eight-eager')).toBe('was there');
     expect(await admin.get('nodes/c/out/pub/no')).toMatchObject({ rejection: { code: 'NO_CA' } });
     const token = await admin.get('nodes/c/out/token');
     expect(token).toMatchObject({ sensitive: true, state: 'resolved' });

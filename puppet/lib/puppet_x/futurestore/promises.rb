@@ -12,9 +12,9 @@ module PuppetX
       # Of a rejection's text.
       MESSAGE_MAX = 1000
 
-      def initialize(transaction, relay)
-        @transaction = transaction
-        @relay = relay
+      def initialize(run)
+        @run = run
+        @transaction = run.transaction
         @owed = {}
         @queued = {}
       end
@@ -27,7 +27,7 @@ module PuppetX
         say('awaits', keys)
         say('publishes', publishers.map { |one| one[:key] })
         publishers.each { |one| promise(one[:key], one) }
-        @relay.prefetch(keys) unless keys.empty?
+        relay.prefetch(keys) unless keys.empty?
       rescue RelayUnreachable => e
         Puppet.warning("Futurestore: #{e.message}")
       rescue Failure => e
@@ -38,13 +38,13 @@ module PuppetX
       # @param publisher [Puppet::Type, nil] the resource that publishes it, if one does
       # @param deadline_ms [Integer, nil] it is not owed at the end of the run, but by then
       def promise(key, publisher = nil, deadline_ms: nil)
-        present = @relay.status['connected'] ? @relay.future(key) : nil
+        present = relay.status['connected'] ? relay.future(key) : nil
         return if present && present['state'] == 'resolved'
 
         body = { 'key' => key, 'renew' => !present.nil? && present['state'] != 'pending',
-                 'deadline_ms' => deadline_ms || @relay.settings.declare_deadline_ms }
+                 'deadline_ms' => deadline_ms || relay.settings.declare_deadline_ms }
         body['tied'] = false if deadline_ms
-        answer = @relay.write('declare', body)
+        answer = relay.write('declare', body)
         @owed[key] = [publisher, answer.dig('result', 'generation')] unless deadline_ms
       rescue RelayUnreachable
         raise
@@ -75,6 +75,10 @@ module PuppetX
 
       private
 
+      def relay
+        @run.relay
+      end
+
       def say(verb, keys)
         Puppet.info("Futurestore: this catalog #{verb} #{keys.join(', ')}") unless keys.empty?
       end
@@ -92,7 +96,7 @@ module PuppetX
         code, message = reason(publisher, cause)
         body = { 'key' => key, 'code' => code, 'message' => message[0, MESSAGE_MAX] }
         body['if_generation'] = generation if generation
-        @relay.write('reject', body)
+        relay.write('reject', body)
         Puppet.notice("Futurestore: #{key} is rejected with #{code}: #{message}")
       rescue RelayUnreachable
         raise
@@ -130,7 +134,7 @@ module PuppetX
       # They may have come through by now; one that was refused would be known to nobody else.
       def report_queued
         @queued.each do |id, resource|
-          answer = @relay.queued(id)
+          answer = relay.queued(id)
           resource.err("was queued and then refused: #{answer.dig('error', 'message')}") if answer['state'] == 'failed'
         end
       rescue Failure => e

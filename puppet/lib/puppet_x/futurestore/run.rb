@@ -57,21 +57,28 @@ module PuppetX
         end
       end
 
-      attr_reader :transaction, :relay, :promises
+      attr_reader :transaction, :promises
       # @return [Puppet::Type, nil] the resource whose parameters are being resolved
       attr_reader :resolving
 
       def initialize(transaction)
         @transaction = transaction
-        @relay = Relay.new
-        @promises = Promises.new(transaction, @relay)
+        @promises = Promises.new(self)
         @needs = {}.compare_by_identity
         @looked_ms = nil
       end
 
+      # Made when it is first needed: what is wrong with the agent's settings is of no matter to a catalog without futures.
+      def relay
+        @relay ||= Relay.new
+      end
+
       # @return [Array<Need, LateNeed>] what a resource whose turn it is needs: nothing if it will be skipped
       def needs(resource)
-        @needs[resource] ||= skipped?(resource) || resource.noop? ? NONE : Deferreds.needs_of(resource)
+        @needs[resource] ||= begin
+          needs = Deferreds.needs_of(resource)
+          needs.empty? || resource.noop? || skipped?(resource) ? NONE : needs
+        end
       end
 
       # Whether Puppet will skip it, as far as that is known before it is looked at.
@@ -150,7 +157,7 @@ module PuppetX
       # One whose time is over fails when its turn comes, which is now.
       def overdue(held)
         held.find do |resource|
-          over = open_needs([resource]).find { |need| need.state == :unmet && need.deadline_ms(@relay.settings) <= Durations.now_ms }
+          over = open_needs([resource]).find { |need| need.state == :unmet && need.deadline_ms(relay.settings) <= Durations.now_ms }
           over.state = :timed_out if over
           over
         end
@@ -162,11 +169,11 @@ module PuppetX
 
         Puppet.info("Futurestore: nothing else is left to do, waiting for #{needs.join('; ')}") unless @announced == needs
         @announced = needs
-        end_ms = needs.map { |need| need.deadline_ms(@relay.settings) }.min
-        @relay.patiently(end_ms) { settle(needs, (end_ms - Durations.now_ms).clamp(0, WAIT_MS)) }
+        end_ms = needs.map { |need| need.deadline_ms(relay.settings) }.min
+        relay.patiently(end_ms) { settle(needs, (end_ms - Durations.now_ms).clamp(0, WAIT_MS)) }
       rescue RelayUnreachable
         # Each of them says so itself when its turn comes.
-        needs.each { |need| need.state = :met } if @relay.given_up?
+        needs.each { |need| need.state = :met } if relay.given_up?
       end
 
       # Asks which of them can be had by now, and waits until one can.
@@ -189,7 +196,7 @@ module PuppetX
         slices = owned.each_slice(ALTERNATIVES_MAX).to_a
         # Of several requests none may wait long: what it waits for may be in another one.
         timeout_ms = [timeout_ms, GENERATION_POLL_MS / slices.size].min if slices.size > 1
-        slices.each { |slice| told(slice, @relay.available(slice.map(&:last), timeout_ms)) }
+        slices.each { |slice| told(slice, relay.available(slice.map(&:last), timeout_ms)) }
       rescue RelayUnreachable
         raise
       rescue Failure
@@ -207,7 +214,7 @@ module PuppetX
 
       # What is wrong with it, it says itself when its turn comes.
       def generation_there?(need)
-        need.there?(@relay)
+        need.there?(relay)
       rescue RelayUnreachable
         raise
       rescue Failure
