@@ -25,7 +25,8 @@ module PuppetX
           return value('get', future) if future && future['state'] == 'resolved'
           return options['default'] if options.key?('default')
 
-          raise Failure.new("#{key} has no value now#{": it is #{future['state']}" if future} (give a default, or use futurestore::await)", code: 'NO_VALUE')
+          raise Failure.new("#{key} has no value now#{": it is #{future['state']}" if future} (give a default, or use " \
+                            'futurestore::await)', code: 'NO_VALUE')
         end
 
         # @return [String] the key

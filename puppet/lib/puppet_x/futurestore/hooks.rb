@@ -110,7 +110,8 @@ module PuppetX
       end
 
       PLACES = [
-        [Puppet::Pops::Evaluator::DeferredResolver, Deferreds::Resolver, %i[resolve_futures resolve resolve_future map_arguments resolve_lazy_args]],
+        [Puppet::Pops::Evaluator::DeferredResolver, Deferreds::Resolver,
+         %i[resolve_futures resolve resolve_future map_arguments resolve_lazy_args]],
         [Puppet::Transaction, Transaction, %i[evaluate eval_resource resolve_resource skip_tags? missing_tags? scheduled?]],
         [Puppet::Graph::RelationshipGraph, Graph, %i[next_resource enqueue direct_dependencies_of]],
         [Puppet::Configurer, Configurer, %i[send_report]],
@@ -122,10 +123,12 @@ module PuppetX
 
         @installed = true
         missing = PLACES.flat_map { |owner, _, names| names.reject { |name| there?(owner, name) }.map { |name| "#{owner}##{name}" } }
-        return PLACES.each { |owner, hook, _| owner.prepend(hook) } if VERSIONS.satisfied_by?(Gem::Version.new(Puppet.version)) && missing.empty?
+        known = VERSIONS.satisfied_by?(Gem::Version.new(Puppet.version)) && missing.empty?
+        return PLACES.each { |owner, hook, _| owner.prepend(hook) } if known
 
-        Puppet.warning("Futurestore does not know Puppet #{Puppet.version}#{": there is no #{missing.join(', ')}" if missing.any?}. Waiting holds up " \
-                       'later resources, a future that fails ends the run, and nothing is declared: use futurestore_wait')
+        Puppet.warning("Futurestore does not know Puppet #{Puppet.version}" \
+                       "#{": there is no #{missing.join(', ')}" if missing.any?}. Waiting holds up later resources, " \
+                       'a future that fails ends the run, and nothing is declared: use futurestore_wait')
       end
 
       def self.there?(owner, name)

@@ -31,14 +31,14 @@ module PuppetX
       rescue RelayUnreachable => e
         Puppet.warning("Futurestore: #{e.message}")
       rescue Failure => e
-        Puppet.debug { "Futurestore: prefetch: #{e.message}" }
+        Puppet.warning("Futurestore: not all is declared: #{e.message}")
       end
 
       # Declares a key that is owed from now on.
       # @param publisher [Puppet::Type, nil] the resource that publishes it, if one does
       # @param deadline_ms [Integer, nil] it is not owed at the end of the run, but by then
       def promise(key, publisher = nil, deadline_ms: nil)
-        present = relay.status['connected'] ? relay.future(key) : nil
+        present = known(key)
         return if present && present['state'] == 'resolved'
 
         body = { 'key' => key, 'renew' => !present.nil? && present['state'] != 'pending',
@@ -49,7 +49,8 @@ module PuppetX
       rescue RelayUnreachable
         raise
       rescue Failure => e
-        raise if publisher.nil?
+        # What the servers do not answer for one key they will not for the next ones either.
+        raise if publisher.nil? || %w[TIMED_OUT UNAVAILABLE].include?(e.code)
 
         # Whoever may not declare a key may not publish it either, which its resource says.
         publisher.debug("not declared: #{e.message}")
@@ -70,10 +71,21 @@ module PuppetX
         @owed.each { |key, (publisher, generation)| break_promise(key, publisher, generation, cause) }
         report_queued
       rescue RelayUnreachable => e
-        Puppet.err("Futurestore: those who wait for #{@owed.keys.join(', ')} could not be told that it will not come: #{e.message}") if @owed.any?
+        return if @owed.empty?
+
+        Puppet.err("Futurestore: those who wait for #{@owed.keys.join(', ')} could not be told that it will not come: " + e.message)
       end
 
       private
+
+      # @return [Hash, nil] nil: there is none, or nobody can tell
+      def known(key)
+        relay.status['connected'] ? relay.future(key) : nil
+      rescue Failure => e
+        raise unless e.code == 'PERMISSION_DENIED'
+
+        nil
+      end
 
       def relay
         @run.relay

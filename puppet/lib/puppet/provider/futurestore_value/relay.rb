@@ -114,6 +114,7 @@ Puppet::Type.type(:futurestore_value).provide(:relay) do
 
     raise Puppet::Error, "the command for #{resource[:key]} ended with exit code #{result.exitstatus}, so nothing is published"
   rescue Timeout::Error
-    raise Puppet::Error, "the command for #{resource[:key]} took longer than #{resource[:command_timeout].to_i} s (command_timeout), so nothing is published"
+    raise Puppet::Error, "the command for #{resource[:key]} took longer than #{resource[:command_timeout].to_i} s " \
+                         '(command_timeout), so nothing is published'
   end
 end
