@@ -245,6 +245,21 @@ describe('a key that is followed', () => {
       await eventually(`${key} has gone`, async () => (await awaited(relay, key)).status === 408);
   });
 
+  test('is not given from an older time of the cache when it has gone meanwhile', async () => {
+    const relay = await site.relay();
+    await relay.connected();
+    await relay.post('/v1/resolve', { key: 'nodes/a', value: 'one' });
+    await get(relay, 'nodes/a');
+    await relay.close();
+    await site.connect().delete('nodes/a');
+    const next = await site.relay();
+    await next.connected();
+    await prefetch(next, ['nodes/a']);
+    expect(await awaited(next, 'nodes/a')).toMatchObject({ status: 408 });
+    const available = await next.post('/v1/available', { alternatives: [['nodes/a']], timeout_ms: 0 });
+    expect(available.body).toEqual({ available: [], rejected: [] });
+  });
+
   test('is followed again after the connection was lost, and nothing older than the loss is given meanwhile', async () => {
     const relay = await site.relay();
     await relay.connected();

@@ -1,7 +1,9 @@
 import { cpSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Level } from 'level';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Client } from '../../src/client/index.ts';
+import { StateDirectory } from '../../src/relay/state-directory.ts';
 import { Site, eventually } from './support/site.ts';
 import type { RunningRelay } from './support/site.ts';
 
@@ -47,6 +49,59 @@ const offlineRelay = async (options: Parameters<Site['relay']>[0] = {}): Promise
   await relay.connected(false);
   return relay;
 };
+
+test('a write is answered when it is on disk, and not before', async () => {
+  const relay = await offlineRelay();
+  let onDisk = (): void => undefined;
+  const disk = new Promise<void>((resolve) => (onDisk = resolve));
+  const descriptor = Object.getOwnPropertyDescriptor(StateDirectory.prototype, 'synced');
+  const synced = descriptor?.value as (this: StateDirectory) => Promise<void>;
+  const asked = vi.spyOn(StateDirectory.prototype, 'synced').mockImplementation(async function (
+    this: StateDirectory,
+  ) {
+    await disk;
+    await synced.call(this);
+  });
+  let answered = false;
+  const queued = queue(relay, 'a').then((id) => {
+    answered = true;
+    return id;
+  });
+  await eventually('the disk is asked', () => asked.mock.calls.length === 1);
+  // A request that came later has been answered long since.
+  await relay.status();
+  expect(answered).toBe(false);
+  onDisk();
+  expect(await queued).toBe(1);
+  asked.mockRestore();
+});
+
+test('what is on disk was synced, if anybody waited for that', async () => {
+  const writes: unknown[] = [];
+  const state = await StateDirectory.open(join(site.directory, 'other'), (error) => {
+    throw error;
+  });
+  const batches = vi.spyOn(Level.prototype, 'batch').mockImplementation(function (this: unknown) {
+    const operations: unknown[] = [];
+    const batch = {
+      put: (...put: unknown[]) => operations.push(put),
+      del: (...removed: unknown[]) => operations.push(removed),
+      write: (options: unknown) => Promise.resolve(writes.push([operations, options])),
+    };
+    return batch as never;
+  });
+  state.put('a', 1);
+  await state.synced();
+  state.put('b', 2);
+  state.put('c', 3);
+  state.remove('c');
+  await state.close();
+  batches.mockRestore();
+  expect(writes).toEqual([
+    [[['a', '1']], { sync: true }],
+    [[['b', '2'], ['c']], { sync: false }],
+  ]);
+});
 
 describe('a write that was accepted while no server could be reached', () => {
   test('is sent when one is back: all of them in their order, each once', async () => {
