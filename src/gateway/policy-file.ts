@@ -10,21 +10,48 @@ const fileCharactersMax = 1024 * 1024;
 const text = v.pipe(v.string(), v.nonEmpty('must not be empty'));
 const names = v.array(text);
 
+const tlsSchema = v.strictObject({
+  issuer: text,
+  identity: v.literal('cn'),
+  crl: v.exactOptional(text),
+});
+
+const jwtSchema = v.strictObject({
+  issuer: text,
+  audience: text,
+  algorithms: names,
+  keys: text,
+  identity: text,
+});
+
 const realmSchema = v.strictObject({
-  tls: v.exactOptional(v.strictObject({ issuer: text, identity: v.literal('cn') })),
-  vars: v.exactOptional(v.record(v.string(), v.literal('cn'))),
+  tls: v.exactOptional(tlsSchema),
+  jwt: v.exactOptional(jwtSchema),
+  vars: v.exactOptional(v.record(v.string(), text)),
+});
+
+const limitSchema = v.strictObject({
+  pending: v.exactOptional(v.number()),
+  subscriptions: v.exactOptional(v.number()),
+  requests_in_flight: v.exactOptional(v.number()),
+  requests_per_second: v.exactOptional(v.number()),
+  stored: v.exactOptional(text),
+  connections: v.exactOptional(v.number()),
 });
 
 const ruleSchema = v.strictObject({
   allow: v.exactOptional(names),
   deny: v.exactOptional(names),
+  limit: v.exactOptional(limitSchema),
   on: v.exactOptional(v.union([text, names], 'must be a pattern or a list of patterns')),
   value_max: v.exactOptional(text),
+  ttl_max: v.exactOptional(text),
 });
 
 const bindingSchema = v.strictObject({
   realm: v.exactOptional(text),
   principal: v.exactOptional(text),
+  where: v.exactOptional(v.record(v.string(), text)),
   policies: names,
 });
 
@@ -38,8 +65,10 @@ const documentSchema = v.strictObject({
 const knownNames = [
   documentSchema,
   realmSchema,
-  realmSchema.entries.tls.wrapped,
+  tlsSchema,
+  jwtSchema,
   ruleSchema,
+  limitSchema,
   bindingSchema,
 ].flatMap((schema) => Object.keys(schema.entries));
 
@@ -109,6 +138,7 @@ function describeIssue(issue: v.BaseIssue<unknown>): string {
 function describeValue(issue: v.BaseIssue<unknown>): string {
   const expected: Readonly<Record<string, string>> = {
     string: 'a text',
+    number: 'a number',
     Array: 'a list',
     Object: 'a mapping',
   };

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { millisecondsIn } from '../scopes/index.ts';
 import { limits } from './futures.ts';
 
 /** Largest first, for formatting. */
@@ -15,11 +16,8 @@ const units = [
  * undefined: it is none, or longer than `limits.durationMsMax`.
  */
 export function parseDuration(text: string): number | undefined {
-  const parts = /^([0-9]{1,15}) ?(ms|s|m|h|d)$/.exec(text);
-  const unit = units.find(([name]) => name === parts?.[2]);
-  if (parts === null || unit === undefined) return undefined;
-  const milliseconds = Number(parts[1]) * unit[1];
-  return milliseconds <= limits.durationMsMax ? milliseconds : undefined;
+  const milliseconds = millisecondsIn(text);
+  return milliseconds !== undefined && milliseconds <= limits.durationMsMax ? milliseconds : undefined;
 }
 
 /** The shortest text that `parseDuration` reads back as exactly this many milliseconds. */

@@ -9,6 +9,8 @@ export type Segment =
   /** `${name}`: exactly one segment, bound before use. Only in policies. */
   | { readonly kind: 'variable'; readonly name: string };
 
+export type BoundSegment = Exclude<Segment, { kind: 'variable' }>;
+
 export interface Pattern {
   readonly text: string;
   readonly segments: readonly Segment[];
@@ -31,8 +33,8 @@ const keyLengthMax = 512;
 const segmentsMax = 16;
 const segmentLengthMax = 128;
 
-const one: Segment = { kind: 'one' };
-const rest: Segment = { kind: 'rest' };
+const one = { kind: 'one' } as const;
+const rest = { kind: 'rest' } as const;
 const slash = 0x2f;
 const emptySegment = "has an empty segment (a '/' at its start, its end, or next to another)";
 const variablePattern = /^\$\{([a-z][a-z0-9_]{0,31})\}$/;
@@ -185,8 +187,11 @@ function unbound(pattern: Pattern): never {
   throw new Error(`The pattern ${pattern.text} has an unbound variable: bind it before matching`);
 }
 
-/** A `**` in the last possible place can stand for one segment only. */
-function segmentAt(pattern: Pattern, index: number): Segment | undefined {
+/**
+ * The segment, as it is to be compared: a `**` in the last possible place can stand for one segment only. undefined:
+ * the pattern has ended. Throws for a variable, which is to be bound first.
+ */
+export function segmentAt(pattern: Pattern, index: number): BoundSegment | undefined {
   const segment = pattern.segments[index];
   if (segment?.kind === 'variable') return unbound(pattern);
   return segment?.kind === 'rest' && index === segmentsMax - 1 ? one : segment;
@@ -223,29 +228,38 @@ export function overlaps(a: Pattern, b: Pattern): boolean {
 
 /**
  * The pattern with each variable replaced by its value as one literal segment, whatever the value looks like.
- * undefined: a variable has no value, or one that is no legal segment ('', '.', '*', 'a/b', …), or the result is
- * longer than a key may be. The caller decides what that means: an allow must not match, a deny must.
+ * undefined: a variable has no value, or one that is no legal segment ('', '.', '*', 'a/b', …). The caller decides
+ * what that means: an allow must not match, a deny must. The result may be too long for any key to match it.
  */
 export function bindVariables(
   pattern: Pattern,
   values: Readonly<Record<string, string>>,
 ): Pattern | undefined {
-  if (!pattern.segments.some((segment) => segment.kind === 'variable')) return pattern;
+  if (!hasVariables(pattern)) return pattern;
   const segments: Segment[] = [];
   for (const segment of pattern.segments) {
-    if (segment.kind !== 'variable') {
-      segments.push(segment);
-      continue;
-    }
-    const value = Object.hasOwn(values, segment.name) ? values[segment.name] : undefined;
-    if (value === undefined || !isSegment(value)) return undefined;
-    segments.push({ kind: 'literal', text: value });
+    const bound = boundSegment(segment, values);
+    if (bound === undefined) return undefined;
+    segments.push(bound);
   }
-  const bound = makePattern(segments);
-  return bound.text.length > keyLengthMax ? undefined : bound;
+  return makePattern(segments);
 }
 
-/** The pattern with `*` for each variable: all that it could match, whatever the values. */
-export function widenVariables(pattern: Pattern): Pattern {
-  return makePattern(pattern.segments.map((segment) => (segment.kind === 'variable' ? one : segment)));
+const hasVariables = ({ segments }: Pattern): boolean =>
+  segments.some((segment) => segment.kind === 'variable');
+
+/** undefined: it is a variable without a value that could stand there. */
+function boundSegment(segment: Segment, values: Readonly<Record<string, string>>): BoundSegment | undefined {
+  if (segment.kind !== 'variable') return segment;
+  const value = Object.hasOwn(values, segment.name) ? values[segment.name] : undefined;
+  return value === undefined || !isSegment(value) ? undefined : { kind: 'literal', text: value };
+}
+
+/**
+ * The pattern with `*` for each variable that has no value, or one that is no legal segment, and the others bound: all
+ * that it could match, whatever the missing values are.
+ */
+export function widenVariables(pattern: Pattern, values: Readonly<Record<string, string>> = {}): Pattern {
+  if (!hasVariables(pattern)) return pattern;
+  return makePattern(pattern.segments.map((segment) => boundSegment(segment, values) ?? one));
 }

@@ -1,252 +1,121 @@
 /**
  * Policies: what a principal may do with which keys. Default is deny; deny beats allow.
  *
- * A document is plain data, as it stands in a policy file. Compiling it checks all of it and reports every problem
- * with its place; asking a compiled policy for a principal's scope binds the variables.
+ * Compiling a document checks all of its meaning and reports every problem with its place. Principals that have the
+ * same policies share what was compiled; a scope of its own holds no more than the values of its variables.
  */
+import {
+  isKeyVerb,
+  jwtAlgorithms,
+  PolicyError,
+  type BindingDocument,
+  type ClusterVerb,
+  type KeyVerb,
+  type PolicyDocument,
+  type PolicyProblem,
+  type RealmDocument,
+  type Verb,
+} from './document.ts';
 import {
   bindVariables,
   contains,
   isSegment,
-  matches,
   overlaps,
   parsePattern,
   widenVariables,
+  type Pattern,
 } from './patterns.ts';
-import type { Pattern } from './patterns.ts';
-import { parseSize } from './sizes.ts';
+import { allowed, ask, denied, RuleTrie, type VariableValues } from './rule-trie.ts';
+import { compileRules, type Report, type Rule } from './rules.ts';
+import type { Decision, Policies, Principal, Scope, ScopeLimits } from './scope.ts';
+import { parseVariableSource, type VariableSource } from './variable-sources.ts';
 
-/** What can be done with a key; `*` in a rule stands for these and no others. */
-export const keyVerbs = [
-  'get',
-  'await',
-  'list',
-  'subscribe',
-  'declare',
-  'resolve',
-  'reject',
-  'delete',
-  'touch',
-] as const;
-/**
- * What can be done with the cluster: in no wildcard, so each is granted by its name only. `member.change`: add,
- * promote, replace and remove servers, and hand leadership over. `snapshot.save`: read all keys and values.
- */
-export const clusterVerbs = ['cluster.status', 'member.list', 'member.change', 'snapshot.save'] as const;
-
-export type KeyVerb = (typeof keyVerbs)[number];
-export type ClusterVerb = (typeof clusterVerbs)[number];
-export type Verb = KeyVerb | ClusterVerb;
-
-export interface RealmDocument {
-  /** Who signs the realm's certificates (the name of a PEM file), and what in them is the principal's name. */
-  readonly tls?: { readonly issuer: string; readonly identity: 'cn' };
-  /** Variables for patterns, and what in the certificate gives their values. */
-  readonly vars?: Readonly<Record<string, 'cn'>>;
-}
-
-export interface RuleDocument {
-  /** Exactly one of allow and deny: verbs, or '*' for all verbs of keys. */
-  readonly allow?: readonly string[];
-  readonly deny?: readonly string[];
-  /** A pattern or several; not for rules with nothing but verbs of the cluster. */
-  readonly on?: string | readonly string[];
-  /** With allow: the largest value that may be written under this rule, for example '64KiB'. */
-  readonly value_max?: string;
-}
-
-export interface BindingDocument {
-  /** Absent: every realm. */
-  readonly realm?: string;
-  /** One principal of the realm, by its name; absent: all of them. */
-  readonly principal?: string;
-  readonly policies: readonly string[];
-}
-
-export interface PolicyDocument {
-  readonly realms: Readonly<Record<string, RealmDocument>>;
-  readonly policies: Readonly<Record<string, readonly RuleDocument[]>>;
-  readonly bindings: readonly BindingDocument[];
-}
-
-export interface PolicyProblem {
-  /** Where in the document: 'policies.agent[1].on'. */
-  readonly place: string;
-  readonly problem: string;
-}
-
-/** Every problem of a document, each with its place. */
-export class PolicyError extends Error {
-  readonly problems: readonly PolicyProblem[];
-
-  constructor(problems: readonly PolicyProblem[]) {
-    super(problems.map(({ place, problem }) => `${place}: ${problem}`).join('; '));
-    this.name = 'PolicyError';
-    this.problems = problems;
-  }
-}
-
-export interface Principal {
-  readonly realm: string;
-  readonly name: string;
-}
-
-/** What one principal may do. */
-export interface Scope {
-  /**
-   * Whether some allow matches the key and no deny does. The key must be valid; for a verb of the cluster there is
-   * none, so it is not looked at.
-   */
-  allows(verb: Verb, key: string): boolean;
-  /**
-   * Whether the whole pattern is allowed: it is contained in the pattern of one single allow, and shares no key with
-   * any deny. A pattern that only the union of several allows covers is refused, and so is a text that is no pattern.
-   */
-  allowsPattern(verb: Verb, pattern: Pattern | string): boolean;
-  /**
-   * The largest value, in bytes, that may be written to the key: the most generous of the allows that match, Infinity
-   * where one of them sets no limit, 0 where the key is not allowed.
-   */
-  valueBytesMax(verb: Verb, key: string): number;
-}
-
-export interface Policies {
-  scopeFor(principal: Principal): Scope;
-}
-
-interface Rule {
-  readonly effect: 'allow' | 'deny';
-  readonly verbs: ReadonlySet<string>;
-  readonly patterns: readonly Pattern[];
-  readonly valueBytesMax: number;
-}
+type Variables = ReadonlyMap<string, VariableSource>;
 
 interface Binding {
   readonly realm: string | undefined;
-  readonly principal: string | undefined;
-  readonly rules: readonly Rule[];
+  readonly where: readonly (readonly [variable: string, value: string])[];
+  readonly policies: readonly string[];
 }
-
-type Report = (place: string, problem: string) => void;
 
 /** Throws PolicyError with all problems of the document. */
 export function compilePolicies(document: PolicyDocument): Policies {
   const problems: PolicyProblem[] = [];
   const report: Report = (place, problem) => problems.push({ place, problem });
 
-  const variables = new Map<string, readonly string[]>();
+  const realms = new Map<string, Variables>();
   for (const [name, realm] of Object.entries(document.realms)) {
+    const place = `realms.${name}`;
     if (!isSegment(name) || name.includes(':'))
-      report(`realms.${name}`, "is no name for a realm: one key segment without ':'");
-    variables.set(name, compileVariables(`realms.${name}.vars`, realm, report));
+      report(place, "is no name for a realm: one key segment without ':'");
+    checkAuthorities(place, realm, report);
+    realms.set(name, compileVariables(`${place}.vars`, realm, report));
   }
-  const everyVariable = new Set([...variables.values()].flat());
+  const variables = new Set([...realms.values()].flatMap((vars) => [...vars.keys()]));
 
   const policies = new Map<string, readonly Rule[]>();
   for (const [name, rules] of Object.entries(document.policies)) {
-    const place = `policies.${name}`;
-    policies.set(
-      name,
-      rules.map((rule, index) => compileRule(`${place}[${index}]`, rule, everyVariable, report)),
-    );
+    policies.set(name, compileRules(name, rules, variables, report));
   }
-  const bindings = document.bindings.map((binding, index) =>
-    compileBinding(`bindings[${index}]`, binding, new Set(variables.keys()), policies, report),
-  );
+  for (const [index, binding] of document.bindings.entries()) {
+    checkBinding(`bindings[${index}]`, binding, realms, policies, report);
+  }
   if (problems.length > 0) throw new PolicyError(problems);
-  return new CompiledPolicies(variables, bindings);
+  return new CompiledPolicies(document, realms, policies);
 }
 
-function compileVariables(place: string, realm: RealmDocument, report: Report): readonly string[] {
-  const names = Object.keys(realm.vars ?? {});
-  for (const name of names) {
+function checkAuthorities(place: string, { tls, jwt }: RealmDocument, report: Report): void {
+  for (const setting of ['issuer', 'crl'] as const) {
+    if (tls?.[setting] === '') report(`${place}.tls.${setting}`, 'is empty');
+  }
+  if (jwt === undefined) return;
+  for (const setting of ['issuer', 'audience', 'keys', 'identity'] as const) {
+    if (jwt[setting] === '') report(`${place}.jwt.${setting}`, 'is empty');
+  }
+  if (jwt.algorithms.length === 0) report(`${place}.jwt.algorithms`, 'names no algorithm');
+  for (const [index, algorithm] of jwt.algorithms.entries()) {
+    if (jwtAlgorithms.some((known) => known === algorithm)) continue;
+    report(
+      `${place}.jwt.algorithms[${index}]`,
+      `'${algorithm}' is not accepted: tokens are signed with one of ${jwtAlgorithms.join(' ')}`,
+    );
+  }
+}
+
+function compileVariables(place: string, realm: RealmDocument, report: Report): Variables {
+  const variables = new Map<string, VariableSource>();
+  for (const [name, text] of Object.entries(realm.vars ?? {})) {
     if (!parsePattern(`\${${name}}`, { variables: true }).ok) {
       report(
         `${place}.${name}`,
         'is no name for a variable: a-z first, then a-z, 0-9 and _, at most 32 characters',
       );
     }
-  }
-  return names;
-}
-
-function compileRule(
-  place: string,
-  rule: RuleDocument,
-  variables: ReadonlySet<string>,
-  report: Report,
-): Rule {
-  const effect = rule.deny === undefined ? 'allow' : 'deny';
-  if ((rule.allow === undefined) === (rule.deny === undefined))
-    report(place, 'needs exactly one of allow and deny');
-  const verbs = compileVerbs(`${place}.${effect}`, rule[effect] ?? [], report);
-  const aboutKeys = keyVerbs.some((verb) => verbs.has(verb));
-  const { on, value_max: valueMax } = rule;
-  const texts = on === undefined ? [] : typeof on === 'string' ? [on] : on;
-  if (texts.length === 0 && aboutKeys)
-    report(`${place}.on`, 'is missing: on which keys? (for all of them: **)');
-  if (on !== undefined && !aboutKeys && verbs.size > 0) {
-    report(`${place}.on`, 'has no meaning here: all verbs of the rule are about the cluster, not about keys');
-  }
-  const patterns: Pattern[] = [];
-  for (const [index, text] of texts.entries()) {
-    const parsed = parsePattern(text, { variables: true });
-    const patternPlace = typeof on === 'string' ? `${place}.on` : `${place}.on[${index}]`;
-    if (!parsed.ok) {
-      report(patternPlace, `the pattern '${text}' ${parsed.problem}`);
+    const source = parseVariableSource(text);
+    if (source === undefined) {
+      report(
+        `${place}.${name}`,
+        `'${text}' is no source of a value: write cn, extension:pp_role (or another name of Puppet's), oid:1.3.6.1…, or claim:NAME`,
+      );
       continue;
     }
-    for (const segment of parsed.pattern.segments) {
-      if (segment.kind === 'variable' && !variables.has(segment.name)) {
-        report(patternPlace, `the variable '${segment.name}' is in no realm's vars`);
-      }
-    }
-    patterns.push(parsed.pattern);
+    if (source.kind === 'extension' && realm.tls === undefined)
+      report(`${place}.${name}`, `'${text}' is of a certificate, and the realm has no tls`);
+    if (source.kind === 'claim' && realm.jwt === undefined)
+      report(`${place}.${name}`, `'${text}' is of a token, and the realm has no jwt`);
+    variables.set(name, source);
   }
-  return { effect, verbs, patterns, valueBytesMax: compileValueMax(place, effect, valueMax, report) };
+  return variables;
 }
 
-function compileVerbs(place: string, names: readonly string[], report: Report): ReadonlySet<string> {
-  const verbs = new Set<string>();
-  if (names.length === 0) report(place, 'names no verb');
-  for (const name of names) {
-    if (name === '*') for (const verb of keyVerbs) verbs.add(verb);
-    else if ([...keyVerbs, ...clusterVerbs].some((verb) => verb === name)) verbs.add(name);
-    else
-      report(
-        place,
-        `there is no verb '${name}': known are * ${keyVerbs.join(' ')} ${clusterVerbs.join(' ')}`,
-      );
-  }
-  return verbs;
-}
-
-function compileValueMax(
+function checkBinding(
   place: string,
-  effect: Rule['effect'],
-  text: string | undefined,
-  report: Report,
-): number {
-  if (text === undefined) return Number.POSITIVE_INFINITY;
-  if (effect === 'deny')
-    report(`${place}.value_max`, 'has no meaning in a deny: a deny forbids values of any size');
-  const bytes = parseSize(text);
-  if (bytes === undefined)
-    report(
-      `${place}.value_max`,
-      `'${text}' is no size: write a whole number with B, KiB or MiB, as in 64KiB`,
-    );
-  return bytes ?? 0;
-}
-
-function compileBinding(
-  place: string,
-  binding: BindingDocument,
-  realms: ReadonlySet<string>,
+  { realm, principal, where, policies: names }: BindingDocument,
+  realms: ReadonlyMap<string, Variables>,
   policies: ReadonlyMap<string, readonly Rule[]>,
   report: Report,
-): Binding {
-  const { realm, principal } = binding;
+): void {
+  const known = [...realms].filter(([name]) => realm === undefined || name === realm);
   if (realm !== undefined && !realms.has(realm))
     report(`${place}.realm`, `there is no realm '${realm}' under realms`);
   if (principal !== undefined && realm === undefined) {
@@ -255,120 +124,268 @@ function compileBinding(
   if (principal !== undefined && !isSegment(principal)) {
     report(`${place}.principal`, `'${principal}' is no principal's name: one key segment, not a pattern`);
   }
-  if (binding.policies.length === 0) report(`${place}.policies`, 'names no policy');
-  const rules: Rule[] = [];
-  for (const [index, name] of binding.policies.entries()) {
-    const found = policies.get(name);
-    if (found === undefined)
-      report(`${place}.policies[${index}]`, `there is no policy '${name}' under policies`);
-    else rules.push(...found);
+  for (const variable of Object.keys(where ?? {})) {
+    if (known.some(([, variables]) => variables.has(variable))) continue;
+    const whose = realm === undefined ? "any realm's vars" : `the vars of realm '${realm}'`;
+    report(`${place}.where.${variable}`, `the variable '${variable}' is not in ${whose}`);
   }
-  return { realm, principal, rules };
+  if (where !== undefined && Object.keys(where).length === 0)
+    report(`${place}.where`, 'names no variable: leave it out for all principals');
+  if (names.length === 0) report(`${place}.policies`, 'names no policy');
+  for (const [index, name] of names.entries()) {
+    if (!policies.has(name))
+      report(`${place}.policies[${index}]`, `there is no policy '${name}' under policies`);
+  }
 }
+
+/** Combinations of policies whose tries are kept; scopes that are in use keep their own beyond that. */
+const ruleSetsMax = 1024;
 
 class CompiledPolicies implements Policies {
-  /** A realm's variables; each has the principal's name as its value. */
-  readonly #variables: ReadonlyMap<string, readonly string[]>;
-  readonly #bindings: readonly Binding[];
+  readonly document: PolicyDocument;
+  readonly #realms: ReadonlyMap<string, Variables>;
+  readonly #policies: ReadonlyMap<string, readonly Rule[]>;
+  /** The number of each variable, of whichever realm. */
+  readonly #variables = new Map<string, number>();
+  /** The bindings of everybody, or of whoever has the variables. */
+  readonly #common: Binding[] = [];
+  /** By 'realm name': the bindings of one principal. A realm's name has no blank. */
+  readonly #own = new Map<string, Binding[]>();
+  readonly #ruleSets = new Map<string, RuleSet>();
 
-  constructor(variables: ReadonlyMap<string, readonly string[]>, bindings: readonly Binding[]) {
-    this.#variables = variables;
-    this.#bindings = bindings;
+  constructor(
+    document: PolicyDocument,
+    realms: ReadonlyMap<string, Variables>,
+    policies: ReadonlyMap<string, readonly Rule[]>,
+  ) {
+    this.document = document;
+    this.#realms = realms;
+    this.#policies = policies;
+    for (const variables of realms.values()) {
+      for (const name of variables.keys()) {
+        if (!this.#variables.has(name)) this.#variables.set(name, this.#variables.size);
+      }
+    }
+    for (const { realm, principal, where = {}, policies: names } of document.bindings) {
+      const binding = { realm, where: Object.entries(where), policies: names };
+      if (principal === undefined) {
+        this.#common.push(binding);
+        continue;
+      }
+      const whose = `${realm ?? ''} ${principal}`;
+      const own = this.#own.get(whose);
+      if (own === undefined) this.#own.set(whose, [binding]);
+      else own.push(binding);
+    }
   }
 
-  scopeFor({ realm, name }: Principal): Scope {
-    const names = this.#variables.get(realm);
-    if (names === undefined) return new BoundScope([], {});
-    const values = Object.fromEntries(names.map((variable) => [variable, name]));
-    const rules = new Set<Rule>();
-    for (const binding of this.#bindings) {
-      if (binding.realm !== undefined && binding.realm !== realm) continue;
-      if (binding.principal !== undefined && binding.principal !== name) continue;
-      for (const rule of binding.rules) rules.add(rule);
+  scopeFor(principal: Principal): Scope {
+    const variables = this.#realms.get(principal.realm);
+    if (variables === undefined) return new BoundScope([], [], {});
+    const values: Record<string, string> = {};
+    for (const [name, source] of variables) {
+      const value = source.kind === 'name' ? principal.name : ownValue(principal.variables, name);
+      if (value !== undefined) values[name] = value;
     }
-    return new BoundScope([...rules], values);
+    const common = boundPolicies(this.#common, principal.realm, values);
+    const own = boundPolicies(
+      this.#own.get(`${principal.realm} ${principal.name}`) ?? [],
+      principal.realm,
+      values,
+    );
+    for (const policy of common) own.delete(policy);
+    // One trie for what many share and one for the principal's own, so that neither is made for each principal.
+    const ruleSets = [common, own].filter(({ size }) => size > 0).map((names) => this.#ruleSetOf(names));
+    return new BoundScope(ruleSets, this.#numbered(values), values);
+  }
+
+  #numbered(values: Readonly<Record<string, string>>): VariableValues {
+    return Array.from(this.#variables.keys(), (name) => {
+      const value = ownValue(values, name);
+      return value !== undefined && isSegment(value) ? value : undefined;
+    });
+  }
+
+  #ruleSetOf(names: ReadonlySet<string>): RuleSet {
+    const key = JSON.stringify([...names]);
+    const known = this.#ruleSets.get(key);
+    if (known !== undefined) return known;
+    const made = new RuleSet(
+      [...names].flatMap((name) => this.#policies.get(name) ?? []),
+      this.#variables,
+    );
+    const [oldest] = this.#ruleSets.keys();
+    if (this.#ruleSets.size >= ruleSetsMax && oldest !== undefined) this.#ruleSets.delete(oldest);
+    this.#ruleSets.set(key, made);
+    return made;
   }
 }
 
-/** One pattern of an allow, with its variables bound. */
-interface Allow {
-  readonly pattern: Pattern;
-  readonly valueBytesMax: number;
+const ownValue = (values: Readonly<Record<string, string>> | undefined, name: string): string | undefined =>
+  values !== undefined && Object.hasOwn(values, name) ? values[name] : undefined;
+
+/** In the document's order, each once. */
+function boundPolicies(
+  bindings: readonly Binding[],
+  realm: string,
+  values: Readonly<Record<string, string>>,
+): Set<string> {
+  const names = new Set<string>();
+  for (const binding of bindings) {
+    if (binding.realm !== undefined && binding.realm !== realm) continue;
+    if (!binding.where.every(([variable, value]) => ownValue(values, variable) === value)) continue;
+    for (const name of binding.policies) names.add(name);
+  }
+  return names;
+}
+
+/** The rules of some policies, for all principals that have them. */
+class RuleSet {
+  readonly rules: readonly Rule[];
+  readonly trie: RuleTrie;
+  readonly clusterAllows: ReadonlySet<ClusterVerb>;
+  readonly clusterDenies: ReadonlySet<ClusterVerb>;
+  readonly limits: Partial<ScopeLimits>;
+
+  constructor(rules: readonly Rule[], variables: ReadonlyMap<string, number>) {
+    this.rules = rules;
+    this.trie = new RuleTrie(rules, variables);
+    this.clusterAllows = clusterVerbsOf(rules, 'allow');
+    this.clusterDenies = clusterVerbsOf(rules, 'deny');
+    this.limits = mostGenerous(rules.map(({ limits }) => limits));
+  }
+}
+
+const clusterVerbsOf = (rules: readonly Rule[], effect: Rule['effect']): ReadonlySet<ClusterVerb> =>
+  new Set(rules.filter((rule) => rule.effect === effect).flatMap((rule) => [...rule.clusterVerbs]));
+
+const unlimited: ScopeLimits = {
+  pending: Number.POSITIVE_INFINITY,
+  subscriptions: Number.POSITIVE_INFINITY,
+  requestsInFlight: Number.POSITIVE_INFINITY,
+  requestsPerSecond: Number.POSITIVE_INFINITY,
+  storedBytes: Number.POSITIVE_INFINITY,
+  connections: Number.POSITIVE_INFINITY,
+};
+
+/** Quantity by quantity; what nobody limits is not there. */
+function mostGenerous(all: readonly Partial<ScopeLimits>[]): Partial<ScopeLimits> {
+  const most: { -readonly [Name in keyof ScopeLimits]?: number } = {};
+  for (const limits of all) {
+    for (const name of Object.keys(unlimited) as (keyof ScopeLimits)[]) {
+      const limit = limits[name];
+      if (limit !== undefined) most[name] = Math.max(most[name] ?? 0, limit);
+    }
+  }
+  return most;
 }
 
 class BoundScope implements Scope {
-  readonly #allows = new Map<string, Allow[]>();
-  readonly #denies = new Map<string, Pattern[]>();
-  /** The verbs of the cluster that are allowed. */
-  readonly #cluster: ReadonlySet<string>;
+  readonly #ruleSets: readonly RuleSet[];
+  readonly #numbered: VariableValues;
+  readonly #values: Readonly<Record<string, string>>;
 
-  constructor(rules: readonly Rule[], values: Readonly<Record<string, string>>) {
-    const granted = new Set<string>();
-    const refused = new Set<string>();
-    for (const rule of rules) {
-      for (const verb of clusterVerbs) {
-        if (rule.verbs.has(verb)) (rule.effect === 'allow' ? granted : refused).add(verb);
-      }
-      for (const verb of keyVerbs) {
-        if (rule.verbs.has(verb)) this.#addRule(verb, rule, values);
-      }
-    }
-    for (const verb of refused) granted.delete(verb);
-    this.#cluster = granted;
+  constructor(
+    ruleSets: readonly RuleSet[],
+    numbered: VariableValues,
+    values: Readonly<Record<string, string>>,
+  ) {
+    this.#ruleSets = ruleSets;
+    this.#numbered = numbered;
+    this.#values = values;
   }
 
-  #addRule(verb: KeyVerb, rule: Rule, values: Readonly<Record<string, string>>): void {
-    for (const unbound of rule.patterns) {
-      const pattern = bindVariables(unbound, values);
-      if (rule.effect === 'deny') {
-        // A deny that cannot be bound denies all that it could have meant.
-        listIn(this.#denies, verb).push(pattern ?? widenVariables(unbound));
-      } else if (pattern !== undefined) {
-        listIn(this.#allows, verb).push({ pattern, valueBytesMax: rule.valueBytesMax });
-      }
-    }
+  get limits(): ScopeLimits {
+    return { ...unlimited, ...mostGenerous(this.#ruleSets.map(({ limits }) => limits)) };
   }
 
   allows(verb: Verb, key: string): boolean {
-    if (this.#cluster.has(verb)) return true;
-    if (this.#denied(verb, key)) return false;
-    for (const { pattern } of this.#allows.get(verb) ?? []) if (matches(pattern, key)) return true;
-    return false;
+    if (!isKeyVerb(verb)) return this.#allowsCluster(verb);
+    ask(verb, key, this.#numbered);
+    let granted = false;
+    for (const { trie } of this.#ruleSets) {
+      const found = trie.decide(granted);
+      if (found === denied) return false;
+      if (found === allowed) granted = true;
+    }
+    return granted;
+  }
+
+  #allowsCluster(verb: ClusterVerb): boolean {
+    return (
+      this.#ruleSets.some(({ clusterAllows }) => clusterAllows.has(verb)) &&
+      !this.#ruleSets.some(({ clusterDenies }) => clusterDenies.has(verb))
+    );
   }
 
   allowsPattern(verb: Verb, asked: Pattern | string): boolean {
     const pattern = typeof asked === 'string' ? patternOrNone(asked) : asked;
-    if (pattern === undefined) return false;
-    for (const denied of this.#denies.get(verb) ?? []) if (overlaps(denied, pattern)) return false;
-    for (const allow of this.#allows.get(verb) ?? []) if (contains(allow.pattern, pattern)) return true;
+    if (pattern === undefined || !isKeyVerb(verb)) return false;
+    for (const { trie } of this.#ruleSets) if (trie.deniesPart(verb, pattern, this.#numbered)) return false;
+    for (const { trie } of this.#ruleSets) if (trie.contains(verb, pattern, this.#numbered)) return true;
     return false;
   }
 
   valueBytesMax(verb: Verb, key: string): number {
-    if (this.#denied(verb, key)) return 0;
-    let max = 0;
-    for (const { pattern, valueBytesMax } of this.#allows.get(verb) ?? []) {
-      if (valueBytesMax > max && matches(pattern, key)) max = valueBytesMax;
-    }
-    return max;
+    return this.#most('valueBytesMax', verb, key);
   }
 
-  #denied(verb: Verb, key: string): boolean {
-    for (const pattern of this.#denies.get(verb) ?? []) if (matches(pattern, key)) return true;
-    return false;
+  ttlMaxMs(verb: Verb, key: string): number {
+    return this.#most('ttlMaxMs', verb, key);
+  }
+
+  #most(quantity: 'valueBytesMax' | 'ttlMaxMs', verb: Verb, key: string): number {
+    if (!isKeyVerb(verb)) return 0;
+    ask(verb, key, this.#numbered);
+    let most = 0;
+    for (const { trie } of this.#ruleSets) {
+      const found = trie.most(quantity);
+      if (found < 0) return 0;
+      most = Math.max(most, found);
+    }
+    return most;
+  }
+
+  explain(verb: Verb, keyOrPattern: string): Decision {
+    const rules = this.#ruleSets.flatMap((ruleSet) => ruleSet.rules);
+    for (const effect of ['deny', 'allow'] as const) {
+      for (const rule of rules) {
+        if (rule.effect !== effect) continue;
+        const pattern = isKeyVerb(verb)
+          ? this.#decidingPattern(rule, effect, verb, keyOrPattern)
+          : rule.clusterVerbs.has(verb)
+            ? ''
+            : undefined;
+        if (pattern === undefined) continue;
+        const { policy, index } = rule;
+        return { allowed: effect === 'allow', rule: { policy, index, effect, pattern } };
+      }
+    }
+    return { allowed: false };
+  }
+
+  /** By the definition, so without the trie. */
+  #decidingPattern(
+    rule: Rule,
+    effect: 'allow' | 'deny',
+    verb: KeyVerb,
+    keyOrPattern: string,
+  ): string | undefined {
+    const asked = patternOrNone(keyOrPattern);
+    if (asked === undefined || !rule.keyVerbs.has(verb)) return undefined;
+    for (const pattern of rule.patterns) {
+      if (effect === 'deny') {
+        if (overlaps(widenVariables(pattern, this.#values), asked)) return pattern.text;
+        continue;
+      }
+      const bound = bindVariables(pattern, this.#values);
+      if (bound !== undefined && contains(bound, asked)) return pattern.text;
+    }
+    return undefined;
   }
 }
 
 function patternOrNone(text: string): Pattern | undefined {
   const parsed = parsePattern(text);
   return parsed.ok ? parsed.pattern : undefined;
-}
-
-function listIn<T>(lists: Map<string, T[]>, name: string): T[] {
-  let list = lists.get(name);
-  if (list === undefined) {
-    list = [];
-    lists.set(name, list);
-  }
-  return list;
 }

@@ -49,6 +49,7 @@ export interface GatewaysOptions {
   readonly members: MemberRequests;
   readonly leadership: Leadership;
   readonly views: SnapshotViews;
+  readonly leaderlessMs: () => number;
   /** Another turn of the loop is needed. */
   readonly schedule: () => void;
   /** Runs what a gateway or a timer asks for; a bug in it ends the server. */
@@ -73,7 +74,7 @@ export class Gateways {
 
   attach(gateway: Gateway): GatewayPort {
     assert(this.#attached.length < gatewaysMax, `a server has at most ${gatewaysMax} gateways`);
-    const { guard, feed, store, identity } = this.#options;
+    const { guard, feed, store, identity, leaderlessMs } = this.#options;
     const number = this.#requests.addGateway();
     this.#attached.push({ gateway, events: [] });
     return {
@@ -83,6 +84,7 @@ export class Gateways {
         return identity();
       },
       revision: () => store().revision,
+      leaderlessMs,
       progress: (connection) => feed.progress(number, connection),
     };
   }

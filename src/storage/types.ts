@@ -1,4 +1,5 @@
 /** What a server keeps on disk, and the one way to write it. */
+import type { FuturestoreError } from '../protocol/index.ts';
 import type { Configuration, Entry, HardState, LogIndex, SnapshotPoint, Term } from '../raft/index.ts';
 
 /** A key within the state's keyspace (ASCII), and its bytes or its removal. */
@@ -23,6 +24,10 @@ export interface WriteBatch {
   readonly applied?: { readonly index: LogIndex; readonly term: Term };
   /** Forget the log up to and including this index; the point becomes the log's new beginning. */
   readonly compactTo?: SnapshotPoint;
+  /** All runs of this directory that are to be remembered, the present one included; in place of those before. */
+  readonly lineage?: readonly number[];
+  /** Marks the directory as one that must never be used again, and why: the next `open` throws DATA_OUTDATED. */
+  readonly outdated?: string;
   /** On disk before the write is answered. */
   readonly sync: boolean;
 }
@@ -37,6 +42,13 @@ export interface Recovered {
   readonly applied: { readonly index: LogIndex; readonly term: Term };
   /** How often this directory has been opened, this time included: the server's run number. */
   readonly run: number;
+  /** As they were written last, oldest first; without the present one, which the caller makes and writes. */
+  readonly lineage: readonly number[];
+  /**
+   * The first opening since which each was by a program that keeps the lineage: one of a version before may have been in
+   * between, and left no trace there.
+   */
+  readonly lineageSince: number;
   /** 16 random bytes made with the directory. */
   readonly diskId: Uint8Array;
 }
@@ -90,6 +102,11 @@ export interface Storage {
   ): Promise<SnapshotReader>;
   /** An older staging that was not activated is discarded. */
   stageSnapshot(point: SnapshotPoint): Promise<SnapshotStaging>;
+  /**
+   * Why nothing is written any more: any write has failed, one of a staged snapshot or of what is cleared away too, of
+   * which no `write` may come to tell. The process must end.
+   */
+  readonly failure: FuturestoreError | undefined;
   close(): Promise<void>;
 }
 

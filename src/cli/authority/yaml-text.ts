@@ -96,7 +96,8 @@ policies:
     - allow: ["*"]
       on: "**"
     # In no wildcard: they must be named.
-    - allow: [cluster.status, member.list, member.change, snapshot.save]
+    - allow: [cluster.status, cluster.drain, cluster.rebalance, member.list, member.change, snapshot.save]
+    - allow: [acl.get, acl.change]
 
 bindings:
   - { realm: agents, policies: [agent] }
