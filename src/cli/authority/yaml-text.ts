@@ -91,7 +91,7 @@ policies:
     - allow: [get, await, list, subscribe]
       on: ["nodes/\${node}/**", "shared/**"]
     - allow: [declare, resolve, reject, touch, delete]
-      on: "nodes/\${node}/out/**"
+      on: ["nodes/\${node}/out/**", "nodes/\${node}/run"]
   admin:
     - allow: ["*"]
       on: "**"

@@ -37,6 +37,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   MEMBER_REMOVED: 500,
   CONFIGURATION_INVALID: 500,
   DATA_DAMAGED: 500,
+  DATA_OUTDATED: 500,
   DATA_FOREIGN: 500,
   DATA_OUTDATED: 500,
   DATA_IN_USE: 500,
