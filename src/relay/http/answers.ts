@@ -39,7 +39,6 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   DATA_DAMAGED: 500,
   DATA_OUTDATED: 500,
   DATA_FOREIGN: 500,
-  DATA_OUTDATED: 500,
   DATA_IN_USE: 500,
   INTERNAL: 500,
 };
