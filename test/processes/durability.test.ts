@@ -1,6 +1,8 @@
+import process from 'node:process';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Client } from '../../src/client/index.ts';
 import { eventually, ProcessCluster, sleep } from '../support/process-cluster.ts';
+import { waitedForProcessorMs } from '../support/processor-wait.ts';
 
 let cluster: ProcessCluster | undefined;
 afterEach(async () => {
@@ -171,7 +173,7 @@ describe('how long it takes', () => {
     cluster.startServer(id);
     const local = await cluster.connect({ server: id });
     const future = await local.get(`bulk/${futures - 1}`, { timeoutMs: 20_000 });
-    const tookMs = performance.now() - startedMs;
+    const tookMs = performance.now() - startedMs - waitedForProcessorMs(cluster.processId(id));
     expect(Buffer.from(future?.value ?? []).toString()).toMatch(/^value of 199999/);
     expect(await cluster.metric(id, 'futurestore_keys')).toBe(futures);
     expect(tookMs).toBeLessThan(5000);
@@ -199,18 +201,23 @@ describe('how long it takes', () => {
     await client.resolve('probe', 'v');
     await sleep(expireAtMs - Date.now());
     const stopped = new AbortController();
+    const server = cluster.processId(1);
+    // Without what server and client waited for a processor meanwhile: that says who else is on the machine.
+    const workingMs = (): number =>
+      performance.now() - waitedForProcessorMs(server) - waitedForProcessorMs(process.pid);
+    const startedWorkingMs = workingMs();
     const longestMs = (async () => {
       let longest = 0;
       while (!stopped.signal.aborted) {
-        const startedMs = performance.now();
+        const startedMs = workingMs();
         await client.resolve('probe', `${startedMs}`, { supersede: true });
-        longest = Math.max(longest, performance.now() - startedMs);
+        longest = Math.max(longest, workingMs() - startedMs);
         await sleep(5);
       }
       return longest;
     })();
     while (((await cluster.metric(1, 'futurestore_expired_total')) ?? 0) < futures) await sleep(100);
-    const tookMs = Date.now() - expireAtMs;
+    const tookMs = workingMs() - startedWorkingMs;
     stopped.abort();
     expect(await longestMs).toBeLessThan(50);
     expect(tookMs).toBeLessThan(2000);

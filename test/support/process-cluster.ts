@@ -201,6 +201,13 @@ export class ProcessCluster {
     return child;
   }
 
+  /** Of a server that runs. */
+  processId(id: number): number {
+    const pid = this.#children.get(id)?.pid;
+    if (pid === undefined) throw new Error(`server ${id} does not run`);
+    return pid;
+  }
+
   isRunning(id: number): boolean {
     return this.#children.has(id);
   }
