@@ -103,6 +103,7 @@ const server = async (environment: CommandEnvironment, options: ServerOptions): 
   const { serve } = await import('./serve.ts');
   await serve(resolve(environment.workingDirectory, options.config), environment.interruption(), {
     join: options.join === true,
+    onHangup: (listener) => environment.onHangup(listener),
   });
 };
 

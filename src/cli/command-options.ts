@@ -7,6 +7,7 @@ import { locateProfile, profileVariable } from './profile-location.ts';
 
 export interface ClientOptions {
   readonly profile?: string;
+  readonly tokenFile?: string;
   readonly timeout?: string;
   readonly json?: true;
 }
@@ -33,6 +34,7 @@ export const clientCommand = (
       '--profile <file>',
       `the client's profile (default: $${profileVariable}, else .futurestore/admin.yaml)`,
     )
+    .option('--token-file <file>', "a file with a token (JWT), in place of the profile's own")
     .option('--timeout <duration>', timeoutHelp[timeout])
     .option('--json', 'print JSON');
 
@@ -80,7 +82,8 @@ export const withClient = async (
   use: (client: CommandClient) => Promise<void>,
   administrators?: string,
 ): Promise<void> => {
-  const client = await environment.connect(locateProfile(options.profile, environment, administrators));
+  const profile = locateProfile(options.profile, environment, administrators);
+  const client = await environment.connect(profile, options.tokenFile);
   try {
     await use(client);
   } finally {

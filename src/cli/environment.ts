@@ -76,7 +76,9 @@ export interface CommandEnvironment {
   now(): number;
   pause(ms: number): Promise<void>;
   /** Connects in the background with the profile in this file. */
-  connect(profileFile: string): Promise<CommandClient>;
-  /** Aborted when the process is asked to end (SIGINT, SIGTERM). Asking for it takes the signals over from Node. */
+  connect(profileFile: string, tokenFile?: string): Promise<CommandClient>;
+  /** From now on SIGHUP is no wish to end: the listener is called each time. */
+  onHangup(listener: () => void): void;
+  /** Aborted when the process is asked to end (SIGINT, SIGTERM, SIGHUP). Asking for it takes the signals over from Node. */
   interruption(): AbortSignal;
 }

@@ -11,6 +11,8 @@ import { run } from './program.ts';
  */
 const sameWishMs = 500;
 
+let hangupListener: (() => void) | undefined;
+
 const interruption = (): AbortSignal => {
   const controller = new AbortController();
   let firstAtMs: number | undefined;
@@ -22,7 +24,11 @@ const interruption = (): AbortSignal => {
       process.exit(1);
     }
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, onSignal);
+  process.on('SIGHUP', () => {
+    if (hangupListener === undefined) onSignal();
+    else hangupListener();
+  });
   // Started by another process of ours (dev): when that one is gone, nobody else would stop this one.
   process.on('disconnect', () => controller.abort());
   return controller.signal;
@@ -36,9 +42,12 @@ const environment: CommandEnvironment = {
   workingDirectory: process.cwd(),
   now: () => Date.now(),
   pause: (ms) => pause(ms),
-  connect: async (profileFile) => {
+  connect: async (profileFile, tokenFile) => {
     const { connectWithProfile } = await import('../client/index.ts');
-    return connectWithProfile(profileFile, { name: 'futurestore' });
+    return connectWithProfile(profileFile, { name: 'futurestore', ...(tokenFile && { tokenFile }) });
+  },
+  onHangup: (listener) => {
+    hangupListener = listener;
   },
   interruption,
 };

@@ -4,14 +4,16 @@ import { pino } from 'pino';
 import type { Logger } from 'pino';
 import { createAdminServer, createMetrics } from '../admin/index.ts';
 import type { AdminServer, Metrics } from '../admin/index.ts';
-import { createGateway } from '../gateway/index.ts';
+import { createGateway, fileReader, lookEveryMs } from '../gateway/index.ts';
 import type { AgentGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
+import type { TlsTransport } from '../peers/index.ts';
 import { asMemberId } from '../raft/index.ts';
 import { nodeEnvironment, startServer } from '../server/index.ts';
 import type { Gateway, MemberDescription, Server, StartServerOptions } from '../server/index.ts';
 import { openStorage } from '../storage/index.ts';
 import type { Storage } from '../storage/index.ts';
+import { CertificateReload } from './certificate-reload.ts';
 import { formatHostAndPort } from './configuration/scalars.ts';
 import type { ServerConfiguration } from './configuration/server-configuration.ts';
 import { packageVersion } from './package-version.ts';
@@ -30,6 +32,8 @@ const redactedFields = [
   '*.privateKey',
   'pem',
   '*.pem',
+  'token',
+  '*.token',
 ];
 
 const createLogger = (configuration: ServerConfiguration): Logger =>
@@ -64,6 +68,8 @@ interface Running {
   storage?: Storage;
   server?: Server;
   gateway?: AgentGateway;
+  transport?: TlsTransport;
+  stopReloading?: () => void;
   admin?: AdminServer;
 }
 
@@ -102,8 +108,8 @@ const startStorageAndServer = async (
     onFatal,
     ...(onRemoved && { onRemoved }),
     storage,
-    transport: (acceptPeer, run, standing) =>
-      createTlsTransport({
+    transport: (acceptPeer, run, standing) => {
+      const transport = createTlsTransport({
         memberId: asMemberId(self.id),
         memberName: self.name,
         address: formatHostAndPort(self.peers),
@@ -119,7 +125,10 @@ const startStorageAndServer = async (
         logger,
         random: () => nodeEnvironment.random(),
         roundTrip: (peer, ms) => metrics.roundTrip(peer, ms),
-      }),
+      });
+      running.transport = transport;
+      return transport;
+    },
   });
   running.server = server;
   return server;
@@ -143,7 +152,6 @@ const startGateway = async (
     listen: configuration.agents.listen,
     ...files.agents,
     policies: files.policies,
-    realmCertificates: files.realmCertificates,
     port: server.attachGateway(forward),
     limits: {
       connectionsMax: configuration.connectionsMax,
@@ -154,6 +162,25 @@ const startGateway = async (
   });
   running.gateway = gateway;
   await gateway.listen();
+};
+
+const startReloading = (
+  running: Running,
+  configuration: ServerConfiguration,
+  logger: Logger,
+  onHangup: ServeOptions['onHangup'],
+): void => {
+  const { gateway, transport } = running;
+  if (gateway === undefined || transport === undefined) throw new Error('nothing runs that could be reloaded');
+  const now = (): number => Date.now();
+  const parts = { configuration, gateway, transport, files: fileReader, logger, now };
+  const reload = new CertificateReload(parts);
+  const timer = setInterval(() => void reload.look(), lookEveryMs);
+  running.stopReloading = () => clearInterval(timer);
+  onHangup?.(() => {
+    logger.info({}, 'asked (SIGHUP) to read certificates and revocation lists again');
+    void reload.takeAll();
+  });
 };
 
 const startAdmin = async (
@@ -196,6 +223,7 @@ const stopTimeoutMs = 15_000;
 /** The reverse of the start: agents are told and leave, leadership is handed over, then links and disk are closed. */
 const stopAll = async (running: Running, graceMs: number): Promise<void> => {
   const { gateway, server, storage, admin, metrics } = running;
+  running.stopReloading?.();
   await gateway?.drain(graceMs);
   await gateway?.close();
   await (server === undefined ? storage?.close() : server.stop());
@@ -206,6 +234,8 @@ const stopAll = async (running: Running, graceMs: number): Promise<void> => {
 export interface ServeOptions {
   /** With an empty data directory: wait until the cluster adds this server, instead of beginning a new cluster. */
   readonly join?: boolean;
+  /** Takes what is to be done whenever the process is asked to read its files again (SIGHUP). */
+  readonly onHangup?: (listener: () => void) => void;
 }
 
 const whenAborted = (signal: AbortSignal): Promise<void> =>
@@ -223,7 +253,7 @@ const whenAborted = (signal: AbortSignal): Promise<void> =>
 export const serve = async (
   file: string,
   interruption: AbortSignal,
-  { join = false }: ServeOptions = {},
+  { join = false, onHangup }: ServeOptions = {},
 ): Promise<void> => {
   const configuration = readServerConfiguration(file);
   const files = readServerFiles(configuration, Date.now());
@@ -245,6 +275,7 @@ export const serve = async (
     const server = await startStorageAndServer(running, configuration, files, logger, ends);
     await startGateway(running, server, configuration, files, logger);
     await startAdmin(running, server, configuration, logger);
+    startReloading(running, configuration, logger, onHangup);
   } catch (error) {
     // Why it could not start is what is told; that parts of it cannot be stopped then follows from it.
     await stopAll(running, 0).catch(() => undefined);

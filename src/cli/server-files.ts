@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parsePolicyFile } from '../gateway/index.ts';
 import { FuturestoreError } from '../protocol/index.ts';
-import type { Policies } from '../scopes/index.ts';
+import type { Policies, PolicyDocument, RealmDocument } from '../scopes/index.ts';
 import { compilePolicies, PolicyError } from '../scopes/index.ts';
 import type { ServerConfiguration } from './configuration/server-configuration.ts';
 import { parseServerConfiguration } from './configuration/server-configuration.ts';
@@ -75,19 +75,51 @@ export interface ServerFiles {
   readonly agents: KeyPair;
   readonly peers: KeyPair & { readonly ca: string };
   readonly policies: Policies;
-  /** By realm: the PEM of who signs its certificates. */
-  readonly realmCertificates: Readonly<Record<string, string>>;
 }
 
-const readPolicies = (file: string): Pick<ServerFiles, 'policies' | 'realmCertificates'> => {
-  const document = parsePolicyFile(readText(file, 'the policy'), file);
-  const realmCertificates: Record<string, string> = {};
-  for (const [realm, { tls }] of Object.entries(document.realms)) {
-    if (tls === undefined) continue;
-    realmCertificates[realm] = readText(resolve(dirname(file), tls.issuer), `the issuer of realm ${realm}`);
-  }
+/** What certificates and keys of realms stand in files: their paths, for those who look whether they change. */
+export const realmFiles = ({ policyFile }: ServerConfiguration): readonly string[] =>
+  Object.values(parsedPolicies(policyFile).realms).flatMap(({ tls, jwt }) => [
+    ...(tls === undefined || isPem(tls.issuer) ? [] : [resolve(dirname(policyFile), tls.issuer)]),
+    ...(jwt === undefined || isJson(jwt.keys) ? [] : [resolve(dirname(policyFile), jwt.keys)]),
+  ]);
+
+/** A policy file's document with the texts of the files that it names in their place. Throws CONFIGURATION_INVALID. */
+export const readPolicyDocument = (file: string): PolicyDocument => {
+  const document = parsedPolicies(file);
+  const realms = Object.entries(document.realms).map(([name, realm]): [string, RealmDocument] => [
+    name,
+    withTexts(name, realm, dirname(file)),
+  ]);
+  return { ...document, realms: Object.fromEntries(realms) };
+};
+
+const parsedPolicies = (file: string): PolicyDocument => parsePolicyFile(readText(file, 'the policy'), file);
+
+const isPem = (text: string): boolean => text.includes('-----BEGIN ');
+const isJson = (text: string): boolean => text.trimStart().startsWith('{');
+
+const withTexts = (name: string, realm: RealmDocument, directory: string): RealmDocument => {
+  const { tls, jwt } = realm;
+  const textOf = (text: string, isText: boolean, what: string): string =>
+    isText ? text : readText(resolve(directory, text), `${what} of realm ${name}`);
+  return {
+    ...realm,
+    ...(tls && {
+      tls: {
+        ...tls,
+        issuer: textOf(tls.issuer, isPem(tls.issuer), 'the issuer'),
+        // Read again and again while the server runs, so its path stays.
+        ...(tls.crl !== undefined && { crl: resolve(directory, tls.crl) }),
+      },
+    }),
+    ...(jwt && { jwt: { ...jwt, keys: textOf(jwt.keys, isJson(jwt.keys), 'the keys') } }),
+  };
+};
+
+const readPolicies = (file: string): Policies => {
   try {
-    return { policies: compilePolicies(document), realmCertificates };
+    return compilePolicies(readPolicyDocument(file));
   } catch (error) {
     if (error instanceof PolicyError) throw invalid(`${file}: ${error.message}`, error);
     throw error;
@@ -96,10 +128,18 @@ const readPolicies = (file: string): Pick<ServerFiles, 'policies' | 'realmCertif
 
 const commonNameOf = (leaf: X509Certificate): unknown => leaf.toLegacyObject().subject?.CN;
 
-/** Throws CONFIGURATION_INVALID, naming the file and what is wrong with it. `nowMs`: milliseconds since 1970. */
-export const readServerFiles = (configuration: ServerConfiguration, nowMs: number): ServerFiles => {
-  const { agents, peers, self, policyFile } = configuration;
-  const { leaf, ...peerPair } = readKeyPair('peers', peers, nowMs);
+/** What agents are shown. Throws CONFIGURATION_INVALID. `nowMs`: milliseconds since 1970. */
+export const readAgentsFiles = ({ agents }: ServerConfiguration, nowMs: number): ServerFiles['agents'] => {
+  const { cert, key } = readKeyPair('agents', agents, nowMs);
+  return { cert, key };
+};
+
+/** What the other servers are shown, and known by. Throws CONFIGURATION_INVALID. */
+export const readPeersFiles = (
+  { peers, self }: ServerConfiguration,
+  nowMs: number,
+): ServerFiles['peers'] => {
+  const { leaf, ...pair } = readKeyPair('peers', peers, nowMs);
   const commonName = commonNameOf(leaf);
   if (commonName !== self.name) {
     throw invalid(
@@ -109,6 +149,12 @@ export const readServerFiles = (configuration: ServerConfiguration, nowMs: numbe
   }
   const ca = readText(peers.ca, 'the CA of peers');
   parseCertificate(ca, peers.ca);
-  const { cert, key } = readKeyPair('agents', agents, nowMs);
-  return { agents: { cert, key }, peers: { ...peerPair, ca }, ...readPolicies(policyFile) };
+  return { ...pair, ca };
 };
+
+/** Throws CONFIGURATION_INVALID, naming the file and what is wrong with it. `nowMs`: milliseconds since 1970. */
+export const readServerFiles = (configuration: ServerConfiguration, nowMs: number): ServerFiles => ({
+  peers: readPeersFiles(configuration, nowMs),
+  agents: readAgentsFiles(configuration, nowMs),
+  policies: readPolicies(configuration.policyFile),
+});

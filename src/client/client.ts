@@ -30,6 +30,8 @@ import { unexpectedAnswer } from './requests.ts';
 import type { Content, RequestOptions } from './requests.ts';
 import { readSnapshotParts, snapshotPartGiven } from './snapshot.ts';
 import type { Subscription } from './subscription.ts';
+import { tokenProblem } from './tokens.ts';
+import type { TokenSource } from './tokens.ts';
 
 export interface ClientOptions {
   /** The servers' addresses: wss://host:port. One connection is held, to any of them. */
@@ -45,6 +47,11 @@ export interface ClientOptions {
   readonly sessionGraceMs?: number;
   /** How long one server may take from the first packet to its welcome, in milliseconds. Default 10 s. */
   readonly connectTimeoutMs?: number;
+  /**
+   * A JWT of a realm: for clients without a certificate, or for what theirs does not say. A function is asked for each
+   * connection and again before the token expires; with a text the client is over when that has expired.
+   */
+  readonly token?: TokenSource;
   readonly logger?: ClientLogger;
   /** Told of every change of `state`. */
   readonly onStateChange?: (state: ClientState) => void;
@@ -145,6 +152,7 @@ export class Client {
       identity: { clientName: name, clientVersion },
       connectTimeoutMs,
       sessionGraceMs,
+      token: options.token,
       logger,
       changed: (state) => {
         this.#changed(state, onStateChange, logger);
@@ -349,6 +357,10 @@ function checkOptions(options: ClientOptions, name: string): void {
   }
   const problem = helloProblem({ clientName: name, clientVersion });
   if (problem !== undefined) throw errorOf(problem);
+  if (options.token !== undefined && typeof options.token !== 'function') {
+    const unfit = tokenProblem(options.token);
+    if (unfit !== undefined) throw new FuturestoreError('INVALID_ARGUMENT', unfit);
+  }
   checkMilliseconds('sessionGraceMs', sessionGraceMs, limits.sessionGraceMsMin, limits.sessionGraceMsMax);
   checkMilliseconds('connectTimeoutMs', connectTimeoutMs, 1, limits.durationMsMax);
   checkMilliseconds('timeoutMs', timeoutMs, 1, limits.durationMsMax);

@@ -17,6 +17,8 @@ import type { ClientEnvironment, ClientLogger, SocketFailure } from './environme
 import { Link } from './link.ts';
 import type { ClientIdentity } from './link.ts';
 import type { Timed, Timers } from './timers.ts';
+import { currentToken, tokenError } from './tokens.ts';
+import type { TokenSource } from './tokens.ts';
 
 /** Servers ping every 15 s; three missed ones are a dead line. */
 const silenceMsMax = 45_000;
@@ -40,6 +42,7 @@ export interface ConnectionOptions {
   readonly endpoints: readonly string[];
   readonly identity: ClientIdentity;
   readonly connectTimeoutMs: number;
+  readonly token: TokenSource | undefined;
   readonly logger: ClientLogger | undefined;
 }
 
@@ -193,7 +196,7 @@ export class Connection {
     this.#links.set(id, link);
     link.socket = environment.openSocket(endpoint, {
       onOpen: () => {
-        this.#opened(link);
+        this.#withToken(link);
       },
       onMessage: (bytes, binary) => {
         this.#received(link, bytes, binary);
@@ -206,9 +209,32 @@ export class Connection {
       },
       onClose: (code, reason, failure) => {
         this.#links.delete(id);
-        this.#dispatch({ kind: 'lost', link: id, problem: problemOf(endpoint, code, reason, failure) });
+        const problem = problemOf(endpoint, code, reason, failure, this.#options.token);
+        this.#dispatch({ kind: 'lost', link: id, problem });
       },
     });
+  }
+
+  /** Where tokens come from somewhere, each connection asks for one: the last may have expired since. */
+  #withToken(link: Link): void {
+    const { token } = this.#options;
+    if (typeof token !== 'function') {
+      link.token = token;
+      this.#opened(link);
+      return;
+    }
+    // Until it comes the time for connecting runs on.
+    currentToken(token).then(
+      (text) => {
+        if (this.#links.get(link.id) !== link) return;
+        link.token = text;
+        this.#opened(link);
+      },
+      (error: unknown) => {
+        if (this.#links.get(link.id) !== link) return;
+        this.#lose(link.id, { verdict: 'retry', error: tokenError(error) }, normalClosure);
+      },
+    );
   }
 
   #opened(link: Link): void {
@@ -328,11 +354,16 @@ function problemOf(
   code: number,
   reason: string,
   failure: SocketFailure | undefined,
+  token: TokenSource | undefined,
 ): Problem {
   if (failure !== undefined) return problemOfFailure(endpoint, failure);
   // The text is the server's own: kept to one printable line.
   const words = reason.replace(/[^\x20-\x7e]/g, '?');
   const said = words === '' ? String(code) : `${String(code)}, ${words}`;
+  if (code === closeCodes.authenticationExpired && typeof token === 'string') {
+    const text = `${endpoint} closed the connection (${said}): this client has no other token; give it a newer one, or a function that gets one`;
+    return { verdict: 'fatal', error: new FuturestoreError('UNAUTHENTICATED', text) };
+  }
   if (mayReconnect(code)) {
     const error = new FuturestoreError('UNAVAILABLE', `${endpoint} closed the connection (${said})`);
     return { verdict: 'retry', error };

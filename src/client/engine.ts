@@ -31,6 +31,8 @@ import { Subscription } from './subscription.ts';
 import type { SubscriptionOwner } from './subscription.ts';
 import { Timers } from './timers.ts';
 import type { Timed } from './timers.ts';
+import { currentToken, tokenError } from './tokens.ts';
+import type { TokenSource } from './tokens.ts';
 
 /** More than this in the socket's buffer, and requests wait in their queues, where they cost less. */
 const socketBufferedBytesMax = 4 * 1024 * 1024;
@@ -46,6 +48,7 @@ export interface EngineOptions {
   readonly identity: ClientIdentity;
   readonly connectTimeoutMs: number;
   readonly sessionGraceMs: number;
+  readonly token: TokenSource | undefined;
   readonly logger: ClientLogger | undefined;
   changed(state: ConnectionState): void;
 }
@@ -76,6 +79,8 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   #link: Link | undefined;
   #flushing = false;
   #everConnected = false;
+  /** A token is being got. */
+  #renewing = false;
   #finalError: FuturestoreError | undefined;
   #closing: Closing;
   readonly #flush = (): void => {
@@ -321,7 +326,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       if (!first && !link.welcomed) return;
       const nowMs = this.#environment.now();
       const room = first
-        ? protocolLimits.frameBytesBeforeHelloMax - helloBytes
+        ? protocolLimits.frameBytesBeforeHelloMax - helloBytes - link.tokenBytes
         : this.#outbox.limits.frameBytesMax;
       const requests = this.#outbox.nextRequests(this.#openSession(nowMs), room, nowMs);
       if (requests.length === 0 && !first) return;
@@ -352,8 +357,32 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     if (frame.revision !== undefined) {
       for (const subscription of this.#subscribed.values()) subscription.heard(frame.revision);
     }
+    if (frame.authExpiring !== undefined) this.#renewToken(frame.authExpiring.remainingMs);
     if (this.#closing !== undefined) this.#closeWhenIdle();
     this.#scheduleFlush();
+  }
+
+  /** Where it fails the server closes the connection in the end, and the next one asks for a token again. */
+  #renewToken(remainingMs: number): void {
+    const { token, logger } = this.#options;
+    const link = this.#link;
+    // The server says so again and again until it has a newer one.
+    if (this.#renewing) return;
+    if (typeof token !== 'function') {
+      logger?.warn({ remainingMs }, 'the token expires soon, and this client can get no other by itself');
+      return;
+    }
+    this.#renewing = true;
+    currentToken(token).then(
+      (text) => {
+        this.#renewing = false;
+        if (this.#link === link) this.#control({ kind: 'authenticate', token: text });
+      },
+      (error: unknown) => {
+        this.#renewing = false;
+        logger?.warn({ problem: tokenError(error).message, remainingMs }, 'the token was not renewed');
+      },
+    );
   }
 
   #answer(answer: Answer): void {
@@ -418,6 +447,11 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       if (this.#subscribed.get(request.id) !== subscription) return;
       if (body.kind === 'subscribed') subscription.subscribed(body.position, body.reset);
       else if (body.kind === 'failed') this.#subscriptionFailed(subscription, body.failure);
+      return;
+    }
+    if (request.body.kind === 'authenticate') {
+      if (body.kind === 'failed')
+        this.#options.logger?.warn({ problem: body.failure.message }, 'the token was not renewed');
       return;
     }
     if (request.body.kind === 'open_session') this.#sessionAnswered(request, body);

@@ -54,6 +54,7 @@ export { loadProfile } from './profile.ts';
 export type { Profile } from './profile.ts';
 export type { RequestOptions } from './requests.ts';
 export type { Subscription } from './subscription.ts';
+export type { TokenSource } from './tokens.ts';
 export { bytesOf, jsonOf, textOf } from './values.ts';
 export { FuturestoreError, errorDefinitions } from '../protocol/index.ts';
 export type {

@@ -1,5 +1,5 @@
 /** One socket to one server: its frames, and when it was last heard. Knows nothing of requests. */
-import type { ClientFrame, FrameCodec, Request } from '../protocol/index.ts';
+import type { ClientFrame, FrameCodec, Hello, Request } from '../protocol/index.ts';
 import type { ClientSocket } from './environment.ts';
 import type { LinkId } from './connection-state.ts';
 
@@ -19,6 +19,8 @@ export class Link {
   /** Welcome was received: more frames may follow the first. */
   welcomed = false;
   heardAtMs: number;
+  /** For hello. */
+  token: string | undefined;
 
   constructor(id: LinkId, endpoint: string, codec: FrameCodec, identity: ClientIdentity, nowMs: number) {
     this.id = id;
@@ -38,9 +40,19 @@ export class Link {
 
   /** The first frame carries hello. */
   send(requests: readonly Request[]): void {
-    const frame: ClientFrame = this.greeted ? { requests } : { hello: this.#identity, requests };
+    const frame: ClientFrame = this.greeted ? { requests } : { hello: this.#hello(), requests };
     this.greeted = true;
     this.#socket?.send(this.#codec.encodeClientFrame(frame));
+  }
+
+  /** How many bytes of the first frame the token takes. */
+  get tokenBytes(): number {
+    return this.token?.length ?? 0;
+  }
+
+  #hello(): Hello {
+    const { token } = this;
+    return token === undefined ? this.#identity : { ...this.#identity, token };
   }
 
   close(code: number, reason: string): void {

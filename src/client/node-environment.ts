@@ -1,5 +1,6 @@
 /** The real world for the client: ws over TLS 1.3, the process's clock, the system's randomness. */
 import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { connect as connectTls, createSecureContext } from 'node:tls';
 import type { SecureContext, TLSSocket } from 'node:tls';
@@ -14,10 +15,10 @@ import { loadProfile } from './profile.ts';
 export interface ConnectOptions extends ClientOptions {
   /** PEM: the CA of the servers' certificates. No other is trusted. */
   readonly ca: string | Buffer;
-  /** PEM: this client's certificate, with its chain if there is one. */
-  readonly cert: string | Buffer;
+  /** PEM: this client's certificate, with its chain if there is one. May be left out where there is a token. */
+  readonly cert?: string | Buffer;
   /** PEM: the certificate's private key. */
-  readonly key: string | Buffer;
+  readonly key?: string | Buffer;
 }
 
 /**
@@ -33,14 +34,30 @@ export function connect(options: ConnectOptions): Client {
   return new Client(options, new NodeEnvironment(secureContextOf(options), connectTimeoutMs));
 }
 
+export interface ProfileOptions extends Omit<ClientOptions, 'endpoints'> {
+  /** A file with a token, in place of the profile's own. Read for each connection, and again before the token expires. */
+  readonly tokenFile?: string;
+}
+
 /** `connect` with the endpoints and certificates of a profile; `options` adds to it. */
-export function connectWithProfile(file: string, options: Omit<ClientOptions, 'endpoints'> = {}): Client {
-  const profile = loadProfile(file);
+export function connectWithProfile(file: string, options: ProfileOptions = {}): Client {
+  const { tokenFile = undefined, ...rest } = options;
+  const { tokenFile: ofProfile, ...profile } = loadProfile(file, tokenFile !== undefined);
+  const path = tokenFile ?? ofProfile;
   try {
-    return connect({ ...options, ...profile });
+    return connect({ ...rest, ...profile, ...(path !== undefined && { token: () => readToken(path) }) });
   } catch (error) {
     if (!(error instanceof FuturestoreError)) throw error;
     throw new FuturestoreError('CONFIGURATION_INVALID', `${file}: ${error.message}`, { cause: error });
+  }
+}
+
+async function readToken(path: string): Promise<string> {
+  try {
+    return (await readFile(path, 'utf8')).trim();
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    throw new FuturestoreError('CONFIGURATION_INVALID', `the token file ${path} cannot be read (${code})`);
   }
 }
 
@@ -51,12 +68,16 @@ const closeTimeoutMs = 1_000;
 const drainedBelowBytes = 1024 * 1024;
 
 /** Parsed once, so that a bad PEM is told at once and a reconnect costs less. */
-function secureContextOf(options: ConnectOptions): SecureContext {
+function secureContextOf({ ca, cert, key, token }: ConnectOptions): SecureContext {
+  if ((cert === undefined || key === undefined) && (cert !== key || token === undefined)) {
+    const text = 'cert and key belong together, and only with a token both may be left out';
+    throw new FuturestoreError('INVALID_ARGUMENT', text);
+  }
   try {
     return createSecureContext({
-      ca: options.ca,
-      cert: options.cert,
-      key: options.key,
+      ca,
+      ...(cert !== undefined && { cert }),
+      ...(key !== undefined && { key }),
       minVersion: 'TLSv1.3',
     });
   } catch (error) {

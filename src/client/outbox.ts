@@ -64,7 +64,7 @@ export class Outbox {
 
   control(body: RequestBody): number {
     const id = this.takeId();
-    this.#controls.push({ request: { id, body }, bytes: stringsBytes([]), subscription: undefined });
+    this.#controls.push({ request: { id, body }, bytes: stringsBytes(textsOf(body)), subscription: undefined });
     return id;
   }
 
@@ -210,6 +210,8 @@ export class Outbox {
     return this.#session.nextSequence;
   }
 }
+
+const textsOf = (body: RequestBody): readonly string[] => (body.kind === 'authenticate' ? [body.token] : []);
 
 /** The first one that is still wanted. */
 function head(queue: Queue<Pending>): Pending | undefined {

@@ -9,11 +9,14 @@ import { endpointProblem } from './endpoints.ts';
 export interface Profile {
   readonly endpoints: readonly string[];
   readonly ca: string;
-  readonly cert: string;
-  readonly key: string;
+  /** Both or none; none only where there is a token. */
+  readonly cert?: string;
+  readonly key?: string;
+  /** The path of the file with this client's token (JWT). */
+  readonly tokenFile?: string;
 }
 
-const settings = ['endpoints', 'ca', 'cert', 'key'] as const;
+const settings = ['endpoints', 'ca', 'cert', 'key', 'token_file'] as const;
 type Setting = (typeof settings)[number];
 
 /** A profile is four lines. */
@@ -25,17 +28,32 @@ const invalid = (file: string, problems: readonly string[]): FuturestoreError =>
 
 /**
  * Reads a profile and the files it names; paths in it are relative to it. Every problem, such as an unknown setting, is
- * reported at once with CONFIGURATION_INVALID.
+ * reported at once with CONFIGURATION_INVALID. `hasToken`: there is a token from elsewhere.
  */
-export function loadProfile(file: string): Profile {
+export function loadProfile(file: string, hasToken = false): Profile {
   const document = parseDocument(file);
   const problems = [...document.keys()].filter((name) => !isSetting(name)).map(unknownSetting);
   const endpoints = endpointsOf(document.get('endpoints'), problems);
   const ca = pemOf(file, 'ca', document.get('ca'), problems);
-  const cert = pemOf(file, 'cert', document.get('cert'), problems);
-  const key = pemOf(file, 'key', document.get('key'), problems);
+  const tokenFile = tokenFileOf(file, document.get('token_file'), problems);
+  const withoutCertificate =
+    (hasToken || tokenFile !== undefined) && !document.has('cert') && !document.has('key');
+  const pair = withoutCertificate
+    ? {}
+    : {
+        cert: pemOf(file, 'cert', document.get('cert'), problems),
+        key: pemOf(file, 'key', document.get('key'), problems),
+      };
   if (problems.length > 0) throw invalid(file, problems);
-  return { endpoints, ca, cert, key };
+  return { endpoints, ca, ...pair, ...(tokenFile !== undefined && { tokenFile }) };
+}
+
+/** Not read here: whoever renews the token writes the file again and again. */
+function tokenFileOf(file: string, value: unknown, problems: string[]): string | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value === 'string' && value !== '') return resolve(dirname(file), value);
+  problems.push('token_file must name a file with a token (JWT)');
+  return undefined;
 }
 
 const isSetting = (name: string): name is Setting => settings.some((setting) => setting === name);

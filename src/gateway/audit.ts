@@ -15,13 +15,13 @@ export interface AuditedRefusal {
 export class Audit {
   readonly #setup: GatewaySetup;
   readonly #connection: number;
-  readonly #principal: string;
+  /** As far as is known. */
+  principal = 'nobody';
   readonly #budget: LogBudget;
 
-  constructor(setup: GatewaySetup, connection: number, principal: string) {
+  constructor(setup: GatewaySetup, connection: number) {
     this.#setup = setup;
     this.#connection = connection;
-    this.#principal = principal;
     this.#budget = new LogBudget(setup.limits.auditLinesPerSecondMax);
   }
 
@@ -32,7 +32,7 @@ export class Audit {
       {
         audit: 'refused',
         connection: this.#connection,
-        principal: this.#principal,
+        principal: this.principal,
         verb,
         key,
         code: failure.code,
@@ -46,7 +46,7 @@ export class Audit {
     const suppressed = this.#budget.takeSuppressed();
     if (suppressed === 0) return;
     this.#setup.logger.warn(
-      { audit: 'refused', connection: this.#connection, principal: this.#principal, suppressed },
+      { audit: 'refused', connection: this.#connection, principal: this.principal, suppressed },
       'more requests were refused than are logged one by one',
     );
   }

@@ -20,6 +20,7 @@ export const refusalOf = (body: RequestBody, scope: Scope, principal: string): R
     case 'open_session':
     case 'close_session':
     case 'cancel':
+    case 'authenticate':
       return undefined;
     case 'status':
       return clusterRefusal('cluster.status', scope, principal);

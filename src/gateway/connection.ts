@@ -7,9 +7,10 @@ import type { ConnectionId, GatewayEvent, GatewayNotice, GatewayRequest } from '
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
 import { closeReason } from './close-reason.ts';
-import type { AgentStream, AgentWebSocket } from './door.ts';
+import { Authentication } from './authentication.ts';
+import type { AgentStream, AgentWebSocket, Identify, IdentityJudge } from './door.ts';
 import { Flights, firstSessionNumber, flights } from './flights.ts';
-import type { Identity } from './identity.ts';
+import type { Identity, IdentityVerdict } from './identity.ts';
 import { Outbox } from './outbox.ts';
 import type { OutboxOwner } from './outbox.ts';
 import type { GatewaySetup } from './settings.ts';
@@ -18,6 +19,8 @@ import type { GatewaySetup } from './settings.ts';
 export interface ConnectionOwner {
   notify(notice: GatewayNotice): void;
   saidHello(connection: AgentConnection): void;
+  /** It is known who it is: calls `become`, or closes it. */
+  identified(connection: AgentConnection, identity: Identity): void;
   /** Its socket has so much unsent that it is to be looked at every second; until `relieved`. */
   congested(connection: AgentConnection): void;
   relieved(connection: AgentConnection): void;
@@ -29,8 +32,8 @@ export interface ConnectionParts {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
-  readonly identity: Identity;
-  readonly scope: Scope;
+  readonly judge: IdentityJudge;
+  readonly identify: Identify | undefined;
   readonly setup: GatewaySetup;
   readonly owner: ConnectionOwner;
 }
@@ -45,13 +48,17 @@ const openFirst = 'open a session first (open_session), writes and close_session
 
 export class AgentConnection implements OutboxOwner {
   readonly id: ConnectionId;
-  readonly principal: string;
   readonly acceptedAtMs: number;
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
-  readonly #expiresAtMs: number;
-  readonly #scope: Scope;
+  readonly #authentication: Authentication;
+  /** Undefined until it is known who it is. */
+  #scope: Scope | undefined;
+  /** Frames that came while the token in hello is being verified, hello's own first. */
+  #held: ReceivedClientFrame[] | undefined;
+  /** The request whose token is being verified. */
+  #renewing: number | undefined;
   readonly #setup: GatewaySetup;
   readonly #owner: ConnectionOwner;
   readonly #audit: Audit;
@@ -74,26 +81,44 @@ export class AgentConnection implements OutboxOwner {
   #sessionToDetach: string | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, identity, scope, setup, owner } = parts;
+    const { id, ws, socket, codec, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
-    this.principal = `${identity.realm}:${identity.name}`;
     this.acceptedAtMs = nowMs;
     this.#heardAtMs = nowMs;
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
-    this.#expiresAtMs = identity.expiresAtMs;
-    this.#scope = scope;
+    this.#authentication = new Authentication(judge, identify, setup.limits.heartbeatMs);
     this.#setup = setup;
     this.#owner = owner;
-    this.#audit = new Audit(setup, id, this.principal);
+    this.#audit = new Audit(setup, id);
     this.#outbox = new Outbox(ws, codec, setup.limits, this, nowMs);
     this.#listen();
   }
 
+  get ended(): boolean {
+    return this.#endedWith !== undefined;
+  }
+
   get greeted(): boolean {
     return this.#hello !== undefined;
+  }
+
+  /** 'realm:name'; 'nobody' before that is known. */
+  get principal(): string {
+    return this.#authentication.principal;
+  }
+
+  get identity(): Identity | undefined {
+    return this.#authentication.identity;
+  }
+
+  /** Who it is, and what that one may do; also when either has changed. */
+  become(identity: Identity, scope: Scope): void {
+    this.#authentication.become(identity, this.#setup.clock.wallMs());
+    this.#audit.principal = this.principal;
+    this.#scope = scope;
   }
 
   /** Takes what the server says to this connection; `flush` sends it. */
@@ -150,10 +175,7 @@ export class AgentConnection implements OutboxOwner {
 
   heartbeat(nowMs: number, wallMs: number): void {
     if (this.#endedWith !== undefined) return;
-    if (wallMs >= this.#expiresAtMs) {
-      this.close(closeCodes.authenticationExpired, "the client's certificate has expired: renew it");
-      return;
-    }
+    if (!this.#checkIdentity(wallMs)) return;
     // While nothing is read no pong can be seen; then only standstill counts.
     const aliveAtMs = Math.max(this.#heardAtMs, this.#outbox.progressAtMs);
     if (!this.#paused && nowMs - aliveAtMs >= this.#setup.limits.silenceMs) {
@@ -259,8 +281,107 @@ export class AgentConnection implements OutboxOwner {
       return;
     }
     const frame = this.#decode(bytes);
-    if (frame === undefined || !this.#greet(frame)) return;
+    if (frame === undefined || this.#hold(frame) || !this.#greet(frame)) return;
     this.#handle(frame);
+    this.flush();
+  }
+
+  /** Whether the frame waits for the token in hello. What it may hold is bounded as all that comes before hello is. */
+  #hold(frame: ReceivedClientFrame): boolean {
+    if (this.#held !== undefined) {
+      this.#held.push(frame);
+      return true;
+    }
+    const token = this.#hello === undefined ? frame.hello?.token : undefined;
+    if (token === undefined) return false;
+    this.#held = [frame];
+    this.#ws.pause();
+    this.#authentication.try(token, this.#setup.clock.nowMs(), (verdict) => {
+      try {
+        this.#helloVerified(verdict);
+      } catch (error) {
+        this.#broken(error);
+      }
+    });
+    return true;
+  }
+
+  #helloVerified(verdict: IdentityVerdict): void {
+    if (this.#endedWith !== undefined) return;
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    if (!verdict.ok) {
+      this.close(verdict.closeCode, verdict.problem);
+      return;
+    }
+    this.#owner.identified(this, verdict.identity);
+    for (const frame of held) {
+      // A frame before may have ended it.
+      if (this.ended || !this.#greet(frame)) return;
+      this.#handle(frame);
+    }
+    this.#ws.resume();
+    this.flush();
+  }
+
+  /** Whether it may stay. */
+  #checkIdentity(wallMs: number): boolean {
+    const checked = this.#authentication.check(wallMs);
+    switch (checked.kind) {
+      case 'fine':
+        return true;
+      case 'over':
+        this.close(checked.closeCode, checked.reason);
+        return false;
+      case 'changed':
+        this.#owner.identified(this, checked.identity);
+        return this.#endedWith === undefined;
+      case 'expiring':
+        this.#outbox.sendNow({
+          answers: [],
+          pushes: [],
+          authExpiring: { remainingMs: checked.remainingMs },
+        });
+        return true;
+      default:
+        return checked satisfies never;
+    }
+  }
+
+  #authenticate(id: number, token: string): void {
+    const nowMs = this.#setup.clock.nowMs();
+    const { authenticateEveryMs } = this.#setup.limits;
+    if (this.#isTaken(id)) {
+      this.#refuseTaken(id, 'authenticate');
+      return;
+    }
+    if (!this.#authentication.mayTry(nowMs, authenticateEveryMs)) {
+      const message = `a token is being verified, or one was less than ${authenticateEveryMs} ms ago: wait`;
+      this.#refuse(id, { code: 'TOO_MANY_REQUESTS', message }, 'authenticate');
+      return;
+    }
+    this.#renewing = id;
+    this.#authentication.try(token, nowMs, (verdict) => {
+      try {
+        this.#tokenVerified(id, verdict);
+      } catch (error) {
+        this.#broken(error);
+      }
+    });
+  }
+
+  #tokenVerified(id: number, verdict: IdentityVerdict): void {
+    if (this.#endedWith !== undefined) return;
+    this.#renewing = undefined;
+    if (verdict.ok) {
+      this.#owner.identified(this, verdict.identity);
+      if (this.ended) return;
+      const expiresInMs = Math.max(0, Math.floor(verdict.identity.expiresAtMs - this.#setup.clock.wallMs()));
+      this.#outbox.add({ kind: 'own_answer', request: id, body: { kind: 'authenticated', expiresInMs } });
+    } else {
+      // What it had before counts until it expires.
+      this.#refuse(id, { code: 'UNAUTHENTICATED', message: verdict.problem }, 'authenticate');
+    }
     this.flush();
   }
 
@@ -283,6 +404,11 @@ export class AgentConnection implements OutboxOwner {
     }
     if (hello === undefined) {
       this.#violated('the first frame has no hello: send it before, or with, the first requests');
+      return false;
+    }
+    if (this.#scope === undefined) {
+      const reason = 'the client has no certificate, and hello no token: connect with either';
+      this.close(closeCodes.unauthenticated, reason);
       return false;
     }
     this.#hello = hello;
@@ -334,6 +460,8 @@ export class AgentConnection implements OutboxOwner {
         this.#refuse(request.id, request.refused, 'malformed');
       } else if (request.body.kind === 'cancel') {
         (cancels ??= []).push([request.id, request.body.request]);
+      } else if (request.body.kind === 'authenticate') {
+        this.#authenticate(request.id, request.body.token);
       } else {
         const made = this.#admit(request);
         if (made !== undefined) admitted.push(made);
@@ -347,15 +475,13 @@ export class AgentConnection implements OutboxOwner {
   /** What to ask of the server; undefined: the request has been answered here. */
   #admit(request: Request): GatewayRequest | undefined {
     const { id, body } = request;
-    if (this.#isTaken(id)) {
-      const message = `request id ${id} is in flight or names a subscription: use another, 1 up to 2^53-1`;
-      return this.#refuse(id, { code: 'PROTOCOL_ERROR', message }, body.kind);
-    }
+    if (this.#isTaken(id)) return this.#refuseTaken(id, body.kind);
     const { requestsInFlightMax } = this.#setup.limits;
     if (this.#inFlight.size >= requestsInFlightMax) {
       const message = `${requestsInFlightMax} requests are in flight, as many as a connection may have: wait for answers`;
       return this.#refuse(id, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
+    if (this.#scope === undefined) throw new Error('a request was looked at before it was known whose it is');
     const refusal = refusalOf(body, this.#scope, this.principal);
     if (refusal !== undefined) return this.#refuse(id, refusal.failure, refusal.verb, refusal.key);
     return this.#toServer(request);
@@ -402,7 +528,8 @@ export class AgentConnection implements OutboxOwner {
       case 'snapshot_read':
         return this.#readSnapshot(base, body);
       case 'cancel':
-        throw new Error('cancel is handled apart');
+      case 'authenticate':
+        throw new Error(`${body.kind} is handled apart`);
       default:
         return body satisfies never;
     }
@@ -450,6 +577,11 @@ export class AgentConnection implements OutboxOwner {
     }
     this.#inFlight.begin(id, flights.subscribing);
     return { connection: this.id, request: id, ...body };
+  }
+
+  #refuseTaken(id: number, kind: string): undefined {
+    const message = `request id ${id} is in flight or names a subscription: use another, 1 up to 2^53-1`;
+    return this.#refuse(id, { code: 'PROTOCOL_ERROR', message }, kind);
   }
 
   #refuseWithoutSession(id: number, kind: string): undefined {
@@ -533,7 +665,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #isTaken(request: number): boolean {
-    return this.#inFlight.has(request) || this.#subscriptions.has(request);
+    return this.#inFlight.has(request) || this.#subscriptions.has(request) || this.#renewing === request;
   }
 
   #sendProgress(): void {
@@ -591,6 +723,7 @@ export class AgentConnection implements OutboxOwner {
   #end(code: number): void {
     if (this.#endedWith !== undefined) return;
     this.#endedWith = code;
+    this.#held = undefined;
     this.#outbox.clear();
     this.#inFlight.clear();
     this.#subscriptions.clear();

@@ -1,7 +1,8 @@
 /** Where agents come from: what a gateway needs of the sockets, so that they need not be real ones. */
 import type { RawData } from 'ws';
 import type { FrameCodec } from '../protocol/index.ts';
-import type { Identity } from './identity.ts';
+import type { RealmDocument } from '../scopes/index.ts';
+import type { Identity, IdentityVerdict } from './identity.ts';
 import type { GatewaySetup } from './settings.ts';
 
 /** The part of a WebSocket of package ws that a connection uses. */
@@ -31,10 +32,39 @@ export interface Arrival {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
-  readonly identity: Identity;
+  /** By its certificate; undefined: the token in hello is to tell. */
+  readonly identity: Identity | undefined;
+  /** Undefined: no tokens are taken. */
+  readonly identify: Identify | undefined;
+}
+
+/** Who it is by this token, together with the certificate that it came with. Never rejects. */
+export type Identify = (token: string) => Promise<IdentityVerdict>;
+
+export interface IdentityJudge {
+  /** Changes whenever those who are connected are to be judged again. */
+  readonly version: number;
+  /** The same identity, where nothing about it has changed. */
+  judgeAgain(identity: Identity, wallMs: number): IdentityVerdict;
+}
+
+/** PEM: a certificate (with what chain it needs) and its private key. */
+export interface CertificateAndKey {
+  readonly cert: string;
+  readonly key: string;
 }
 
 export interface Door {
+  readonly judge: IdentityJudge;
+  /** Rejects with CONFIGURATION_INVALID for realms that cannot be used, and then keeps those it had. */
+  replaceRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void>;
+  /** For new connections. Throws CONFIGURATION_INVALID where TLS cannot use them, and then keeps those it had. */
+  replaceCertificate(certificate: CertificateAndKey): void;
+  /** 48 secret bytes, the same for all servers of the cluster: with them one can resume what another has begun. */
+  replaceTicketKeys(keys: Uint8Array): void;
+  /** Reads revocation lists now, where their files have changed. */
+  look(): Promise<void>;
+
   listen(): Promise<{ readonly port: number }>;
   stopAccepting(): void;
   /** Every socket is destroyed; resolves when none is left. */

@@ -14,6 +14,7 @@ export const answerBytes = (body: AnswerBody): number => {
     case 'session_opened':
     case 'session_closed':
     case 'cancelled':
+    case 'authenticated':
       return messageBytes;
     case 'written':
       return messageBytes + body.result.results.length * 40;

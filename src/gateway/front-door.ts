@@ -2,20 +2,25 @@
  * The agents' way in: TLS 1.3 with a client certificate of some realm, then one WebSocket upgrade on '/'. All the
  * deadlines and caps that hold before anybody has said hello are here.
  */
+import { createHash } from 'node:crypto';
 import type { X509Certificate } from 'node:crypto';
 import { createServer } from 'node:https';
 import type { Server } from 'node:https';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
+import { createSecureContext, TLSSocket } from 'node:tls';
+import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import { closeCodes, codecFor, codecs, LogBudget, WaitingRoom } from '../protocol/index.ts';
+import { closeCodes, codecFor, codecs, FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
+import type { RealmDocument } from '../scopes/index.ts';
+import type { Arrival, CertificateAndKey, Door, Identify, IdentityJudge } from './door.ts';
 import { Realms } from './identity.ts';
-import type { Arrival, Door } from './door.ts';
+import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
+import { fileReader, lookEveryMs } from './watched-files.ts';
 
 const codecNames = codecs.map((codec) => codec.subprotocol).join(' and ');
 
@@ -30,10 +35,19 @@ const headerBytesMax = 8 * 1024;
 const bufferedChunksMax = 8 * 1024;
 const fragmentsMax = 4 * 1024;
 
+/**
+ * How long a client may resume a TLS session. When a server dies its agents come to the others all at once, on
+ * connections that may be hours old: a resumed handshake costs half. Who it is is judged anew each time.
+ */
+const ticketLifetimeSeconds = 24 * 3600;
+
 export class FrontDoor implements Door {
   readonly #setup: GatewaySetup;
   readonly #listenAt: { readonly host: string; readonly port: number };
   readonly #realms: Realms;
+  #certificate: CertificateAndKey;
+  #ticketKeys: Buffer | undefined;
+  #stopLooking: (() => void) | undefined;
   readonly #origins: ReadonlySet<string>;
   readonly #server: Server;
   readonly #webSockets: WebSocketServer;
@@ -48,20 +62,21 @@ export class FrontDoor implements Door {
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(options.realmCertificates);
+    this.#realms = new Realms(
+      options.policies.document.realms,
+      options.files ?? fileReader,
+      setup.logger,
+    );
+    this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
     this.#logBudget = new LogBudget(setup.limits.turnedAwayLinesPerSecondMax);
     const { limits } = setup;
     this.#server = createServer({
-      cert: options.cert,
-      key: options.key,
-      ca: this.#realms.authorities,
-      // A realm may pin an intermediate CA alone.
-      allowPartialTrustChain: true,
-      minVersion: 'TLSv1.3',
+      ...this.#secureOptions(),
       requestCert: true,
-      // Node would drop the socket without a word; the upgrade is refused with one instead (see #upgrade).
+      // Node's verdict is not asked for: it wants a chain up to a root, and takes any resumed session for authorized,
+      // even one that never had a certificate. Realms judges; the upgrade is refused in words (see #upgrade).
       rejectUnauthorized: false,
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: limits.tlsHandshakeMs,
@@ -91,7 +106,60 @@ export class FrontDoor implements Door {
     this.#attach();
   }
 
+  get judge(): IdentityJudge {
+    return this.#realms;
+  }
+
+  async replaceRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void> {
+    await this.#realms.replace(realms, this.#setup.clock.wallMs());
+    this.#renewContext();
+  }
+
+  replaceCertificate(certificate: CertificateAndKey): void {
+    const before = this.#certificate;
+    this.#certificate = certificate;
+    try {
+      this.#renewContext();
+    } catch (error) {
+      this.#certificate = before;
+      const why = error instanceof Error ? error.message : String(error);
+      const text = `the certificate for agents cannot be used: ${why}; give a certificate and its key`;
+      throw new FuturestoreError('CONFIGURATION_INVALID', text, { cause: error });
+    }
+  }
+
+  replaceTicketKeys(keys: Uint8Array): void {
+    this.#ticketKeys = Buffer.from(keys);
+    this.#server.setTicketKeys(this.#ticketKeys);
+  }
+
+  look(): Promise<void> {
+    return this.#realms.look(this.#setup.clock.wallMs());
+  }
+
+  /** What TLS is made of anew when a certificate, an authority or a key changes; open connections keep what they have. */
+  #secureOptions(): SecureContextOptions & { readonly ticketKeys?: Buffer } {
+    return {
+      ...this.#certificate,
+      ca: this.#realms.authorities,
+      minVersion: 'TLSv1.3',
+      sessionTimeout: ticketLifetimeSeconds,
+      // By default it is made of the process's arguments, and no other server would resume the session.
+      sessionIdContext: sessionContextOf(this.#setup.port.identity.clusterId),
+      ...(this.#ticketKeys && { ticketKeys: this.#ticketKeys }),
+    };
+  }
+
+  #renewContext(): void {
+    const options = this.#secureOptions();
+    // The server would be left without a context by what cannot be one.
+    createSecureContext(options);
+    this.#server.setSecureContext(options);
+  }
+
   async listen(): Promise<{ readonly port: number }> {
+    // Before the first one comes: a realm whose list has not been read lets nobody in.
+    await this.look();
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
       this.#server.listen(this.#listenAt, () => {
@@ -100,12 +168,14 @@ export class FrontDoor implements Door {
       });
     });
     this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
+    this.#stopLooking = this.#setup.clock.every(lookEveryMs, () => void this.look());
     return { port: (this.#server.address() as AddressInfo).port };
   }
 
   stopAccepting(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#stopLooking?.();
     this.#server.close();
   }
 
@@ -172,9 +242,11 @@ export class FrontDoor implements Door {
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', ignoreBrokenSocket);
-    if (!(socket instanceof TLSSocket) || !socket.authorized) {
-      const text = `UNAUTHENTICATED: ${certificateProblem(socket)}`;
-      this.#refuseUpgrade(socket, '401 Unauthorized', text);
+    if (!(socket instanceof TLSSocket)) throw new Error('an upgrade came over something else than TLS');
+    const leaf = socket.getPeerX509Certificate();
+    const proof = leaf && this.#realms.prove(leaf);
+    if (proof === undefined && (leaf !== undefined || !this.#realms.takesTokens)) {
+      this.#refuseUpgrade(socket, '401 Unauthorized', `UNAUTHENTICATED: ${certificateProblem(leaf)}`);
       return;
     }
     const problem = this.#upgradeProblem(request);
@@ -182,20 +254,39 @@ export class FrontDoor implements Door {
       this.#refuseUpgrade(socket, problem.status, problem.text);
       return;
     }
-    const verdict = this.#realms.judge(leafOf(socket), this.#setup.clock.wallMs());
+    // Nobody yet where there is no certificate: then it stays among those who wait, and its token is to tell.
+    const verdict =
+      proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
     this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
       socket.off('error', ignoreBrokenSocket);
       const codec = codecFor(ws.protocol);
-      if (!verdict.ok || codec === undefined) {
-        const reason = verdict.ok ? 'no subprotocol was agreed' : verdict.problem;
+      if (verdict?.ok === false || codec === undefined) {
+        const reason = verdict?.ok === false ? verdict.problem : 'no subprotocol was agreed';
         this.#turnAway('identity', reason, socket.remoteAddress);
         ws.on('error', ignoreBrokenSocket);
-        ws.close(closeCodes.unauthenticated, closeReason(reason));
+        ws.close(verdict?.ok === false ? verdict.closeCode : closeCodes.unauthenticated, closeReason(reason));
       } else {
-        this.#waiting.leave(socket);
-        this.#arrived({ ws, socket, codec, identity: verdict.identity });
+        if (verdict !== undefined) this.#waiting.leave(socket);
+        const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
+        this.#arrived({ ws, socket, codec, identity: verdict?.identity, identify });
       }
     });
+  }
+
+  #judge(proof: Proof): IdentityVerdict {
+    return this.#realms.judge(proof, this.#setup.clock.wallMs(), 'fresh');
+  }
+
+  #identifier(socket: TLSSocket, certificate: ProvenCertificate | undefined): Identify {
+    return async (text) => {
+      const token = await this.#realms.proveToken(text, this.#setup.clock.wallMs());
+      const verdict = token.ok
+        ? this.#judge({ ...(certificate && { certificate }), token: token.proved })
+        : token;
+      if (verdict.ok) this.#waiting.leave(socket);
+      else this.#turnAway('identity', verdict.problem, socket.remoteAddress);
+      return verdict;
+    };
   }
 
   #upgradeProblem(request: IncomingMessage): { readonly status: string; readonly text: string } | undefined {
@@ -250,16 +341,14 @@ const codecAmong = (offered: Iterable<string>): FrameCodec | undefined => {
 };
 
 /** Why a socket has no identity, in words for who configured its certificate. */
-const certificateProblem = (socket: Duplex): string => {
-  const leaf = socket instanceof TLSSocket ? leafOf(socket) : undefined;
-  if (!(socket instanceof TLSSocket) || leaf === undefined)
-    return 'a client certificate of a realm is required';
-  // The types say Error; at run time it is OpenSSL's code.
-  const why = String(socket.authorizationError);
-  return `the client certificate (${printable(leaf.subject)}) was signed by no CA of a realm, or is not valid: ${why}`;
-};
+const certificateProblem = (leaf: X509Certificate | undefined): string =>
+  leaf === undefined
+    ? 'a client certificate of a realm is required'
+    : `the client certificate (${printable(leaf.subject)}) was signed by no CA of a realm: have it issued by one`;
 
-const leafOf = (socket: TLSSocket): X509Certificate | undefined => socket.getPeerX509Certificate();
+/** OpenSSL takes 32 bytes. */
+const sessionContextOf = (clusterId: string): string =>
+  createHash('sha256').update(`futurestore agents ${clusterId}`).digest('hex').slice(0, 32);
 
 const remoteOf = (socket: Duplex): string | undefined =>
   socket instanceof TLSSocket ? socket.remoteAddress : undefined;

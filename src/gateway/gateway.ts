@@ -6,11 +6,12 @@ import type {
   GatewayNotice,
 } from '../server/index.ts';
 import { closeCodes } from '../protocol/index.ts';
-import type { Policies } from '../scopes/index.ts';
+import type { Policies, RealmDocument } from '../scopes/index.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
-import type { Arrival, Door, OpenDoor } from './door.ts';
+import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 import { FrontDoor } from './front-door.ts';
+import type { Identity } from './identity.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
 
@@ -26,6 +27,15 @@ export interface AgentGateway extends DeliveryGateway {
   drain(graceMs: number): Promise<void>;
   /** At once, without a word. */
   close(): Promise<void>;
+  /** The server's own certificate, for new connections. Throws CONFIGURATION_INVALID, and then keeps what it had. */
+  replaceCertificate(certificate: CertificateAndKey): void;
+  /**
+   * Realms of the policy file whose certificates or keys have changed. Rejects with CONFIGURATION_INVALID for what cannot
+   * be used, and then keeps what it had. Who is connected is judged again within the heartbeat's time.
+   */
+  replaceFileRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void>;
+  /** Looks now whether revocation lists have changed, which it does every few seconds by itself. */
+  lookForLists(): Promise<void>;
 }
 
 export const createGateway = (options: GatewayOptions): AgentGateway =>
@@ -127,6 +137,18 @@ class Agents implements AgentGateway, ConnectionOwner {
     await this.#door.close();
   }
 
+  replaceCertificate(certificate: CertificateAndKey): void {
+    this.#door.replaceCertificate(certificate);
+  }
+
+  replaceFileRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void> {
+    return this.#door.replaceRealms(realms);
+  }
+
+  lookForLists(): Promise<void> {
+    return this.#door.look();
+  }
+
   notify(notice: GatewayNotice): void {
     if (this.#notices === undefined) this.#setup.port.notify([notice]);
     else this.#notices.push(notice);
@@ -147,9 +169,7 @@ class Agents implements AgentGateway, ConnectionOwner {
 
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
-    const left = (this.#byPrincipal.get(connection.principal) ?? 0) - 1;
-    if (left > 0) this.#byPrincipal.set(connection.principal, left);
-    else this.#byPrincipal.delete(connection.principal);
+    this.#countPrincipal(connection, -1);
     this.#waiting.delete(connection);
     this.#congested.delete(connection);
     this.#roundOf(connection.id).delete(connection);
@@ -157,32 +177,44 @@ class Agents implements AgentGateway, ConnectionOwner {
     if (this.#connections.size === 0) this.#drained?.();
   }
 
-  #arrived({ ws, socket, codec, identity }: Arrival): void {
+  identified(connection: AgentConnection, identity: Identity): void {
+    const isNew = connection.identity === undefined;
+    connection.become(identity, this.#policies.scopeFor(identity.principal));
+    if (!isNew) return;
+    const { connectionsPerPrincipalMax } = this.#setup.limits;
+    if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
+    const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
+    connection.close(closeCodes.tooManyConnections, reason);
+  }
+
+  #arrived({ ws, socket, codec, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
-    const scope = this.#policies.scopeFor(identity);
     const connection = new AgentConnection({
       id,
       ws,
       socket,
       codec,
-      identity,
-      scope,
+      judge: this.#door.judge,
+      identify,
       setup: this.#setup,
       owner: this,
     });
     this.#connections.set(id, connection);
     this.#waiting.add(connection);
     this.#roundOf(id).add(connection);
-    const { connectionsPerPrincipalMax } = this.#setup.limits;
-    const ofPrincipal = (this.#byPrincipal.get(connection.principal) ?? 0) + 1;
-    this.#byPrincipal.set(connection.principal, ofPrincipal);
     // It was in the middle of its handshake when the doors were closed.
     if (this.#draining) connection.close(closeCodes.draining, drainReason);
-    else if (ofPrincipal > connectionsPerPrincipalMax) {
-      const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-      connection.close(closeCodes.tooManyConnections, reason);
-    }
+    else if (identity !== undefined) this.identified(connection, identity);
+  }
+
+  /** How many connections its principal has now. */
+  #countPrincipal(connection: AgentConnection, change: number): number {
+    if (connection.identity === undefined) return 0;
+    const count = (this.#byPrincipal.get(connection.principal) ?? 0) + change;
+    if (count > 0) this.#byPrincipal.set(connection.principal, count);
+    else this.#byPrincipal.delete(connection.principal);
+    return count;
   }
 
   #roundOf(id: ConnectionId): Set<AgentConnection> {

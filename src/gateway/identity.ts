@@ -1,125 +1,378 @@
 /**
- * Who an agent is: the one common name of a certificate that a realm's pinned certificate has signed. The issuer is
- * recognised by verifying the signature with the pinned key, never by its name: any two authorities may have one name.
+ * Who an agent is. Its certificate is judged by the keys that a realm pins, a token by the realm's pinned keys and
+ * algorithms; where both are there they must name one principal. What was proved once (a signature) is kept as plain
+ * data, so that a connection can be judged again, by other realms or newer revocation lists, at next to no cost.
  */
-import { X509Certificate } from 'node:crypto';
-import { FuturestoreError } from '../protocol/index.ts';
-import { isSegment } from '../scopes/index.ts';
+import type { X509Certificate } from 'node:crypto';
+import { closeCodes, FuturestoreError } from '../protocol/index.ts';
+import type { Credential, Principal, RealmDocument } from '../scopes/index.ts';
+import { chainOf, hasIssued, parseAuthorities, refuseSharedKeys } from './authorities.ts';
+import type { Authority } from './authorities.ts';
+import { readCertificate } from './certificates.ts';
+import type { CertificateFacts } from './certificates.ts';
+import { extensionOid } from './puppet-extensions.ts';
+import { parseRevocationLists } from './revocation-lists.ts';
+import type { RevocationLists } from './revocation-lists.ts';
+import { tokenIssuer, TokenRealm } from './tokens.ts';
+import type { ProvenToken } from './tokens.ts';
+import type { FileReader } from './watched-files.ts';
+
+export interface ProvenCertificate extends CertificateFacts {
+  readonly realm: string;
+  /** The authority's certificate with which the signature was verified, by its fingerprint. */
+  readonly issuer: string;
+}
+
+/** What a client has proved. */
+export interface Proof {
+  readonly certificate?: ProvenCertificate;
+  readonly token?: ProvenToken;
+}
 
 export interface Identity {
-  readonly realm: string;
-  /** The certificate's common name, as it is written there. */
-  readonly name: string;
+  readonly principal: Principal;
+  readonly credential: Credential;
   /** Milliseconds since 1970. */
   readonly expiresAtMs: number;
+  readonly proof: Proof;
 }
 
-export type IdentityVerdict =
-  | { readonly ok: true; readonly identity: Identity }
+export interface IdentityRefusal {
+  readonly ok: false;
   /** For the one who is refused, and the log. */
-  | { readonly ok: false; readonly problem: string };
-
-interface PinnedIssuer {
-  readonly realm: string;
-  readonly certificate: X509Certificate;
+  readonly problem: string;
+  /** Of closeCodes: whether it makes sense to come back. */
+  readonly closeCode: number;
 }
 
-const certificatePattern = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g;
+export type IdentityVerdict = { readonly ok: true; readonly identity: Identity } | IdentityRefusal;
 
-/** Judges certificates by the realms' pinned issuers. */
+export type Proved<T> = { readonly ok: true; readonly proved: T } | IdentityRefusal;
+
+type RealmDocuments = Readonly<Record<string, RealmDocument>>;
+
+interface IdentityLogger {
+  info(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+interface Realm {
+  readonly name: string;
+  readonly document: RealmDocument;
+  readonly authorities: readonly Authority[];
+  readonly token: TokenRealm | undefined;
+  /** The state of the file that was read last, good or bad. */
+  listVersion: string | undefined;
+  /** Only where the realm has a list: the last good one. */
+  lists: RevocationLists | undefined;
+  /** What was wrong with the file when it was read last. */
+  listProblem: string | undefined;
+}
+
+type Table = ReadonlyMap<string, Realm>;
+
+/** Judges certificates and tokens by the realms of a policy document. */
 export class Realms {
-  readonly #issuers: readonly PinnedIssuer[];
+  readonly #files: FileReader;
+  readonly #logger: IdentityLogger;
+  #table: Table;
+  #version = 1;
+  /** Reading is done one after the other: what was asked for last is what counts in the end. */
+  #work: Promise<unknown> = Promise.resolve();
 
-  /** Throws CONFIGURATION_INVALID for what is no certificate, and for an issuer that two realms share. */
-  constructor(realmCertificates: Readonly<Record<string, string>>) {
-    const issuers: PinnedIssuer[] = [];
-    for (const [realm, pem] of Object.entries(realmCertificates)) {
-      for (const certificate of parseCertificates(realm, pem)) issuers.push({ realm, certificate });
-    }
-    refuseSharedKeys(issuers);
-    this.#issuers = issuers;
+  /**
+   * Throws CONFIGURATION_INVALID for what is no certificate or key, and for an issuer that two realms share. A realm
+   * with a revocation list accepts no certificate before `look` has read it.
+   */
+  constructor(documents: RealmDocuments, files: FileReader, logger: IdentityLogger) {
+    this.#files = files;
+    this.#logger = logger;
+    this.#table = tableOf(documents);
+  }
+
+  /** Changes whenever identities are to be judged again. */
+  get version(): number {
+    return this.#version;
   }
 
   /** For TLS: every certificate of every realm. */
   get authorities(): string[] {
-    return this.#issuers.map((issuer) => issuer.certificate.toString());
+    return [...this.#table.values()].flatMap((realm) =>
+      realm.authorities.map(({ certificate }) => certificate.toString()),
+    );
   }
 
-  /** `leaf`: what the peer proved to hold the key of. To be asked after every handshake, resumed ones too. */
-  judge(leaf: X509Certificate | undefined, wallMs: number): IdentityVerdict {
-    if (leaf === undefined)
-      return refused('the client sent no certificate: connect with the one that its realm issued');
-    const issuer = this.#issuers.find(
-      ({ certificate }) => leaf.checkIssued(certificate) && leaf.verify(certificate.publicKey),
-    );
-    if (issuer === undefined) {
+  /** Whether somebody without a certificate may still become somebody. */
+  get takesTokens(): boolean {
+    return [...this.#table.values()].some(({ token }) => token !== undefined);
+  }
+
+  /** Takes other realms. Rejects with CONFIGURATION_INVALID, and then keeps those it had. `wallMs`: since 1970. */
+  replace(documents: RealmDocuments, wallMs: number): Promise<void> {
+    return this.#inTurn(async () => {
+      const table = tableOf(documents);
+      for (const realm of table.values()) {
+        const before = this.#table.get(realm.name);
+        // The lists of these very authorities stay good if the file cannot be read just now.
+        if (before !== undefined && hasSameLists(realm, before)) realm.lists = before.lists;
+        await this.#readLists(realm, wallMs);
+      }
+      this.#table = table;
+      this.#version += 1;
+    });
+  }
+
+  /** Reads the revocation lists whose files have changed. Never rejects: what is wrong is logged, and in `judge`. */
+  look(wallMs: number): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const realm of this.#table.values()) {
+        const path = realm.document.tls?.crl;
+        if (path === undefined) continue;
+        const version = this.#files.version(path);
+        // One that could not be used is tried each time: time or rights may mend it.
+        if (version === realm.listVersion && realm.listProblem === undefined) continue;
+        if (await this.#readLists(realm, wallMs)) this.#version += 1;
+      }
+    });
+  }
+
+  /**
+   * `leaf`: what the peer proved to hold the key of. To be asked after every handshake, resumed ones too. undefined: it
+   * was signed by no authority of any realm.
+   */
+  prove(leaf: X509Certificate): Proved<ProvenCertificate> | undefined {
+    for (const realm of this.#table.values()) {
+      const issuer = realm.authorities.find((authority) => hasIssued(authority, leaf));
+      if (issuer === undefined) continue;
+      const read = readCertificate(leaf);
+      if (!read.ok) return refused(read.problem);
+      return { ok: true, proved: { ...read.facts, realm: realm.name, issuer: issuer.fingerprint } };
+    }
+    return undefined;
+  }
+
+  /** Verifies a token. Half a millisecond of the processor's time. */
+  async proveToken(token: string, wallMs: number): Promise<Proved<ProvenToken>> {
+    const claimed = tokenIssuer(token);
+    if (claimed === undefined) return refused('the token is no JWT with an issuer (iss): get a new one');
+    for (const { token: realm } of this.#table.values()) {
+      if (realm?.issuer !== claimed.issuer || !claimed.audiences.includes(realm.audience)) continue;
+      const verdict = await realm.verify(token, wallMs);
+      if (verdict.ok) return { ok: true, proved: verdict.token };
       return refused(
-        'the certificate is not signed directly by a CA of any realm here: have it issued by one',
+        verdict.problem,
+        verdict.expired ? closeCodes.authenticationExpired : closeCodes.unauthenticated,
       );
     }
-    const expiresAtMs = Date.parse(leaf.validTo);
-    if (!(expiresAtMs > wallMs)) return refused(`the certificate expired at ${leaf.validTo}: renew it`);
-    if (!(Date.parse(leaf.validFrom) <= wallMs)) {
-      return refused(`the certificate is not valid before ${leaf.validFrom}: check the clocks`);
+    return refused('no realm here takes tokens of this issuer for this audience: check iss and aud');
+  }
+
+  /**
+   * Who it is. `any_age`: for those who are connected already, so that a revocation list that has become too old keeps
+   * new ones out, but does not throw everybody out at once.
+   */
+  judge({ certificate, token }: Proof, wallMs: number, lists: 'fresh' | 'any_age'): IdentityVerdict {
+    const realm = this.#table.get(certificate?.realm ?? token?.realm ?? '');
+    if (realm === undefined) {
+      return certificate === undefined && token === undefined
+        ? refused('there is neither a certificate nor a token: connect with one that a realm accepts')
+        : refused('its realm is no more: have a certificate issued, or a token, by one that there is');
     }
-    return nameOf(leaf, issuer.realm, expiresAtMs);
+    const refusal =
+      (certificate && this.#certificateRefusal(realm, certificate, wallMs, lists)) ??
+      (token && tokenRefusal(realm, token, wallMs)) ??
+      (certificate && token && disagreement(certificate, token));
+    if (refusal !== undefined) return refusal;
+    const name = certificate?.name ?? token?.name ?? '';
+    const variables = variablesOf(realm.document, { ...(certificate && { certificate }), ...(token && { token }) });
+    const identity: Identity = {
+      principal: { realm: realm.name, name, ...(variables && { variables }) },
+      credential: {
+        realm: realm.name,
+        name,
+        ...(certificate && {
+          certificate: { serial: certificate.serial, issuedAtMs: certificate.issuedAtMs },
+        }),
+        ...(token && {
+          token: { issuedAtMs: token.issuedAtMs, ...(token.id !== undefined && { id: token.id }) },
+        }),
+      },
+      expiresAtMs: Math.min(certificate?.expiresAtMs ?? Infinity, token?.expiresAtMs ?? Infinity),
+      proof: { ...(certificate && { certificate }), ...(token && { token }) },
+    };
+    return { ok: true, identity };
+  }
+
+  /** Of one that is connected, without verifying any signature again. The same object where nothing has changed. */
+  judgeAgain(identity: Identity, wallMs: number): IdentityVerdict {
+    const verdict = this.judge(identity.proof, wallMs, 'any_age');
+    if (!verdict.ok) return verdict;
+    const same =
+      verdict.identity.expiresAtMs === identity.expiresAtMs &&
+      sameVariables(verdict.identity.principal.variables, identity.principal.variables);
+    return same ? { ok: true, identity } : verdict;
+  }
+
+  #certificateRefusal(
+    realm: Realm,
+    certificate: ProvenCertificate,
+    wallMs: number,
+    freshness: 'fresh' | 'any_age',
+  ): IdentityRefusal | undefined {
+    const issuer = realm.authorities.find(({ fingerprint }) => fingerprint === certificate.issuer);
+    if (issuer === undefined)
+      return refused('the CA that signed the certificate is no CA of its realm any more: have a new one issued');
+    if (!(certificate.expiresAtMs > wallMs))
+      return refused(`the certificate expired at ${instant(certificate.expiresAtMs)}: renew it`);
+    if (!(certificate.issuedAtMs <= wallMs))
+      return refused(
+        `the certificate is not valid before ${instant(certificate.issuedAtMs)}: check the clocks`,
+      );
+    const dead = chainOf(issuer).find(({ expiresAtMs }) => !(expiresAtMs > wallMs));
+    if (dead !== undefined)
+      return refused(
+        `the CA ${JSON.stringify(dead.certificate.subject)} of the realm expired at ${instant(dead.expiresAtMs)}`,
+      );
+    if (realm.document.tls?.crl === undefined) return undefined;
+    if (realm.lists === undefined) {
+      const text =
+        "whether the certificate is revoked is not known (the realm's revocation list cannot be used): see the server's log";
+      return refused(text, closeCodes.identityUnavailable);
+    }
+    const found = realm.lists.problem(issuer, certificate.serial, wallMs, freshness);
+    if (found === undefined) return undefined;
+    return refused(found.text, found.revoked ? closeCodes.revoked : closeCodes.identityUnavailable);
+  }
+
+  /** Whether identities are to be judged again. */
+  async #readLists(realm: Realm, wallMs: number): Promise<boolean> {
+    const path = realm.document.tls?.crl;
+    if (path === undefined) return false;
+    const version = this.#files.version(path);
+    try {
+      const read = await parseRevocationLists(this.#files.read(path), path, realm.authorities, wallMs);
+      realm.lists = realm.lists === undefined ? read : read.withNewerOf(realm.lists);
+      realm.listProblem = undefined;
+      realm.listVersion = version;
+      this.#logger.info({ realm: realm.name, file: path }, 'a revocation list was read');
+      return true;
+    } catch (error) {
+      const problem = error instanceof Error ? error.message : String(error);
+      realm.listVersion = version;
+      if (problem === realm.listProblem) return false;
+      realm.listProblem = problem;
+      const kept = realm.lists !== undefined;
+      this.#logger.error(
+        { realm: realm.name, file: path, problem, kept },
+        kept
+          ? 'a new revocation list cannot be used: the one before it counts until it expires'
+          : 'a revocation list cannot be used: nobody of its realm is let in with a certificate',
+      );
+      return false;
+    }
+  }
+
+  #inTurn(step: () => Promise<void>): Promise<void> {
+    const done = this.#work.then(step);
+    this.#work = done.catch(() => undefined);
+    return done;
   }
 }
 
-const refused = (problem: string): IdentityVerdict => ({ ok: false, problem });
+const refused = (problem: string, closeCode: number = closeCodes.unauthenticated): IdentityRefusal => ({
+  ok: false,
+  problem,
+  closeCode,
+});
 
-const nameOf = (leaf: X509Certificate, realm: string, expiresAtMs: number): IdentityVerdict => {
-  // The legacy object lists every attribute of the subject on its own; the text form would have to be parsed.
-  const names: unknown = leaf.toLegacyObject().subject?.CN;
-  if (names === undefined)
-    return refused('the certificate has no common name (CN): issue one with the name of the agent');
-  if (typeof names !== 'string') {
-    return refused('the certificate has more than one common name (CN): issue one with exactly one');
+const instant = (ms: number): string => (Number.isNaN(ms) ? 'no time' : new Date(ms).toISOString());
+
+const tokenRefusal = (realm: Realm, token: ProvenToken, wallMs: number): IdentityRefusal | undefined => {
+  if (!(token.expiresAtMs > wallMs)) {
+    const text = `the token expired at ${instant(token.expiresAtMs)}: get a new one`;
+    return refused(text, closeCodes.authenticationExpired);
   }
-  // The name goes into keys as one whole segment, case and all: what is none would not be the same name there.
-  if (!isSegment(names)) {
-    const shown = JSON.stringify(names.slice(0, 40));
-    return refused(
-      `the common name ${shown} is no segment of a key: 1 to 128 of A-Z a-z 0-9 . _ ~ @ : = -, not . or ..`,
-    );
-  }
-  return { ok: true, identity: { realm, name: names, expiresAtMs } };
+  if (realm.token?.verifiedWith === token.verifiedWith || realm.name !== token.realm) return undefined;
+  const text = 'the keys with which the token was verified have changed: it is to be shown again';
+  return refused(text, closeCodes.authenticationExpired);
 };
 
-const parseCertificates = (realm: string, pem: string): X509Certificate[] => {
-  const blocks = pem.match(certificatePattern) ?? [];
-  if (blocks.length === 0) {
+const disagreement = (
+  certificate: ProvenCertificate,
+  token: ProvenToken,
+): IdentityRefusal | undefined =>
+  certificate.realm === token.realm && certificate.name === token.name
+    ? undefined
+    : refused(
+        `the certificate is of ${certificate.realm}:${certificate.name} and the token of ${token.realm}:${token.name}: use two of one principal, or one of them`,
+      );
+
+/** What the realm takes from certificate and token, but for the name, which policies know themselves. */
+const variablesOf = (
+  { vars }: RealmDocument,
+  { certificate, token }: Proof,
+): Readonly<Record<string, string>> | undefined => {
+  const found: [string, string][] = [];
+  for (const [variable, source] of Object.entries(vars ?? {})) {
+    const value = valueOf(source, certificate, token);
+    if (value !== undefined) found.push([variable, value]);
+  }
+  return found.length === 0 ? undefined : Object.fromEntries(found);
+};
+
+const sameVariables = (
+  a: Readonly<Record<string, string>> | undefined,
+  b: Readonly<Record<string, string>> | undefined,
+): boolean => {
+  const names = Object.keys(a ?? {});
+  return (
+    names.length === Object.keys(b ?? {}).length && names.every((name) => a?.[name] === b?.[name])
+  );
+};
+
+const valueOf = (
+  source: string,
+  certificate: ProvenCertificate | undefined,
+  token: ProvenToken | undefined,
+): string | undefined => {
+  if (source.startsWith('claim:')) return token?.claims.get(source.slice('claim:'.length));
+  if (!source.startsWith('extension:')) return undefined;
+  const oid = extensionOid(source.slice('extension:'.length));
+  return oid === undefined ? undefined : certificate?.extensions.get(oid);
+};
+
+const tableOf = (documents: RealmDocuments): Table => {
+  const table = new Map<string, Realm>();
+  for (const [name, document] of Object.entries(documents)) {
+    const { tls, jwt } = document;
+    table.set(name, {
+      name,
+      document,
+      authorities: tls === undefined ? [] : parseAuthorities(name, tls.issuer),
+      token: jwt === undefined ? undefined : new TokenRealm(name, jwt),
+      listVersion: undefined,
+      lists: undefined,
+      listProblem: undefined,
+    });
+  }
+  const realms = [...table.values()];
+  refuseSharedKeys(realms.flatMap(({ authorities }) => authorities));
+  refuseSharedIssuers(realms.flatMap(({ token }) => token ?? []));
+  return table;
+};
+
+const refuseSharedIssuers = (realms: readonly TokenRealm[]): void => {
+  for (const [index, realm] of realms.entries()) {
+    const other = realms
+      .slice(0, index)
+      .find(({ issuer, audience }) => issuer === realm.issuer && audience === realm.audience);
+    if (other === undefined) continue;
     throw new FuturestoreError(
       'CONFIGURATION_INVALID',
-      `realm ${realm}: its issuer holds no PEM certificate: give the file of the CA that signs its agents' certificates`,
+      `realms ${other.realm} and ${realm.realm} take tokens of one issuer for one audience, so nobody could tell their principals apart: give each an audience of its own`,
     );
   }
-  return blocks.map((block) => {
-    try {
-      return new X509Certificate(block);
-    } catch (error) {
-      throw new FuturestoreError(
-        'CONFIGURATION_INVALID',
-        `realm ${realm}: its issuer's PEM cannot be read: make it anew`,
-        {
-          cause: error,
-        },
-      );
-    }
-  });
 };
 
-const refuseSharedKeys = (issuers: readonly PinnedIssuer[]): void => {
-  const realmByKey = new Map<string, string>();
-  for (const { realm, certificate } of issuers) {
-    const key = certificate.publicKey.export({ type: 'spki', format: 'der' }).toString('base64');
-    const other = realmByKey.get(key);
-    if (other !== undefined && other !== realm) {
-      throw new FuturestoreError(
-        'CONFIGURATION_INVALID',
-        `realms ${other} and ${realm} have the same issuer, so nobody could tell their agents apart: give each its own CA`,
-      );
-    }
-    realmByKey.set(key, realm);
-  }
-};
+const hasSameLists = (a: Realm, b: Realm): boolean =>
+  a.document.tls?.crl === b.document.tls?.crl && a.document.tls?.issuer === b.document.tls?.issuer;

@@ -3,6 +3,7 @@ import { limits } from '../protocol/index.ts';
 import type { ErrorCode } from '../protocol/index.ts';
 import type { Policies } from '../scopes/index.ts';
 import type { GatewayPort } from '../server/index.ts';
+import type { FileReader } from './watched-files.ts';
 
 /** Pino's loggers fit. */
 interface GatewayLogger {
@@ -56,6 +57,8 @@ export const gatewayLimits = {
   tlsHandshakeMs: 5_000,
   httpRequestMs: 5_000,
   helloMs: 5_000,
+  /** A token is verified at most so often on a connection: it costs half a millisecond of everybody's time. */
+  authenticateEveryMs: 1_000,
   /** How long a peer may take to answer the WebSocket's close before its socket is destroyed. */
   closeMs: 5_000,
   heartbeatMs: 15_000,
@@ -99,8 +102,8 @@ export interface GatewayOptions extends GatewayCoreOptions {
   /** PEM: the server's own certificate (with what chain it needs) and its private key. */
   readonly cert: string;
   readonly key: string;
-  /** By realm: PEM of the certificates that sign its agents' certificates directly. */
-  readonly realmCertificates: Readonly<Record<string, string>>;
+  /** Reads revocation lists; default: the file system. */
+  readonly files?: FileReader;
   /**
    * Web origins whose pages may connect. None by default: a browser sends its client certificate for any page that
    * asks, so a page of somebody else's must not get to use it. Agents send no origin and are not concerned.

@@ -13,7 +13,7 @@
  */
 export { createTlsTransport } from './tls-transport.ts';
 export type { TlsTransport } from './tls-transport.ts';
-export type { TlsTransportOptions } from './options.ts';
+export type { PeerCertificates, TlsTransportOptions } from './options.ts';
 /** For a transport that is not made of sockets: the frames of a batch as they are on a link, and back. */
 export { lengthBytes } from './framing.ts';
 export { decodeFrame, encodeBatch } from './peer-codec.ts';

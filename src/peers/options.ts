@@ -44,15 +44,21 @@ export interface TlsTransportOptions {
   readonly times?: Partial<PeerTimes>;
 }
 
+/** PEM: what a server shows the others, and by what it knows them. */
+export type PeerCertificates = Pick<TlsTransportOptions, 'ca' | 'cert' | 'key'>;
+
 /** The same after a check. */
-export interface LinkOptions extends TlsTransportOptions {
+export interface LinkOptions extends Omit<TlsTransportOptions, keyof PeerCertificates> {
   readonly memberId: MemberId;
+  /** Replaced as a whole while the server runs; a link takes what is there when it is made. */
+  certificates: PeerCertificates;
 }
 
 /** Throws a RangeError for an id that is none. */
-export const checkedOptions = (options: TlsTransportOptions): LinkOptions => ({
-  ...options,
-  memberId: asMemberId(options.memberId),
+export const checkedOptions = ({ ca, cert, key, ...rest }: TlsTransportOptions): LinkOptions => ({
+  ...rest,
+  memberId: asMemberId(rest.memberId),
+  certificates: { ca, cert, key },
 });
 
 /** All in milliseconds. */
@@ -103,7 +109,7 @@ const applicationProtocol = 'futurestore-peer/2';
 export const isOfVersion1 = (socket: TLSSocket): boolean => socket.alpnProtocol !== applicationProtocol;
 
 /** What both directions of a link have in common. */
-export const tlsOptions = ({ ca, cert, key }: LinkOptions) => ({
+export const tlsOptions = ({ certificates: { ca, cert, key } }: LinkOptions) => ({
   ALPNProtocols: [applicationProtocol],
   ca,
   cert,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { createServer } from 'node:tls';
+import { createSecureContext, createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
 import { FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { MemberId, Term } from '../raft/index.ts';
@@ -9,7 +9,7 @@ import { admissionOf, renewedRefusalOf } from './admission.ts';
 import { IncomingLink } from './incoming-link.ts';
 import { Members } from './members.ts';
 import { checkedOptions, commonNameOf, defaultTimes, silentLogger, tlsOptions } from './options.ts';
-import type { PeerLogger, PeerTimes, LinkOptions, TlsTransportOptions } from './options.ts';
+import type { PeerLogger, PeerCertificates, PeerTimes, LinkOptions, TlsTransportOptions } from './options.ts';
 import { OutgoingLink } from './outgoing-link.ts';
 import { peerProtocolVersion } from './peer-codec.ts';
 import { SnapshotSender } from './snapshot-sender.ts';
@@ -18,12 +18,19 @@ import type { PeerAddress, PeerBatch, PeerEvents, PeerTransport, SnapshotSource 
 /** Sockets of whom nothing is known yet: enough for all peers to come at once, little enough to hold. */
 const unauthenticatedMax = 64;
 const refusalLinesPerSecondMax = 10;
+/** A resumed session counts as authorized even where it never had a certificate. */
+const withoutTickets = constants.SSL_OP_NO_TICKET;
 /** A certificate's name may be kilobytes. */
 const loggedNameMax = 64;
 
 export interface TlsTransport extends PeerTransport {
   /** The port listened on. Only after `start`. */
   readonly port: number;
+  /**
+   * For links that are made from now on. Throws CONFIGURATION_INVALID where TLS cannot use them, and then keeps those it
+   * had.
+   */
+  replaceCertificates(certificates: PeerCertificates): void;
 }
 
 class TlsPeerTransport implements TlsTransport {
@@ -54,8 +61,7 @@ class TlsPeerTransport implements TlsTransport {
       requestCert: true,
       // Node would drop the socket without a word; #secured refuses it and says whose it was.
       rejectUnauthorized: false,
-      // A resumed session counts as authorized even where it never had a certificate.
-      secureOptions: constants.SSL_OP_NO_TICKET,
+      secureOptions: withoutTickets,
       handshakeTimeout: this.#times.helloMax,
     });
     this.#server.on('connection', (socket) => this.#connected(socket));
@@ -71,6 +77,21 @@ class TlsPeerTransport implements TlsTransport {
     const address = this.#server.address();
     assert(typeof address === 'object' && address !== null, 'the transport is not listening');
     return address.port;
+  }
+
+  replaceCertificates(certificates: PeerCertificates): void {
+    const { ca, cert, key, minVersion } = tlsOptions({ ...this.#options, certificates });
+    const context = { ca, cert, key, minVersion, secureOptions: withoutTickets };
+    try {
+      // First on its own: what cannot be one would leave the server without any.
+      createSecureContext(context);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      const text = `the certificates for other servers cannot be used: ${why}; give a CA, a certificate and its key`;
+      throw new FuturestoreError('CONFIGURATION_INVALID', text, { cause: error });
+    }
+    this.#options.certificates = certificates;
+    this.#server.setSecureContext(context);
   }
 
   async start(events: PeerEvents): Promise<void> {

@@ -51,6 +51,7 @@ export function clientFrameToMessage({ hello, requests }: ClientFrame): ClientFr
   if (hello !== undefined) {
     throwFailure(helloProblem(hello));
     message.hello = { clientName: hello.clientName, clientVersion: hello.clientVersion };
+    if (hello.token !== undefined) message.hello.token = hello.token;
   }
   return message;
 }
@@ -102,6 +103,9 @@ function addBody(message: RequestMessage, body: RequestBody): void {
       break;
     case 'cancel':
       message.cancel = { requestId: body.request };
+      break;
+    case 'authenticate':
+      message.authenticate = { token: body.token };
       break;
     case 'status':
       message.status = {};
@@ -159,7 +163,11 @@ export class RequestIds {
 
 /** Throws PROTOCOL_ERROR: without a proper hello there is no connection to answer on. */
 export function helloFromMessage(message: HelloMessage): Hello {
-  const hello: Hello = { clientName: message.clientName ?? '', clientVersion: message.clientVersion ?? '' };
+  const hello: Hello = {
+    clientName: message.clientName ?? '',
+    clientVersion: message.clientVersion ?? '',
+    ...(given(message.token) && { token: message.token }),
+  };
   const problem = helloProblem(hello);
   if (problem !== undefined) throw new FuturestoreError('PROTOCOL_ERROR', problem.message);
   return hello;
@@ -208,6 +216,7 @@ function bodyFromMessage(message: RequestMessage): RequestBody {
   }
   if (given(message.cancel))
     return { kind: 'cancel', request: incoming(message.cancel.requestId, 'cancel.request_id') };
+  if (given(message.authenticate)) return { kind: 'authenticate', token: message.authenticate.token ?? '' };
   if (given(message.openSession)) return openSessionFromMessage(message.openSession);
   if (given(message.closeSession)) return { kind: 'close_session' };
   if (given(message.status)) return { kind: 'status' };

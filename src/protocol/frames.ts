@@ -8,6 +8,8 @@ import type { Change, Future, Operation, Position, WriteResult } from './futures
 export interface Hello {
   readonly clientName: string;
   readonly clientVersion: string;
+  /** A JWT: for a client without a certificate, or for what its certificate does not say. */
+  readonly token?: string;
 }
 
 export type SubscriptionStart =
@@ -48,6 +50,8 @@ export type RequestBody =
     }
   | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
   | { readonly kind: 'cancel'; readonly request: number }
+  /** A newer token of the same principal. */
+  | { readonly kind: 'authenticate'; readonly token: string }
   | { readonly kind: 'status' }
   | { readonly kind: 'member_list' }
   | {
@@ -170,6 +174,7 @@ export type AnswerBody =
   | { readonly kind: 'session_opened' }
   | { readonly kind: 'session_closed' }
   | { readonly kind: 'cancelled' }
+  | { readonly kind: 'authenticated'; readonly expiresInMs: number }
   | { readonly kind: 'written'; readonly result: WriteResult }
   | { readonly kind: 'got'; readonly revision: number; readonly future: Future | undefined }
   | {
@@ -242,6 +247,8 @@ interface ServerFrameParts {
   readonly goaway?: { readonly graceMs: number; readonly reason: string };
   /** The cluster's revision as the server knows it: caught-up subscriptions have seen all up to it. */
   readonly revision?: number;
+  /** The connection's token expires in so many milliseconds: a newer one is to be sent with authenticate. */
+  readonly authExpiring?: { readonly remainingMs: number };
 }
 
 /** What a server sends. */
@@ -272,6 +279,8 @@ export interface FrameCodec {
 export const closeCodes = {
   authenticationExpired: 4001,
   noPong: 4008,
+  /** Whether the client is revoked cannot be told now. */
+  identityUnavailable: 4011,
   slowConsumer: 4029,
   tooManyConnections: 4031,
   protocolError: 4500,

@@ -117,6 +117,8 @@ export const limits = {
   sessionGraceMsMin: 1000,
   sessionGraceMsMax: 24 * 3600 * 1000,
   clientNameBytesMax: 128,
+  /** Half of a first frame; issuers' tokens are one or two KiB. */
+  tokenBytesMax: 8 * 1024,
   memberIdMax: 2 ** 31,
   /**
    * What a client accepts from a server: a part of a snapshot may hold a value of the greatest size behind many small

@@ -98,7 +98,7 @@ function readId(value: JsonValue): number {
 
 function serverFrameToMessage(frame: ServerFrame): ServerFrameMessage {
   assertNotEmpty(frame);
-  const { welcome, answers, pushes, goaway, revision } = frame;
+  const { welcome, answers, pushes, goaway, revision, authExpiring } = frame;
   return {
     answers: answers.map(answerToMessage),
     pushes: pushes.map(({ subscription, changes, revision: upTo, caughtUp, ended }) => ({
@@ -111,6 +111,9 @@ function serverFrameToMessage(frame: ServerFrame): ServerFrameMessage {
     ...(welcome === undefined ? undefined : { welcome: welcomeToMessage(welcome) }),
     ...(goaway === undefined ? undefined : { goaway: goawayToMessage(goaway) }),
     ...(revision === undefined ? undefined : { revision: outgoing(revision) }),
+    ...(authExpiring === undefined
+      ? undefined
+      : { authExpiring: { remainingMs: outgoing(authExpiring.remainingMs) } }),
   };
 }
 

@@ -29,7 +29,7 @@ export type MessageName = Exclude<keyof typeof messages.agent, 'FutureState'>;
 /** agent.proto's messages, field by field in its order. */
 export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field>>>> = {
   ClientFrame: { hello: part('Hello'), requests: many('Request') },
-  Hello: { clientName: scalar('string'), clientVersion: scalar('string') },
+  Hello: { clientName: scalar('string'), clientVersion: scalar('string'), token: optional('string') },
   Request: {
     id: scalar('uint64'),
     timeoutMs: optional('uint64'),
@@ -48,7 +48,9 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     memberRemove: either('MemberRemove'),
     transferLeader: either('TransferLeader'),
     snapshotRead: either('SnapshotRead'),
+    authenticate: either('Authenticate'),
   },
+  Authenticate: { token: scalar('string') },
   OpenSession: { sessionId: scalar('bytes'), graceMs: scalar('uint64'), resume: scalar('bool') },
   CloseSession: {},
   Write: { sequence: scalar('uint64'), answeredBelow: scalar('uint64'), operations: many('Operation') },
@@ -110,7 +112,9 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     pushes: many('Push'),
     goaway: part('Goaway'),
     revision: optional('uint64'),
+    authExpiring: part('AuthExpiring'),
   },
+  AuthExpiring: { remainingMs: scalar('uint64') },
   Welcome: {
     clusterId: scalar('string'),
     epoch: scalar('uint64'),
@@ -144,7 +148,9 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     memberChanged: either('MemberChanged'),
     leaderTransferred: either('LeaderTransferred'),
     snapshotPart: either('SnapshotPart'),
+    authenticated: either('Authenticated'),
   },
+  Authenticated: { expiresInMs: scalar('uint64') },
   Error: {
     code: scalar('string'),
     message: scalar('string'),

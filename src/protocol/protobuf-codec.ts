@@ -70,7 +70,7 @@ function writeClientFrame(writer: WriterType, frame: ClientFrame): void {
 
 function writeServerFrame(writer: WriterType, frame: ServerFrame): void {
   assertNotEmpty(frame);
-  const { welcome, answers, pushes, goaway, revision } = frame;
+  const { welcome, answers, pushes, goaway, revision, authExpiring } = frame;
   if (welcome !== undefined)
     agent.Welcome.encode(welcomeToMessage(welcome), writer.uint32(delimited(1)).fork()).ldelim();
   for (const answer of answers)
@@ -83,6 +83,10 @@ function writeServerFrame(writer: WriterType, frame: ServerFrame): void {
   if (goaway !== undefined)
     agent.Goaway.encode(goawayToMessage(goaway), writer.uint32(delimited(4)).fork()).ldelim();
   if (revision !== undefined) writer.uint32(varint(5)).uint64(outgoing(revision));
+  if (authExpiring !== undefined) {
+    const message = { remainingMs: outgoing(authExpiring.remainingMs) };
+    agent.AuthExpiring.encode(message, writer.uint32(delimited(6)).fork()).ldelim();
+  }
 }
 
 /** By hand, so that a change that was encoded once is only copied. */

@@ -14,6 +14,7 @@ const shownCharactersMax = 64;
 const printableAscii = /^[\x20-\x7e]*$/;
 const rejectionCodePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
 const sessionPattern = /^[0-9a-f]{32}$/;
+const tokenPattern = /^[\w-]+\.[\w-]+\.[\w-]*$/;
 const clusterIdLengthMax = 128;
 
 /** A received text for an error's message: quoted, shortened, with nothing unprintable. */
@@ -29,7 +30,8 @@ const invalid = (message: string): Failure => failure('INVALID_ARGUMENT', messag
 export function helloProblem(hello: Hello): Failure | undefined {
   return (
     clientTextProblem('hello.client_name', hello.clientName) ??
-    clientTextProblem('hello.client_version', hello.clientVersion)
+    clientTextProblem('hello.client_version', hello.clientVersion) ??
+    (hello.token === undefined ? undefined : tokenProblem('hello.token', hello.token))
   );
 }
 
@@ -37,6 +39,14 @@ function clientTextProblem(field: string, text: string): Failure | undefined {
   if (text.length <= limits.clientNameBytesMax && printableAscii.test(text)) return undefined;
   return invalid(
     `${field} is ${shown(text)}: it must be at most ${limits.clientNameBytesMax} printable ASCII characters`,
+  );
+}
+
+/** Never shows the token. */
+function tokenProblem(field: string, token: string): Failure | undefined {
+  if (token.length <= limits.tokenBytesMax && tokenPattern.test(token)) return undefined;
+  return invalid(
+    `${field} has ${token.length} characters: it must be a JWT, three parts of base64url with dots between, at most ${limits.tokenBytesMax}`,
   );
 }
 
@@ -71,6 +81,8 @@ function bodyProblem(body: RequestBody): Failure | undefined {
       return isRequestId(body.request)
         ? undefined
         : invalid(`cancel.request_id is ${body.request}: it must be the id of a request, 1..2^53-1`);
+    case 'authenticate':
+      return tokenProblem('authenticate.token', body.token);
     case 'member_add':
       return memberAddProblem(body);
     case 'member_promote':

@@ -53,13 +53,14 @@ type LimitsMessage = messages.agent.Limits.$Properties;
 // ---- to messages ----
 
 export function assertNotEmpty(frame: ServerFrame): void {
-  const { welcome, answers, pushes, goaway, revision } = frame;
+  const { welcome, answers, pushes, goaway, revision, authExpiring } = frame;
   const something =
     welcome !== undefined ||
     answers.length > 0 ||
     pushes.length > 0 ||
     goaway !== undefined ||
-    revision !== undefined;
+    revision !== undefined ||
+    authExpiring !== undefined;
   assert(something, 'A server frame with nothing in it was to be sent');
 }
 
@@ -106,6 +107,9 @@ export function answerToMessage({ id, body }: Answer): AnswerMessage {
       break;
     case 'cancelled':
       message.cancelled = {};
+      break;
+    case 'authenticated':
+      message.authenticated = { expiresInMs: outgoing(body.expiresInMs) };
       break;
     case 'written':
       message.write = writeResultToMessage(body.result);
@@ -155,9 +159,14 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
   const answers = (message.answers ?? []).map(answerFromMessage);
   const pushes = (message.pushes ?? []).map(pushFromMessage);
   const revision = incomingOptional(message.revision, 'revision');
-  const { welcome, goaway } = message;
+  const { welcome, goaway, authExpiring } = message;
   const something =
-    given(welcome) || answers.length > 0 || pushes.length > 0 || given(goaway) || revision !== undefined;
+    given(welcome) ||
+    answers.length > 0 ||
+    pushes.length > 0 ||
+    given(goaway) ||
+    given(authExpiring) ||
+    revision !== undefined;
   if (!something) throw malformed('the frame', 'has nothing in it');
   if (answers.length > 1 && new Set(answers.map(({ id }) => id)).size < answers.length) {
     throw malformed('the frame', 'answers one request twice');
@@ -170,6 +179,9 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
       ? undefined
       : { goaway: { graceMs: incoming(goaway.graceMs, 'goaway.grace_ms'), reason: goaway.reason ?? '' } }),
     ...(revision === undefined ? undefined : { revision }),
+    ...(!given(authExpiring)
+      ? undefined
+      : { authExpiring: { remainingMs: incoming(authExpiring.remainingMs, 'auth_expiring.remaining_ms') } }),
   };
 }
 
@@ -245,6 +257,10 @@ function answerBodyFromMessage(message: AnswerMessage): AnswerBody {
   if (given(message.sessionOpened)) return { kind: 'session_opened' };
   if (given(message.sessionClosed)) return { kind: 'session_closed' };
   if (given(message.cancelled)) return { kind: 'cancelled' };
+  if (given(message.authenticated)) {
+    const expiresInMs = incoming(message.authenticated.expiresInMs, 'answer.authenticated.expires_in_ms');
+    return { kind: 'authenticated', expiresInMs };
+  }
   return clusterAnswerFromMessage(message);
 }
 

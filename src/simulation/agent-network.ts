@@ -453,6 +453,12 @@ export class AgentNetwork {
     return (_setup, arrived): Door => {
       const door: ListeningDoor = { life, server, accepting: false, arrived, sockets: new Set() };
       return {
+        // There is no TLS here: who an agent is stands from its dialing, and does not change.
+        judge: { version: 1, judgeAgain: (identity) => ({ ok: true, identity }) },
+        replaceRealms: () => Promise.resolve(),
+        replaceCertificate: () => undefined,
+        replaceTicketKeys: () => undefined,
+        look: () => Promise.resolve(),
         listen: () => {
           door.accepting = true;
           this.#doors.set(server, door);
@@ -496,8 +502,15 @@ export class AgentNetwork {
       return;
     }
     door.sockets.add(wire);
-    const identity = { realm: agentRealm, name: `agent-${wire.agent}`, expiresAtMs: Number.MAX_SAFE_INTEGER };
-    door.arrived({ ws: wire.gatewayEnd, socket: wire.gatewayEnd, codec, identity });
+    const principal = { realm: agentRealm, name: `agent-${wire.agent}` };
+    const identity = {
+      principal,
+      credential: principal,
+      expiresAtMs: Number.MAX_SAFE_INTEGER,
+      proof: {},
+    };
+    const { gatewayEnd } = wire;
+    door.arrived({ ws: gatewayEnd, socket: gatewayEnd, codec, identity, identify: undefined });
     wire.toClient(() => {
       if (!wire.clientOver) wire.handlers.onOpen();
     });

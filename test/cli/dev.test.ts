@@ -85,6 +85,7 @@ const environment = (): CommandEnvironment => ({
   now: () => Date.UTC(2026, 0, 1) + machine.elapsedMs,
   pause: () => Promise.reject(new Error('only the machine pauses')),
   connect: () => Promise.resolve(fakeClient({ status: () => status() }).client),
+  onHangup: () => undefined,
   interruption: () => interruption.signal,
 });
 

@@ -26,6 +26,10 @@ export interface CertificateRequest {
   readonly notBefore?: number;
   readonly notAfter?: number;
   readonly server?: boolean;
+  /** Instead of that for clients or servers; none: no extended key usage at all. */
+  readonly usages?: readonly x509.ExtendedKeyUsage[];
+  readonly keyUsages?: x509.KeyUsageFlags;
+  readonly extensions?: readonly x509.Extension[];
   /** Without it only the issuer's name and signature tell who issued. */
   readonly keyIdentifier?: boolean;
 }
@@ -35,31 +39,42 @@ const nextSerial = (): string => (serial++).toString(16).padStart(4, '0');
 const pair = (): Promise<webcrypto.CryptoKeyPair> =>
   webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
 
-export const makeAuthority = async (subject: string, parent?: Authority): Promise<Authority> => {
+interface AuthorityRequest {
+  /** Hours from now. */
+  readonly notAfter?: number;
+  readonly isAuthority?: boolean;
+}
+
+export const makeAuthority = async (
+  subject: string,
+  parent?: Authority,
+  { notAfter = 24, isAuthority = true }: AuthorityRequest = {},
+): Promise<Authority> => {
   const keys = await pair();
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: nextSerial(),
     subject,
     issuer: parent?.certificate.subject ?? subject,
-    notBefore: new Date(Date.now() - hourMs),
-    notAfter: new Date(Date.now() + 24 * hourMs),
+    notBefore: new Date(Date.now() - 24 * hourMs),
+    notAfter: new Date(Date.now() + notAfter * hourMs),
     signingAlgorithm: algorithm,
     publicKey: keys.publicKey,
     signingKey: parent?.key ?? keys.privateKey,
     extensions: [
-      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.BasicConstraintsExtension(isAuthority, undefined, true),
       // By these TLS tells two authorities of one name apart.
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
     ],
   });
-  return { certificate, pem: certificate.toString('pem'), key: keys.privateKey };
+  return { certificate, pem: `${certificate.toString('pem')}\n`, key: keys.privateKey };
 };
 
 export const issue = async (authority: Authority, request: CertificateRequest): Promise<Credentials> => {
   const keys = await pair();
   const { subject, notBefore = -1, notAfter = 1, server = false, keyIdentifier = true } = request;
   const usage = server ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
+  const { usages = [usage], keyUsages, extensions = [] } = request;
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: nextSerial(),
     subject,
@@ -80,7 +95,9 @@ export const issue = async (authority: Authority, request: CertificateRequest): 
             ),
           ]
         : []),
-      new x509.ExtendedKeyUsageExtension([usage]),
+      ...(usages.length > 0 ? [new x509.ExtendedKeyUsageExtension([...usages])] : []),
+      ...(keyUsages === undefined ? [] : [new x509.KeyUsagesExtension(keyUsages, true)]),
+      ...extensions,
       ...(server
         ? [
             new x509.SubjectAlternativeNameExtension([
@@ -93,4 +110,37 @@ export const issue = async (authority: Authority, request: CertificateRequest): 
   });
   const key = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey);
   return { cert: certificate.toString('pem'), key: x509.PemConverter.encode(key, 'PRIVATE KEY') };
+};
+
+/** An extension as Puppet writes it: a UTF8String. */
+export const puppetExtension = (oid: string, text: string, critical = false): x509.Extension => {
+  const bytes = Buffer.from(text);
+  return new x509.Extension(oid, critical, Buffer.concat([Buffer.from([0x0c, bytes.length]), bytes]));
+};
+
+/** `from`, `until`: hours from now. `name`: whose list it says to be; default: the signer's. */
+interface RevocationListRequest {
+  readonly revoked?: readonly string[];
+  readonly from?: number;
+  readonly until?: number;
+  readonly name?: string;
+  readonly extensions?: readonly x509.Extension[];
+}
+
+/** PEM. */
+export const makeRevocationList = async (
+  signer: Authority,
+  { revoked = [], from = -1, until = 1, name, extensions = [] }: RevocationListRequest = {},
+): Promise<string> => {
+  const list = await x509.X509CrlGenerator.create({
+    issuer: name ?? signer.certificate.subject,
+    thisUpdate: new Date(Date.now() + from * hourMs),
+    nextUpdate: new Date(Date.now() + until * hourMs),
+    signingAlgorithm: algorithm,
+    signingKey: signer.key,
+    entries: revoked.map((serialNumber) => ({ serialNumber, revocationDate: new Date(Date.now() - hourMs) })),
+    extensions: [...extensions],
+  });
+  // As openssl and Puppet name it.
+  return `${x509.PemConverter.encode(list.rawData, 'X509 CRL')}\n`;
 };

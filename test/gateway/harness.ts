@@ -13,6 +13,7 @@ import type {
   RequestBody,
 } from '../../src/protocol/index.ts';
 import { compilePolicies } from '../../src/scopes/index.ts';
+import type { PolicyDocument } from '../../src/scopes/index.ts';
 import type { GatewayNotice, GatewayPort, GatewayRequest } from '../../src/server/index.ts';
 import { issue, makeAuthority } from './certificates.ts';
 import type { Authority, Credentials } from './certificates.ts';
@@ -171,10 +172,12 @@ class Counts {
   }
 }
 
-const policyDocument = {
+/** Of the realms puppet and lab; more of them are the test's. */
+const policyDocument = ({ puppet, lab }: World, realms: PolicyDocument['realms']): PolicyDocument => ({
   realms: {
-    puppet: { tls: { issuer: 'puppet-ca.pem', identity: 'cn' }, vars: { node: 'cn' } },
-    lab: { tls: { issuer: 'lab-ca.pem', identity: 'cn' }, vars: { node: 'cn' } },
+    puppet: { tls: { issuer: puppet.pem, identity: 'cn' }, vars: { node: 'cn' } },
+    lab: { tls: { issuer: lab.pem, identity: 'cn' }, vars: { node: 'cn' } },
+    ...realms,
   },
   policies: {
     agent: [
@@ -191,8 +194,11 @@ const policyDocument = {
     { realm: 'puppet', principal: 'admin', policies: ['operator'] },
     { realm: 'puppet', principal: 'onlooker', policies: ['onlooker'] },
     { realm: 'lab', policies: ['agent'] },
+    ...Object.keys(realms)
+      .filter((realm) => realm !== 'puppet' && realm !== 'lab')
+      .map((realm) => ({ realm, policies: ['agent'] })),
   ],
-} as const;
+});
 
 export interface World {
   readonly puppet: Authority;
@@ -246,6 +252,7 @@ interface AgentHow {
 export const startGateway = async (
   limits: Partial<GatewayLimits> = {},
   more: Partial<GatewayOptions> = {},
+  realms: PolicyDocument['realms'] = {},
 ): Promise<Rig> => {
   const made = await theWorld();
   const port = new FakePort();
@@ -255,8 +262,7 @@ export const startGateway = async (
   const gateway = createGateway({
     listen: { host: '127.0.0.1', port: 0 },
     ...made.server,
-    policies: compilePolicies(policyDocument),
-    realmCertificates: { puppet: made.puppet.pem, lab: made.lab.pem },
+    policies: compilePolicies(policyDocument(made, realms)),
     port,
     limits: { ...gatewayLimits, closeMs: 300, ...limits },
     clock,

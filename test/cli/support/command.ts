@@ -121,6 +121,7 @@ export const runCommand = async (
       profiles.push(file);
       return Promise.resolve(client);
     },
+    onHangup: () => undefined,
     interruption: () => options.interruption ?? new AbortController().signal,
   };
   try {

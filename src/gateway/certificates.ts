@@ -1,0 +1,122 @@
+/** A client's certificate as plain data: what a realm may ask about it, once its signature has been verified. */
+import 'reflect-metadata';
+import type { X509Certificate } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
+import { isSegment } from '../scopes/index.ts';
+import { extensionText } from './puppet-extensions.ts';
+
+export interface CertificateFacts {
+  /** Its one common name, as it is written there: a segment of a key. */
+  readonly name: string;
+  /** Lower-case hex without leading zeros. */
+  readonly serial: string;
+  /** Milliseconds since 1970. */
+  readonly issuedAtMs: number;
+  readonly expiresAtMs: number;
+  /** By OID: the extensions whose value is one short text. */
+  readonly extensions: ReadonlyMap<string, string>;
+}
+
+export type CertificateVerdict =
+  | { readonly ok: true; readonly facts: CertificateFacts }
+  /** For the one who is refused, and the log. */
+  | { readonly ok: false; readonly problem: string };
+
+const clientAuthentication = '1.3.6.1.5.5.7.3.2';
+const anyUsage = '2.5.29.37.0';
+const keyUsages = '2.5.29.15';
+const subjectAlternativeName = '2.5.29.17';
+const basicConstraints = '2.5.29.19';
+const nameConstraints = '2.5.29.30';
+const certificatePolicies = '2.5.29.32';
+const extendedUsages = '2.5.29.37';
+
+/** Critical ones that are not here mean something that would go unheeded: RFC 5280, 4.2, says to refuse them. */
+const heeded: ReadonlySet<string> = new Set([
+  keyUsages,
+  subjectAlternativeName,
+  basicConstraints,
+  certificatePolicies,
+  extendedUsages,
+]);
+
+export const serialOf = (hex: string): string => hex.toLowerCase().replace(/^0+(?=.)/, '');
+
+/** `leaf`: signed by a pinned issuer; whatever else is wrong with it is found here, but for its time. */
+export const readCertificate = (leaf: X509Certificate): CertificateVerdict => {
+  const name = nameOf(leaf);
+  if (!name.ok) return name;
+  const extensions = new x509.X509Certificate(leaf.raw).extensions;
+  const problem = usageProblem(leaf, extensions);
+  if (problem !== undefined) return { ok: false, problem };
+  const texts = new Map<string, string>();
+  for (const { type, value } of extensions) {
+    const text = extensionText(new Uint8Array(value));
+    if (text !== undefined) texts.set(type, text);
+  }
+  const facts: CertificateFacts = {
+    name: name.name,
+    serial: serialOf(leaf.serialNumber),
+    issuedAtMs: Date.parse(leaf.validFrom),
+    expiresAtMs: Date.parse(leaf.validTo),
+    extensions: texts,
+  };
+  return { ok: true, facts };
+};
+
+const usageProblem = (leaf: X509Certificate, extensions: readonly x509.Extension[]): string | undefined => {
+  const seen = new Set<string>();
+  for (const { type, critical } of extensions) {
+    if (seen.has(type)) return `the certificate has the extension ${type} twice: issue one that has it once`;
+    seen.add(type);
+    if (critical && !heeded.has(type))
+      return `the certificate has the critical extension ${type}, which means nothing here: issue one without it`;
+  }
+  if (leaf.ca)
+    return 'the certificate is that of an authority: issue one for the agent itself, which signs nothing';
+  const usages = extensions.find((extension) => extension instanceof x509.KeyUsagesExtension);
+  if (usages !== undefined && (usages.usages & x509.KeyUsageFlags.digitalSignature) === 0)
+    return 'the certificate is not for signatures (key usage), which TLS needs: issue one that is';
+  const purposes = extensions.find((extension) => extension instanceof x509.ExtendedKeyUsageExtension);
+  if (purposes === undefined) return undefined;
+  const forClients = purposes.usages.some((usage) => usage === clientAuthentication || usage === anyUsage);
+  return forClients
+    ? undefined
+    : 'the certificate is not for clients (extended key usage): issue one for client authentication';
+};
+
+/** What makes an authority's certificate unfit to be pinned; undefined: nothing. */
+export const authorityProblem = (certificate: X509Certificate): string | undefined => {
+  if (!certificate.ca) return 'is no certificate of an authority: give the one that signs the certificates';
+  const { extensions } = new x509.X509Certificate(certificate.raw);
+  const constrained = extensions.some(({ type }) => type === nameConstraints);
+  return constrained ? 'has name constraints, which are not checked here: pin one without them' : undefined;
+};
+
+type NameVerdict =
+  { readonly ok: true; readonly name: string } | { readonly ok: false; readonly problem: string };
+
+const nameOf = (leaf: X509Certificate): NameVerdict => {
+  // The legacy object lists every attribute of the subject on its own; the text form would have to be parsed.
+  const names: unknown = leaf.toLegacyObject().subject?.CN;
+  if (names === undefined) {
+    const problem = 'the certificate has no common name (CN): issue one with the name of the agent';
+    return { ok: false, problem };
+  }
+  if (typeof names !== 'string') {
+    const problem = 'the certificate has more than one common name (CN): issue one with exactly one';
+    return { ok: false, problem };
+  }
+  return segmentProblem('common name', names) ?? { ok: true, name: names };
+};
+
+/** The name goes into keys as one whole segment, case and all: what is none would not be the same name there. */
+export const segmentProblem = (
+  what: string,
+  name: string,
+): { readonly ok: false; readonly problem: string } | undefined => {
+  if (isSegment(name)) return undefined;
+  const shown = JSON.stringify(name.slice(0, 40));
+  const problem = `the ${what} ${shown} is no segment of a key: 1 to 128 of A-Z a-z 0-9 . _ ~ @ : = -, not . or ..`;
+  return { ok: false, problem };
+};
