@@ -223,7 +223,7 @@ export class Outbox {
   /** An answer that no frame can hold becomes an error: a client refuses larger frames, and would ask for ever. */
   #fitting(body: AnswerBody, bytes: number): AnswerBody {
     if (bytes <= this.#limits.frameBytesMax) return body;
-    if (body.kind === 'snapshot_part' && bytes <= snapshotPartBytesMax) return body;
+    if ((body.kind === 'snapshot_part' || body.kind === 'access') && bytes <= snapshotPartBytesMax) return body;
     return {
       kind: 'failed',
       failure: {

@@ -1,4 +1,5 @@
 /** Builds the tables from the records of a state, and refuses what cannot be a state. */
+import { revocationKey, type AccessTable } from './access.ts';
 import { assert } from './assert.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
@@ -10,6 +11,8 @@ import {
   decodeExpiry,
   decodeKeyRecord,
   decodeMember,
+  decodePolicies,
+  decodeRevocation,
   decodeServer,
   decodeSession,
   recordKeys,
@@ -25,6 +28,7 @@ interface LoadTarget {
   readonly sessions: SessionTable;
   readonly servers: Map<number, ServerState>;
   readonly members: MemberTable;
+  readonly access: AccessTable;
   readonly counters: Counters;
 }
 
@@ -47,6 +51,8 @@ export class StateLoader {
       else if (key.startsWith('m/')) this.#addServer(key, value);
       else if (key.startsWith('w/')) this.#addMember(key, value);
       else if (key.startsWith('e/')) this.#groups.push(decodeExpiry(key, value));
+      else if (key === recordKeys.policies) this.#addPolicies(key, value);
+      else if (key.startsWith('r/')) this.#addRevocation(key, value);
       else if (key === recordKeys.counters) this.#addCounters(key, value);
       else throw damaged(key, 'is of no kind that this version knows');
     }
@@ -56,9 +62,9 @@ export class StateLoader {
     const { futures, counters } = this.#target;
     const loaded = this.#counters;
     if (loaded === undefined) {
-      const { servers, members } = this.#target;
-      const empty =
-        this.#records.length === 0 && this.#sessions.size === 0 && servers.size === 0 && members.size === 0;
+      const { servers, members, access } = this.#target;
+      const sizes = [this.#records.length, this.#sessions.size, servers.size, members.size, access.size];
+      const empty = sizes.every((size) => size === 0);
       if (!empty) throw damaged(recordKeys.counters, 'is missing');
       return;
     }
@@ -68,6 +74,7 @@ export class StateLoader {
     this.#records.sort((a, b) => a.revision - b.revision);
     this.#checkRevisions(loaded);
     this.#checkMembers(loaded);
+    this.#checkAccess(loaded);
     for (const session of this.#sessions.values()) this.#putSession(session);
     for (const { record, session } of this.#ties) {
       // Its own record is older than its end.
@@ -109,6 +116,24 @@ export class StateLoader {
   #addMember(recordKey: string, bytes: Uint8Array): void {
     if (!this.#target.members.load(decodeMember(recordKey, bytes)))
       throw damaged(recordKey, 'is there twice');
+  }
+
+  #addPolicies(recordKey: string, bytes: Uint8Array): void {
+    const { revision, document } = decodePolicies(recordKey, bytes);
+    let isNew: boolean;
+    try {
+      isNew = this.#target.access.loadPolicies(revision, document);
+    } catch (cause) {
+      throw damaged(recordKey, 'is no policy document', cause);
+    }
+    if (!isNew) throw damaged(recordKey, 'is there twice');
+  }
+
+  #addRevocation(recordKey: string, bytes: Uint8Array): void {
+    const record = decodeRevocation(recordKey, bytes);
+    if (recordKeys.revocation(revocationKey(record.revocation)) !== recordKey)
+      throw damaged(recordKey, 'holds another revocation');
+    if (!this.#target.access.loadRevocation(record)) throw damaged(recordKey, 'is there twice');
   }
 
   #addCounters(recordKey: string, bytes: Uint8Array): void {
@@ -156,12 +181,22 @@ export class StateLoader {
       throw damaged(recordKeys.member(last.member), `has an id above the last one given, ${lastMember}`);
   }
 
+  #checkAccess({ revision }: Counters): void {
+    const { access } = this.#target;
+    const last = Math.max(access.revision, ...access.revocations.map(([, record]) => record.revision));
+    if (last > revision)
+      throw damaged(recordKeys.policies, `or a revocation has revision ${last}, behind the state's ${revision}`);
+    if (access.revocations.length > 0 && !access.active)
+      throw damaged(recordKeys.policies, 'is missing though there are revocations');
+  }
+
   #putSession(loaded: LoadedSession): void {
     const { sessions } = this.#target;
     const session = sessions.create(loaded.id, loaded.principal, loaded.graceMs);
     if (loaded.member === 0) sessions.detach(session, loaded.expiresAtMs);
     else sessions.attach(session, loaded.member, loaded.run, loaded.connection, loaded.graceMs);
     session.answeredBelow = loaded.answeredBelow;
+    session.subject = loaded.subject;
     assert(session.answers === undefined, 'a new session remembers answers');
     for (const remembered of loaded.answers)
       (session.answers ??= new Map()).set(remembered.sequence, remembered);

@@ -1,5 +1,6 @@
 import type { Change, ErrorCode, Future } from '../protocol/index.ts';
 import { limits } from '../protocol/index.ts';
+import { AccessTable, accessRefused } from './access.ts';
 import { assert, unreachable } from './assert.ts';
 import { Digest } from './digest.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
@@ -13,6 +14,8 @@ import {
   encodeExpiry,
   encodeKeyRecord,
   encodeMember,
+  encodePolicies,
+  encodeRevocation,
   encodeServer,
   encodeSession,
   recordKeys,
@@ -22,6 +25,8 @@ import {
 import { TimerWheel } from './timer-wheel.ts';
 import { expired, freshAt, producerLost, stateAt } from './transitions.ts';
 import type {
+  Access,
+  AccessCommand,
   Applied,
   ChangesPage,
   ChangesQuery,
@@ -39,7 +44,9 @@ import type {
   StateRecord,
   StateWrite,
   StoreOptions,
+  Subject,
 } from './types.ts';
+import { QuotaCheck } from './usage.ts';
 import { write } from './writes.ts';
 
 type Body<Kind extends CommandBody['kind']> = Extract<CommandBody, { kind: Kind }>;
@@ -58,6 +65,15 @@ const forgetFarOverMax = 4096;
 const notAnnounced = new Uint8Array(0);
 
 const done: CommandResult = { kind: 'done' };
+
+/** Not remembered: its server describes the session as soon as it sees that the cluster decides over access. */
+const notDescribed: CommandResult = {
+  kind: 'failed',
+  failure: {
+    code: 'UNAVAILABLE',
+    message: 'the cluster has just begun to decide over access, and does not know whose session this is: send it again',
+  },
+};
 
 const failed = (code: ErrorCode, message: string): CommandResult => ({
   kind: 'failed',
@@ -88,6 +104,7 @@ export class Store {
     members: [],
   };
   readonly #members = new MemberTable(this.#counters);
+  readonly #access = new AccessTable(this.#counters);
   readonly #dirtyServers = new Set<number>();
   #countersDirty = false;
   #loader: StateLoader | undefined;
@@ -145,6 +162,11 @@ export class Store {
     return this.#counters.lastMember;
   }
 
+  /** Policies and revocations that commands have made; undefined: there was no such command. The same until one changes them. */
+  get access(): Access | undefined {
+    return this.#access.active ? this.#access.current : undefined;
+  }
+
   // ---- changing ----
 
   /** `index` must be above that of every entry applied before, here or in what was loaded. */
@@ -155,12 +177,14 @@ export class Store {
     const counters = this.#counters;
     if (entry.timeMs > counters.timeMs) counters.timeMs = entry.timeMs;
     this.#countersDirty = true;
+    this.#access.expire(counters.timeMs);
     const results: CommandResult[] = [];
     const changes: Change[] = [];
     for (const command of entry.commands) {
       const before = changes.length;
-      results.push(this.#run(command, changes));
-      if (changes.length > before) counters.revision++;
+      const result = this.#run(command, changes);
+      results.push(result);
+      if (changes.length > before || (result.kind === 'access' && !result.unchanged)) counters.revision++;
     }
     this.#forget();
     this.#wheel.keepUp(counters.timeMs);
@@ -225,6 +249,12 @@ export class Store {
     this.#members.takeDirty((member, record) => {
       writes.push({ key: recordKeys.member(member), value: record && encodeMember(record) });
     });
+    this.#access.takeDirty(
+      (revision, document) =>
+        writes.push({ key: recordKeys.policies, value: encodePolicies(revision, document) }),
+      (key, record) =>
+        writes.push({ key: recordKeys.revocation(key), value: record && encodeRevocation(record) }),
+    );
     if (this.#countersDirty) {
       writes.push({ key: recordKeys.counters, value: encodeCounters(this.#counters) });
       this.#countersDirty = false;
@@ -246,6 +276,7 @@ export class Store {
       sessions: this.#sessions,
       servers: this.#servers,
       members: this.#members,
+      access: this.#access,
       counters: this.#counters,
     });
     this.#loader.add(records);
@@ -331,6 +362,13 @@ export class Store {
     for (const member of this.#members.sorted) {
       records.push({ key: recordKeys.member(member.member), bytes: encodeMember(member) });
     }
+    if (this.#access.active) {
+      const { revision, document } = this.#access;
+      records.push({ key: recordKeys.policies, bytes: encodePolicies(revision, document) });
+    }
+    for (const [key, record] of this.#access.revocations) {
+      records.push({ key: recordKeys.revocation(key), bytes: encodeRevocation(record) });
+    }
     records.push({ key: recordKeys.counters, bytes: encodeCounters(this.#counters) });
     records.sort((a, b) => (a.key < b.key ? -1 : 1));
     const digest = new Digest();
@@ -361,6 +399,10 @@ export class Store {
       case 'member_promote':
       case 'member_remove':
         return this.#changeMembers(command, command.origin);
+      case 'acl_apply':
+      case 'acl_revoke':
+      case 'acl_restore':
+        return this.#changeAccess(command, command.origin);
       case 'expire':
         return this.#expire(command, changes);
       default:
@@ -390,10 +432,31 @@ export class Store {
       );
     }
     const { revision, timeMs, generationFloor } = this.#counters;
+    let quota: QuotaCheck | undefined;
+    if (this.#access.active) {
+      const { subject } = session;
+      if (subject === undefined) return notDescribed;
+      const judgement = this.#access.judge(subject, session.judgement);
+      session.judgement = judgement;
+      const refusal = this.#access.refusal(judgement, command.operations, principal);
+      if (refusal !== undefined) {
+        const answer = { kind: 'failed', failure: refusal } as const;
+        this.#sessions.remember(session, sequence, answer);
+        return answer;
+      }
+      if (judgement.limits !== undefined)
+        quota = new QuotaCheck(principal, judgement.limits, this.#futures.usage.of(principal));
+    }
     const at = { nowMs: timeMs, revision: revision + 1, principal, session };
-    const answer = write(this.#futures, generationFloor, command.operations, at, revision, changes);
+    const answer = write(this.#futures, generationFloor, command.operations, at, revision, changes, quota);
     this.#sessions.remember(session, sequence, answer);
     return answer;
+  }
+
+  /** Nobody's are told where the cluster does not decide: servers of an earlier version would not remember them. */
+  #describe(session: Session, subject: Subject | undefined): void {
+    const told = this.#access.active ? subject : undefined;
+    if (told !== session.subject) this.#sessions.describe(session, told);
   }
 
   #openSession(command: Body<'session_open'>, origin: Origin, changes: Change[]): CommandResult {
@@ -419,6 +482,7 @@ export class Store {
       return failed('SESSION_EXPIRED', 'the session does not exist: open a new one, with a new id');
     }
     this.#sessions.attach(session, origin.member, origin.run, connection, graceMs);
+    this.#describe(session, command.subject);
     // Nobody will ever say of a server that has left that it is lost.
     if (this.#members.isGone(origin.member)) this.#detach(session);
     return done;
@@ -482,6 +546,27 @@ export class Store {
     // Numbers begin at 1. It may come before the announcement of its run, when that was lost on its way.
     assert(request > 0, 'a command about members has no number');
     this.#servers.set(member, { member, run, diskId: known?.diskId ?? notAnnounced, change });
+    this.#dirtyServers.add(member);
+    return result;
+  }
+
+  /** Once, as the commands about members: sent again later it would undo what others have changed since. */
+  #changeAccess(command: AccessCommand, { member, run, request }: Origin): CommandResult {
+    const known = this.#servers.get(member);
+    if (this.#members.isGone(member) || (known !== undefined && known.run > run))
+      return accessRefused(`member ${member}, which was asked, has left or has been started again: ask anew`);
+    const last = known?.run === run ? known.change : undefined;
+    if (last !== undefined && request <= last.request)
+      return accessRefused('this was asked for before, and decided: see with acl get what holds now');
+    const result = this.#access.change(command);
+    // Numbers begin at 1.
+    assert(request > 0, 'a command about access has no number');
+    this.#servers.set(member, {
+      member,
+      run,
+      diskId: known?.diskId ?? notAnnounced,
+      change: { request, member: 0 },
+    });
     this.#dirtyServers.add(member);
     return result;
   }
