@@ -63,6 +63,7 @@ export const endings: Readonly<Record<ErrorCode, Ending>> = {
   CONFIGURATION_INVALID: end(exitCodes.usage),
   DATA_DAMAGED: end(exitCodes.other),
   DATA_FOREIGN: end(exitCodes.other),
+  DATA_OUTDATED: end(exitCodes.other),
   DATA_IN_USE: end(exitCodes.other),
   INTERNAL: end(exitCodes.other),
 };

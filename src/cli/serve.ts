@@ -8,6 +8,7 @@ import { createGateway, fileReader, lookEveryMs } from '../gateway/index.ts';
 import type { AgentGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
 import type { TlsTransport } from '../peers/index.ts';
+import { FuturestoreError } from '../protocol/index.ts';
 import { asMemberId } from '../raft/index.ts';
 import { nodeEnvironment, startServer } from '../server/index.ts';
 import type { Gateway, MemberDescription, Server, StartServerOptions } from '../server/index.ts';
@@ -108,7 +109,7 @@ const startStorageAndServer = async (
     onFatal,
     ...(onRemoved && { onRemoved }),
     storage,
-    transport: (acceptPeer, run, standing) => {
+    transport: (acceptPeer, run, standing, lineage) => {
       const transport = createTlsTransport({
         memberId: asMemberId(self.id),
         memberName: self.name,
@@ -116,6 +117,7 @@ const startStorageAndServer = async (
         clusterId,
         run,
         standing,
+        lineage,
         diskId: storage.recovered.diskId,
         // The server says who they are before it starts the transport.
         members: [],
@@ -247,8 +249,9 @@ const whenAborted = (signal: AbortSignal): Promise<void> =>
 /**
  * Runs the server that this file configures until it is interrupted, or removed from its cluster; then stops it cleanly.
  *
- * Rejects when it cannot start: CONFIGURATION_INVALID, DATA_DAMAGED, DATA_FOREIGN, DATA_IN_USE, or an address that is
- * taken. What happens to a running server that it cannot survive ends the process with code 1.
+ * Rejects when it cannot start: CONFIGURATION_INVALID, DATA_DAMAGED, DATA_FOREIGN, DATA_OUTDATED, DATA_IN_USE, or an
+ * address that is taken; and with DATA_OUTDATED when the cluster finds its data to be so. What else happens to a running
+ * server that it cannot survive ends the process with code 1.
  */
 export const serve = async (
   file: string,
@@ -258,7 +261,14 @@ export const serve = async (
   const configuration = readServerConfiguration(file);
   const files = readServerFiles(configuration, Date.now());
   const logger = createLogger(configuration);
+  const ending = new AbortController();
+  let outdatedData: FuturestoreError | undefined;
   const onFatal = (error: unknown): void => {
+    if (error instanceof FuturestoreError && error.code === 'DATA_OUTDATED') {
+      logger.error({ code: error.code }, error.message);
+      outdatedData = error;
+      return ending.abort();
+    }
     logger.fatal(
       { err: error },
       'the server cannot go on and ends: nothing in this process is trusted any more',
@@ -294,13 +304,13 @@ export const serve = async (
     },
     'listening',
   );
-  await whenAborted(AbortSignal.any([interruption, removal.signal]));
-  logger.info({ graceMs: configuration.stopGraceMs }, 'stopping');
-  const hung = setTimeout(
-    () => onFatal(new Error('the stop hangs')),
-    configuration.stopGraceMs + stopTimeoutMs,
-  );
-  await stopAll(running, configuration.stopGraceMs);
+  await whenAborted(AbortSignal.any([interruption, removal.signal, ending.signal]));
+  // Its agents can do nothing here any more.
+  const graceMs = outdatedData === undefined ? configuration.stopGraceMs : 0;
+  logger.info({ graceMs }, 'stopping');
+  const hung = setTimeout(() => onFatal(new Error('the stop hangs')), graceMs + stopTimeoutMs);
+  await stopAll(running, graceMs);
   clearTimeout(hung);
+  if (outdatedData !== undefined) throw outdatedData;
   logger.info(removal.signal.aborted ? removedText : 'stopped');
 };

@@ -13,10 +13,11 @@ export type Admission =
   | { readonly kind: 'stranger'; readonly reason: string };
 
 /** `name`: of its certificate. */
-const presenceOf = (name: string, { run, diskId, standing, address }: PeerHello): PeerPresence => ({
+const presenceOf = (name: string, { run, diskId, standing, lineage, address }: PeerHello): PeerPresence => ({
   run,
   diskId,
   ...(standing && { standing }),
+  ...(lineage && { lineage }),
   ...(address !== undefined && { introduction: { name, address } }),
 });
 

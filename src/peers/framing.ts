@@ -2,8 +2,8 @@
 import { FuturestoreError } from '../protocol/index.ts';
 
 export const lengthBytes = 4;
-/** A hello is a hundred bytes; nobody who has not been let in makes us hold more. */
-export const helloBytesMax = 4 * 1024;
+/** A hello is a hundred bytes and the runs of a disk; nobody who has not been let in makes us hold more. */
+export const helloBytesMax = 64 * 1024;
 /** One entry may have 12 MiB, and travels alone. */
 export const frameBytesMax = 16 * 1024 * 1024;
 

@@ -6,6 +6,7 @@ import {
   decodeFrame,
   encodeFrame,
   isProtocolError,
+  lineageSince,
   protocolError,
   standingSince,
   transferSince,
@@ -108,9 +109,15 @@ export class IncomingLink {
       case 'peer':
         return this.#letIn(admission.peer, hello);
       case 'refused': {
-        const { reason, removed } = admission.refusal;
-        // A dialer of version 1 would not understand why at all.
-        this.#refuse({ kind: 'hello_refused', reason, removed: removed && hello.version >= standingSince });
+        const { reason, removed, outdated } = admission.refusal;
+        const { version } = hello;
+        // A dialer of a version that does not have a field would not understand why at all.
+        this.#refuse({
+          kind: 'hello_refused',
+          reason,
+          removed: removed && version >= standingSince,
+          ...(outdated && version >= lineageSince && { outdated }),
+        });
         return this.#warn(reason, 'refused a peer');
       }
       case 'stranger':

@@ -8,7 +8,7 @@
  *
  * Promises: frames of one link arrive in order or not at all; what is received has passed every check of its form, and
  * comes from the member it says it is from, which was one at that moment; a peer that is slow, silent, gone or hostile
- * costs bounded memory and is dialled again; servers of the version before are understood, and told nothing that they
+ * costs bounded memory and is dialled again; servers of the versions before are understood, and told nothing that they
  * do not know; a snapshot travels beside the messages, at the pace of its receiver.
  */
 export { createTlsTransport } from './tls-transport.ts';
@@ -16,5 +16,5 @@ export type { TlsTransport } from './tls-transport.ts';
 export type { PeerCertificates, TlsTransportOptions } from './options.ts';
 /** For a transport that is not made of sockets: the frames of a batch as they are on a link, and back. */
 export { lengthBytes } from './framing.ts';
-export { decodeFrame, encodeBatch } from './peer-codec.ts';
+export { decodeFrame, encodeBatch, lineageMax, peerProtocolVersion } from './peer-codec.ts';
 export * from './types.ts';

@@ -2,7 +2,7 @@ import type { TLSSocket } from 'node:tls';
 import { FuturestoreError } from '../protocol/index.ts';
 import { asMemberId } from '../raft/index.ts';
 import type { MemberId } from '../raft/index.ts';
-import type { AcceptPeer, PeerAddress, PeerStanding } from './types.ts';
+import type { AcceptPeer, PeerAddress, PeerLineage, PeerStanding } from './types.ts';
 
 export interface PeerLogger {
   info(fields: object, message: string): void;
@@ -29,6 +29,8 @@ export interface TlsTransportOptions {
   readonly key: string | Buffer;
   /** Of this server. Asked for each hello. */
   readonly standing: () => PeerStanding;
+  /** Of its disk. */
+  readonly lineage: PeerLineage;
   /**
    * Asked about each member that has proved its name: it may be refused, for example for a disk that is not the one it
    * had. Asked also about an id that is in no list, by somebody whose certificate is of the servers' CA but proves no
@@ -100,17 +102,21 @@ export const parseAddress = (address: string): { readonly host: string; readonly
 };
 
 /**
- * Negotiated in the TLS handshake by every server of version 2: where it is not, the other side is of version 1. A
- * listener of version 1 can't say so itself, because it hangs up on fields that it does not know.
+ * Negotiated in the TLS handshake, the newest first: where none is, the other side is of version 1. A listener can't say
+ * itself what it does not know, because it hangs up on fields that are new to it.
  */
-const applicationProtocol = 'futurestore-peer/2';
+const applicationProtocols = { 'futurestore-peer/3': 3, 'futurestore-peer/2': 2 } as const;
+
+/** The version that both sides of a link know, if it is not 1; undefined: it is. Only after the handshake. */
+export const negotiatedVersion = ({ alpnProtocol }: TLSSocket): number | undefined =>
+  Object.entries(applicationProtocols).find(([name]) => name === alpnProtocol)?.[1];
 
 /** Only after the handshake. */
-export const isOfVersion1 = (socket: TLSSocket): boolean => socket.alpnProtocol !== applicationProtocol;
+export const isOfVersion1 = (socket: TLSSocket): boolean => negotiatedVersion(socket) === undefined;
 
 /** What both directions of a link have in common. */
 export const tlsOptions = ({ certificates: { ca, cert, key } }: LinkOptions) => ({
-  ALPNProtocols: [applicationProtocol],
+  ALPNProtocols: Object.keys(applicationProtocols),
   ca,
   cert,
   key,

@@ -1,5 +1,5 @@
 import type { TLSSocket } from 'node:tls';
-import { dial } from './dialing.ts';
+import { dial, spokenVersion } from './dialing.ts';
 import { FrameAssembler, helloBytesMax } from './framing.ts';
 import { isOfVersion1, silentLogger } from './options.ts';
 import type { PeerTimes, LinkOptions } from './options.ts';
@@ -21,8 +21,8 @@ const bufferBytesMax = 64 * 1024 * 1024;
 /**
  * The link on which this server speaks to one peer. It is made again for ever:
  * waiting → (backoff) → connecting → (the peer's consent) → up → (any error) → waiting.
- * Each time it says the newest version of the protocol first; where the peer is of version 1, which ends such an
- * attempt, it connects once more at once and says that.
+ * Each time it says the newest version of the protocol that the TLS handshake shows both to know; where the peer is of
+ * version 1, which negotiates nothing and ends such an attempt, it connects once more at once and says that.
  */
 export class OutgoingLink {
   readonly #options: LinkOptions;
@@ -151,20 +151,21 @@ export class OutgoingLink {
     const frame = decodeFrame(bytes);
     if (frame.kind === 'empty') {
       if (this.#up) this.#pong();
-      else this.#accepted();
+      else this.#accepted(socket);
       return;
     }
     if (frame.kind === 'hello_refused') {
-      const { reason, removed } = frame;
-      socket.destroy(new Error(`the peer refuses this server: ${reason}`));
-      this.#events.refused(this.#peer.id, { reason, removed });
+      const { kind: _kind, ...refusal } = frame;
+      socket.destroy(new Error(`the peer refuses this server: ${refusal.reason}`));
+      this.#events.refused(this.#peer.id, refusal);
       return;
     }
     throw protocolError(`the peer sent a frame of kind ${frame.kind} on a link on which it is to listen`);
   }
 
-  #accepted(): void {
+  #accepted(socket: TLSSocket): void {
     clearTimeout(this.#timer);
+    this.#version = spokenVersion(socket, this.#version);
     this.#up = true;
     this.#attempts = 0;
     this.#pingsUnanswered = 0;
@@ -195,7 +196,7 @@ export class OutgoingLink {
   }
 
   /**
-   * A listener of version 1 hangs up on a hello of version 2 without a word, for it has fields that it does not know.
+   * A listener of version 1 hangs up on a hello of a later one without a word, for it has fields that it does not know.
    */
   #isToFallBack(socket: TLSSocket): boolean {
     const greeted = socket.authorized && !this.#up;

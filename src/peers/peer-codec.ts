@@ -11,7 +11,7 @@ import type { MemberId, Message, SnapshotPoint } from '../raft/index.ts';
 import { snapshotPointFromMessage, snapshotPointToMessage } from '../storage/index.ts';
 import { frameBytesMax, lengthBytes } from './framing.ts';
 import { asWhole, raftFromMessage, raftToMessage } from './raft-messages.ts';
-import type { PeerBatch, PeerStanding, PeerStatus, SnapshotStreamPart } from './types.ts';
+import type { PeerBatch, PeerLineage, PeerStanding, PeerStatus, SnapshotStreamPart } from './types.ts';
 
 export const protocolError = (message: string, cause?: unknown): FuturestoreError =>
   new FuturestoreError('PROTOCOL_ERROR', message, cause === undefined ? undefined : { cause });
@@ -20,14 +20,21 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
   error instanceof FuturestoreError && error.code === 'PROTOCOL_ERROR';
 
 /** Of the protocol between servers: what this server says first, and the oldest that it still understands. */
-export const peerProtocolVersion = 2;
+export const peerProtocolVersion = 3;
 export const peerProtocolVersionMin = 1;
 /**
- * The versions from which on a hello says where its server stands and is reached, and a peer takes requests to hand
- * leadership over.
+ * The versions from which on a hello says where its server stands and is reached, a peer takes requests to hand
+ * leadership over, and a hello tells the runs of the disk and its refusal that the disk is outdated.
  */
 export const standingSince = 2;
 export const transferSince = 2;
+export const lineageSince = 3;
+
+/**
+ * Runs in a hello; with eight bytes each they leave room for the rest of it. Enough for a server that is started again each
+ * second for an hour without reaching anybody.
+ */
+export const lineageMax = 4096;
 
 /** Messages, texts and byte strings in a frame of ours; an empty one takes 2 bytes on the wire and a hundred in memory. */
 const partsPerFrameMax = 500_000;
@@ -45,6 +52,8 @@ export interface PeerHello {
   readonly standing?: PeerStanding;
   /** Where peers reach the sender: 'host:port'. */
   readonly address?: string;
+  /** Exactly in version 3 and later. */
+  readonly lineage?: PeerLineage;
 }
 
 export type PeerFrame =
@@ -52,7 +61,12 @@ export type PeerFrame =
   | { readonly kind: 'batch'; readonly batch: PeerBatch }
   | { readonly kind: 'chunk'; readonly stream: SnapshotStreamPart }
   | { readonly kind: 'snapshot_refused'; readonly point: SnapshotPoint; readonly reason: string }
-  | { readonly kind: 'hello_refused'; readonly reason: string; readonly removed: boolean }
+  | {
+      readonly kind: 'hello_refused';
+      readonly reason: string;
+      readonly removed: boolean;
+      readonly outdated?: true;
+    }
   /**
    * No bytes at all. From a listener: the hello, or the whole snapshot, has been taken, or the answer to one. From a
    * dialer: are you there?
@@ -82,16 +96,27 @@ const batchToMessage = ({
   ...(transferTo === undefined ? {} : { transferTo: asMemberId(transferTo) }),
 });
 
-const helloToMessage = ({ standing, address, ...hello }: PeerHello): messages.peer.PeerHello.$Properties => {
+const helloToMessage = ({
+  standing,
+  address,
+  lineage,
+  ...hello
+}: PeerHello): messages.peer.PeerHello.$Properties => {
   const has = (what: unknown): boolean => what !== undefined;
   assert(
     has(standing) === hello.version >= standingSince && has(address) === has(standing),
     `a hello of version ${hello.version} was to be sent ${has(standing) ? 'with' : 'without'} a standing and ` +
       `${has(address) ? 'with' : 'without'} an address`,
   );
+  assert(
+    has(lineage) === hello.version >= lineageSince && (lineage?.runs.length ?? 0) <= lineageMax,
+    `a hello of version ${hello.version} was to be sent with a lineage of ${lineage?.runs.length ?? 'no'} runs`,
+  );
   if (standing === undefined || address === undefined) return hello;
   const { term, lastIndex, founds = false } = standing;
-  return { ...hello, term: asWhole(term), lastIndex: asWhole(lastIndex), founds, address };
+  const stands = { ...hello, term: asWhole(term), lastIndex: asWhole(lastIndex), founds, address };
+  if (lineage === undefined) return stands;
+  return { ...stands, lineage: lineage.runs.map(asWhole), lineageSince: asWhole(lineage.since) };
 };
 
 const frameToMessage = (frame: PeerFrame): FrameProperties => {
@@ -108,8 +133,10 @@ const frameToMessage = (frame: PeerFrame): FrameProperties => {
       const reason = frame.reason.slice(0, reasonLengthMax);
       return { refused: { point: snapshotPointToMessage(frame.point), reason } };
     }
-    case 'hello_refused':
-      return { helloRefused: { reason: frame.reason.slice(0, reasonLengthMax), removed: frame.removed } };
+    case 'hello_refused': {
+      const { reason, removed, outdated = false } = frame;
+      return { helloRefused: { reason: reason.slice(0, reasonLengthMax), removed, outdated } };
+    }
     case 'empty':
       return {};
     default: {
@@ -212,6 +239,22 @@ const standingFromMessage = (
   return {};
 };
 
+/** The same of versions 1 and 2. */
+const lineageFromMessage = (
+  version: number,
+  { lineage, lineageSince: since }: messages.peer.PeerHello.$Properties,
+): Pick<PeerHello, 'lineage'> => {
+  const runs = (lineage ?? []).map(asWhole);
+  if (version >= lineageSince) {
+    if (runs.length > lineageMax)
+      throw new RangeError(`the hello has ${runs.length} runs, at most ${lineageMax}`);
+    return { lineage: { since: asWhole(since ?? 0), runs } };
+  }
+  if (runs.length > 0 || (since ?? 0) !== 0)
+    throw new RangeError(`a hello of version ${version} has a lineage`);
+  return {};
+};
+
 const helloFromMessage = (message: messages.peer.PeerHello.$Properties): PeerHello => {
   const diskId = message.diskId ?? new Uint8Array(0);
   if (diskId.length !== diskIdBytes) throw new RangeError(`the disk id has ${diskId.length} bytes`);
@@ -225,6 +268,7 @@ const helloFromMessage = (message: messages.peer.PeerHello.$Properties): PeerHel
     version,
     bulk: message.bulk ?? false,
     ...standingFromMessage(version, message),
+    ...lineageFromMessage(version, message),
   };
 };
 
@@ -276,7 +320,8 @@ const frameFromMessage = (message: Received): PeerFrame => {
   }
   if (helloRefused) {
     const reason = text('a reason', helloRefused.reason);
-    found.push({ kind: 'hello_refused', reason, removed: helloRefused.removed ?? false });
+    const removed = helloRefused.removed ?? false;
+    found.push({ kind: 'hello_refused', reason, removed, ...(helloRefused.outdated && { outdated: true }) });
   }
   const [frame, another] = found;
   if (frame !== undefined && another !== undefined)

@@ -45,6 +45,14 @@ export interface PeerStanding {
   readonly founds?: boolean;
 }
 
+/** The runs that a disk had, as numbers of `makeRun`. */
+export interface PeerLineage {
+  /** Of those from this start on; what was before is not known. */
+  readonly since: number;
+  /** Before the present one, oldest first, at most `lineageMax`. Where there were more, some are left out. */
+  readonly runs: readonly number[];
+}
+
 /** What a server says of itself when it makes a link. */
 export interface PeerPresence {
   /** See `makeRun`. */
@@ -52,6 +60,8 @@ export interface PeerPresence {
   readonly diskId: Uint8Array;
   /** undefined: from a server of protocol version 1. */
   readonly standing?: PeerStanding;
+  /** undefined: from a server of protocol version 1 or 2. */
+  readonly lineage?: PeerLineage;
   /**
    * Who it is and where it is reached: the name by its certificate, which has been verified, the address by its own
    * word. Of use for one of whom nothing else is known. undefined: it is of protocol version 1.
@@ -64,6 +74,8 @@ export interface PeerRefusal {
   readonly reason: string;
   /** It has been removed from the cluster: it will never be let in again. */
   readonly removed: boolean;
+  /** For certain, its disk lacks what its server has told the cluster: it will never be let in with it. */
+  readonly outdated?: true;
 }
 
 /**

@@ -52,6 +52,9 @@ export const errorDefinitions = {
   CONFIGURATION_INVALID: define('A configuration, profile or policy file is not valid.'),
   DATA_DAMAGED: define('What is on disk is not what was written.'),
   DATA_FOREIGN: define('The data directory belongs to another cluster or member.'),
+  DATA_OUTDATED: define(
+    'The data directory lacks what its server has told the cluster: the member has to be replaced.',
+  ),
   DATA_IN_USE: define('Another process uses the data directory.'),
   INTERNAL: define('A bug in the server: please report it.'),
 } as const satisfies Record<string, ErrorDefinition>;

@@ -80,6 +80,8 @@ export interface MembershipOptions {
   readonly logger: Logger;
   /** Once: the cluster has removed this server, and will never let it in again. */
   readonly onRemoved: (reason: string) => void;
+  /** For certain, the disk of this server lacks what the cluster has heard from it. */
+  readonly onOutdated: (reason: string) => void;
 }
 
 export class Membership {
@@ -160,8 +162,10 @@ export class Membership {
       const reason = `member ${member} is not known here as a member (yet): it has to be added`;
       return { reason, removed: false };
     }
-    const reason = this.#memory.refusalOf(member, store().server(member), presence);
-    return reason === undefined ? undefined : { reason, removed: false };
+    const refusal = this.#memory.refusalOf(member, store().server(member), presence);
+    if (refusal === undefined) return undefined;
+    const { reason, outdated } = refusal;
+    return { reason, removed: false, ...(outdated && { outdated }) };
   }
 
   /** Whoever began this cluster is a member, or has been one; who was added later has an empty log, and waits, at first. */
@@ -210,7 +214,8 @@ export class Membership {
   }
 
   /** A peer has refused this server. */
-  refused({ reason, removed }: PeerRefusal): void {
+  refused({ reason, removed, outdated }: PeerRefusal): void {
+    if (outdated === true) return this.#options.onOutdated(reason);
     if (!removed || this.#removed) return;
     this.#removed = true;
     const { logger, onRemoved, self } = this.#options;

@@ -1,5 +1,5 @@
 /** What a server is given, and what it tells of itself. */
-import type { PeerStatus, PeerTransport } from '../peers/index.ts';
+import type { PeerLineage, PeerStatus, PeerTransport } from '../peers/index.ts';
 import type { Raft } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
 import type { Store, StoreOptions } from '../store/index.ts';
@@ -22,7 +22,10 @@ export interface ServerOptions {
   readonly environment: Environment;
   readonly logger: Logger;
   readonly metrics: ServerMetrics;
-  /** A failed write, or a bug: nothing here can be trusted any more, the process must end. */
+  /**
+   * A failed write, or a bug: nothing here can be trusted any more, the process must end. DATA_OUTDATED: neither, but the
+   * disk has forgotten what the cluster knows; it is marked, and all is closed.
+   */
   readonly onFatal: (error: unknown) => void;
   readonly observer?: ServerObserver;
   /** Once: the cluster has removed this server. It is of no use any more and should be stopped. */
@@ -36,6 +39,7 @@ export interface ServerParts {
   readonly raft: Raft;
   /** See `makeRun`. */
   readonly run: number;
+  readonly lineage: PeerLineage;
   readonly store: Store;
   readonly storeOptions: StoreOptions;
 }

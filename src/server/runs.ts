@@ -1,9 +1,12 @@
 /**
  * A run is one life of a server's process, as a number that grows from start to start of the same disk. Beside the
- * count of starts it holds some chance, so that two processes that began from copies of one disk are told apart.
+ * count of starts it holds some chance, so that two processes that began from copies of one disk are told apart. Each
+ * disk keeps the runs that it had, its lineage: one that lacks the run which the cluster knows is an older copy, however
+ * often it has been started since.
  */
-import type { PeerPresence } from '../peers/index.ts';
+import { lineageMax, type PeerLineage, type PeerPresence } from '../peers/index.ts';
 import type { Message } from '../raft/index.ts';
+import type { Recovered } from '../storage/index.ts';
 import type { Environment } from './environment.ts';
 
 /** Two copies take each other for the same run in one of a million cases. */
@@ -15,21 +18,100 @@ export const makeRun = (starts: number, environment: Environment): number =>
 
 const startsOf = (run: number): number => Math.floor(run / chances);
 
+/**
+ * What a disk tells of its runs. `confirmed`: the one that the cluster is known to have seen, which stays whatever is left
+ * out: a server that has been started again and again while it reached nobody is judged by it. Leaving out can only make
+ * others refuse a disk that is good.
+ */
+export const lineageOf = (
+  { lineage, lineageSince: since }: Pick<Recovered, 'lineage' | 'lineageSince'>,
+  confirmed: number | undefined,
+): PeerLineage => {
+  const runs = lineage.filter((run) => startsOf(run) >= since);
+  const tooMany = runs.length - lineageMax;
+  if (tooMany <= 0) return { since, runs };
+  const kept = runs.slice(tooMany);
+  const isLost = confirmed !== undefined && runs.includes(confirmed) && !kept.includes(confirmed);
+  return { since, runs: isLost ? [confirmed, ...kept.slice(1)] : kept };
+};
+
 interface Identity {
   readonly run: number;
   readonly diskId: Uint8Array;
 }
 
+/** What is known of a server's disk while it runs. */
+export interface DiskOfRun extends Identity {
+  readonly lineage?: PeerLineage;
+}
+
+/**
+ * Whether a disk has had a run, by its own word. 'assumed': only the count of starts says so, as it was before there was
+ * a lineage. 'left out': it may have had it, longer ago than it tells.
+ */
+type Finding = 'had' | 'assumed' | 'left out' | 'not had';
+
+const findingOf = (known: number, { run, lineage }: DiskOfRun): Finding => {
+  const starts = startsOf(known);
+  if (known === run) return 'had';
+  if (starts >= startsOf(run)) return 'not had';
+  if (lineage === undefined || starts < lineage.since) return 'assumed';
+  if (lineage.runs.includes(known)) return 'had';
+  return lineage.runs.some((each) => startsOf(each) === starts) ? 'not had' : 'left out';
+};
+
 const advice = 'it must not vote until it has been replaced';
 
-const refusalOf = (member: number, known: Identity | undefined, now: Identity): string | undefined => {
+interface Refusal {
+  readonly reason: string;
+  /** Nothing that the one who refuses may hear later can change it, if what it goes by is in the log. */
+  readonly forGood: boolean;
+}
+
+const refusalBy = (member: number, known: Identity | undefined, now: DiskOfRun): Refusal | undefined => {
   if (known === undefined) return undefined;
   if (!Buffer.from(known.diskId).equals(now.diskId)) {
-    return `member ${member} has come back with another data directory than the cluster knows: ${advice}`;
+    const reason = `member ${member} has come back with another data directory than the cluster knows: ${advice}`;
+    return { reason, forGood: true };
   }
+  const finding = findingOf(known.run, now);
   const [starts, knownStarts] = [startsOf(now.run), startsOf(known.run)];
-  if (starts > knownStarts || now.run === known.run) return undefined;
-  return `member ${member} has come back with an older copy of its data (start ${starts}, the cluster has seen start ${knownStarts}): ${advice}`;
+  switch (finding) {
+    case 'had':
+    case 'assumed':
+      return undefined;
+    case 'left out': {
+      const reason =
+        `member ${member} has come back with data that do not tell any more whether they had start ${knownStarts}, ` +
+        'the last that is known here: it is let in when a later one is known, or has to be replaced';
+      return { reason, forGood: false };
+    }
+    case 'not had': {
+      const why =
+        starts > knownStarts
+          ? `start ${starts}, but not after the start ${knownStarts} that the cluster has seen`
+          : `start ${starts}, the cluster has seen start ${knownStarts}`;
+      const reason = `member ${member} has come back with an older copy of its data (${why}): ${advice}`;
+      return { reason, forGood: true };
+    }
+    default: {
+      const unknown: never = finding;
+      throw new TypeError(`unknown finding ${JSON.stringify(unknown)}`);
+    }
+  }
+};
+
+/**
+ * Why the data of a server are outdated for certain, by what the log says of it: so for ever, whoever else would let it
+ * in. undefined: they are not, or it cannot be told.
+ */
+export const outdatedByLog = (
+  member: number,
+  known: Identity | undefined,
+  now: DiskOfRun,
+): string | undefined => {
+  const refusal = refusalBy(member, known, now);
+  return refusal?.forGood === true ? refusal.reason : undefined;
 };
 
 /** What a disk must still have, because a message of its server has said so. */
@@ -51,16 +133,25 @@ const raise = (told: Told, { term, indexInTerm, applied }: Told): void => {
   told.applied = Math.max(told.applied, applied);
 };
 
-interface Remembered extends Identity {
+interface Remembered extends DiskOfRun {
   /** By runs before this one. */
   readonly before: Told;
   readonly now: Told;
+  /** Each run that has told something is one of this disk, by its lineage. */
+  readonly isOneLine: boolean;
+}
+
+/** Why a peer is not let in. */
+export interface DiskRefusal {
+  readonly reason: string;
+  /** For certain: no other disk could have had what this one lacks. */
+  readonly outdated: boolean;
 }
 
 /**
  * What each peer has told this server since its start. A copy of a disk that was made while its server ran, and is put
- * back, knows the disk and the count of starts; but not the votes and entries that it acknowledged after the copy
- * was made. A message leaves only when what it says is durable, so a new run must begin with all of it.
+ * back, has the run that the cluster knows; but not the votes and entries that it acknowledged after the copy was made. A
+ * message leaves only when what it says is durable, so a new run must begin with all of it.
  */
 export class PeerMemory {
   readonly #peers = new Map<number, Remembered>();
@@ -68,29 +159,49 @@ export class PeerMemory {
   /**
    * Why a member that comes with this presence is not the one that is known here or, by `known`, to the cluster;
    * undefined: it may be, and counts as this run from now on.
+   *
+   * Only the log, or a run of the very same line, makes it certain. Of two copies of a disk the one that was heard first
+   * keeps the other out, and may be the one of which the cluster will know nothing.
    */
-  refusalOf(member: number, known: Identity | undefined, presence: PeerPresence): string | undefined {
-    this.#unlearn(member, known);
+  refusalOf(member: number, known: Identity | undefined, presence: PeerPresence): DiskRefusal | undefined {
+    const byLog = refusalBy(member, known, presence);
+    if (byLog !== undefined) return { reason: byLog.reason, outdated: byLog.forGood };
+    if (known !== undefined) this.#unlearn(member, known, presence);
     const remembered = this.#peers.get(member);
-    const refusal = refusalOf(member, known, presence) ?? refusalOf(member, remembered, presence);
-    if (refusal !== undefined || remembered?.run === presence.run) return refusal;
+    const byMemory = refusalBy(member, remembered, presence);
+    if (byMemory !== undefined) return { reason: byMemory.reason, outdated: false };
+    if (remembered?.run === presence.run) return undefined;
     const before = nothing();
     if (remembered !== undefined) {
       raise(before, remembered.before);
       raise(before, remembered.now);
     }
+    const isOneLine =
+      remembered === undefined || (remembered.isOneLine && findingOf(remembered.run, presence) === 'had');
     const lost = lostSince(before, presence.standing);
-    if (lost !== undefined)
-      return `member ${member} has come back with an older copy of its data (${lost}): ${advice}`;
-    this.#peers.set(member, { run: presence.run, diskId: presence.diskId, before, now: nothing() });
+    if (lost !== undefined) {
+      const reason = `member ${member} has come back with an older copy of its data (${lost}): ${advice}`;
+      return { reason, outdated: isOneLine };
+    }
+    const { run, diskId, lineage } = presence;
+    this.#peers.set(member, { run, diskId, ...(lineage && { lineage }), before, now: nothing(), isOneLine });
     return undefined;
   }
 
-  /** A member's disk is what the log says: who was taken for it before that was known, with another disk, was not. */
-  #unlearn(member: number, known: Identity | undefined): void {
+  /**
+   * A member's disk is what the log says. Who was taken for it before that was known, with another disk or a copy that
+   * does not have the run of the log, was not.
+   */
+  #unlearn(member: number, known: Identity, presence: PeerPresence): void {
     const remembered = this.#peers.get(member);
-    if (known === undefined || remembered === undefined) return;
-    if (!Buffer.from(known.diskId).equals(remembered.diskId)) this.#peers.delete(member);
+    if (remembered === undefined) return;
+    const isOther = !Buffer.from(known.diskId).equals(remembered.diskId);
+    const [starts, knownStarts] = [startsOf(remembered.run), startsOf(known.run)];
+    const isOnAnotherLine =
+      starts >= knownStarts
+        ? findingOf(known.run, remembered) === 'not had'
+        : findingOf(known.run, presence) === 'had' && findingOf(remembered.run, presence) === 'not had';
+    if (isOther || isOnAnotherLine) this.#peers.delete(member);
   }
 
   /** A message came; it left when its sender's disk had its term, and what it acknowledges. */

@@ -30,6 +30,7 @@ import { Gateways } from './gateways.ts';
 import { Leadership } from './leadership.ts';
 import { MemberRequests } from './member-requests.ts';
 import { Membership } from './membership.ts';
+import { OutdatedDisk } from './outdated-disk.ts';
 import type { ServerOptions, ServerParts, ServerStatus } from './options.ts';
 import type { Gateway, GatewayPort } from './port.ts';
 import { Outgoing } from './outgoing.ts';
@@ -78,6 +79,7 @@ export class Server {
   readonly #peerStatuses = new PeerStatuses();
   readonly #gateways: Gateways;
   readonly #membership: Membership;
+  readonly #outdated: OutdatedDisk;
   readonly #memberRequests: MemberRequests;
   readonly #leadership: Leadership;
   readonly #views: SnapshotViews;
@@ -141,6 +143,7 @@ export class Server {
       environment,
       logger,
       onRemoved: (reason) => options.onRemoved?.(reason),
+      onOutdated: (reason) => this.#outdated.found(reason),
     });
     this.#housekeeping = new Housekeeping({
       commands: this.#commands,
@@ -185,6 +188,18 @@ export class Server {
       revisionsNow: () => this.#writer.revisionsNow(),
       leaderlessMsMax: leaderlessTimeouts * options.electionTimeoutMs,
       answer: (inFlight, body) => this.#guard(() => this.#gateways.answerLater(inFlight, body)),
+    });
+    this.#outdated = new OutdatedDisk({
+      self: options.self.id,
+      disk: { run: parts.run, diskId: parts.storage.recovered.diskId, lineage: parts.lineage },
+      storage: parts.storage,
+      transport: parts.transport,
+      writer: this.#writer,
+      views: this.#views,
+      logger,
+      isRunning: () => this.#state === 'running',
+      onFound: () => this.#halt(),
+      onEnded: options.onFatal,
     });
     this.#description = new SelfDescription({
       options,
@@ -234,6 +249,8 @@ export class Server {
     const { diskId } = this.#storage.recovered;
     const run = this.#run;
     const member = this.#options.self.id;
+    this.#outdated.look(this.#store.server(member));
+    if (this.#state !== 'running') return;
     this.#commands.submit({ kind: 'server_started', member, run, diskId });
     await this.#transport.start(this.#peerEvents());
     // Alone there is nobody to wait for.
@@ -408,6 +425,8 @@ export class Server {
     else if (this.#soft.leader !== undefined) this.#commands.forward();
     this.#reads.ask(this.#raft);
     const drained = this.#drain(clusterMs);
+    // What was applied may have shown that this server must not say anything more.
+    if (this.#state === 'stopped') return;
     // Raft reports what it dropped first of all, also where it has more to say than fits into the turn.
     const failed = this.#commands.settle();
     if (failed > 0) this.#options.metrics.proposalsFailed(failed);
@@ -481,6 +500,7 @@ export class Server {
     this.#applied = { index: point.index, term: point.term };
     this.#writer.stateIsOnDisk(point.index, this.#store.revision);
     this.#options.observer?.restored(point);
+    this.#outdated.look(this.#store.server(this.#options.self.id));
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();
@@ -534,7 +554,10 @@ export class Server {
       if (command.kind === 'server_lost' && command.member === self.id && command.run === run) {
         this.#sessionsToAttach = true;
       }
-      if (command.kind === 'server_started') this.#membership.startApplied(command.member);
+      if (command.kind === 'server_started') {
+        if (command.member === self.id) this.#outdated.look(this.#store.server(self.id));
+        this.#membership.startApplied(command.member);
+      }
       if (command.origin.member !== self.id || command.origin.run !== run) continue;
       const pending = this.#commands.take(command.origin.request);
       if (pending === undefined) continue;
@@ -596,9 +619,13 @@ export class Server {
 
   #fatal(error: unknown): void {
     if (this.#state === 'stopped') return;
+    this.#halt();
+    this.#options.onFatal(error);
+  }
+
+  #halt(): void {
     this.#state = 'stopped';
     this.#tickTimer?.cancel();
     this.#gateways.stop();
-    this.#options.onFatal(error);
   }
 }

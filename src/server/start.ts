@@ -8,10 +8,10 @@ import {
   type HardState,
   type SnapshotPoint,
 } from '../raft/index.ts';
-import type { AcceptPeer, PeerStanding, PeerTransport } from '../peers/index.ts';
+import type { AcceptPeer, PeerLineage, PeerStanding, PeerTransport } from '../peers/index.ts';
 import type { Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
-import { makeRun } from './runs.ts';
+import { lineageOf, makeRun } from './runs.ts';
 import type { ServerOptions } from './options.ts';
 import { Server } from './server.ts';
 import { tickMsOf, ticksPerHeartbeat } from './ticks.ts';
@@ -19,10 +19,16 @@ import { tickMsOf, ticksPerHeartbeat } from './ticks.ts';
 export interface StartServerOptions extends ServerOptions {
   readonly storage: Storage;
   /**
-   * Gets the means to refuse a peer that must not take part, and what to announce to peers: the run, and where this
-   * server's disk stood when the run began. The server tells the transport its members before it starts it.
+   * Gets the means to refuse a peer that must not take part, and what to announce to peers: the run, where this
+   * server's disk stood when the run began, and the runs that the disk had before. The server tells the transport its
+   * members before it starts it.
    */
-  readonly transport: (acceptPeer: AcceptPeer, run: number, standing: Standing) => PeerTransport;
+  readonly transport: (
+    acceptPeer: AcceptPeer,
+    run: number,
+    standing: Standing,
+    lineage: PeerLineage,
+  ) => PeerTransport;
   /**
    * On an empty disk: begin no cluster, but wait until this server is added to the one that the configured members
    * are of. On a disk that has something it means nothing.
@@ -71,6 +77,9 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
   });
   const started: { server?: Server } = {};
   const run = makeRun(recovered.run, environment);
+  const lineage = lineageOf(recovered, store.server(options.self.id)?.run);
+  // Before anybody hears of it: who has must find it on this disk for ever.
+  await storage.write({ entries: [], stateWrites: [], lineage: [...lineage.runs, run], sync: true });
   const acceptPeer: AcceptPeer = (member, presence) =>
     started.server === undefined
       ? { reason: 'this server is about to start', removed: false }
@@ -81,8 +90,8 @@ export const startServer = async (options: StartServerOptions): Promise<Server> 
     lastIndex,
     ...(lastIndex === 0 && snapshot.configuration.voters.length > 0 && { founds: true }),
   };
-  const transport = options.transport(acceptPeer, run, () => standing);
-  const server = new Server(options, { storage, transport, raft, run, store, storeOptions });
+  const transport = options.transport(acceptPeer, run, () => standing, lineage);
+  const server = new Server(options, { storage, transport, raft, run, lineage, store, storeOptions });
   started.server = server;
   await server.start();
   return server;

@@ -374,8 +374,40 @@ export class Faults {
     );
     if (!known) return false;
     const isEmpty = kind === 'wipe_disk' || copy === undefined;
+    machine.lostRun = process.run;
     this.#putBack(machine, isEmpty ? undefined : copy);
+    this.#restart(machine);
     return true;
+  }
+
+  /**
+   * A supervisor, or somebody who tries again, starts it more often than the others have seen it start, out of touch. They
+   * may be started again as well, and have only the log then.
+   */
+  #restart(machine: Machine): void {
+    const { plan, time, peers, machines } = this.#world;
+    const random = new Random(plan.seed, `restarts/${machine.id}/${machine.starts}`);
+    const others = machines.filter((other) => other !== machine);
+    for (const { id } of others) peers.block(machine.id, id);
+    let atMs = 200;
+    for (let again = random.whole(0, 3); again > 0; again -= 1) {
+      atMs += random.whole(50, 150);
+      time.after(atMs, time.world, 'input', () => {
+        if (this.#healed) return;
+        machine.crash({ silent: false, keepSome: false });
+        machine.start();
+      });
+    }
+    if (random.chance(0.5)) {
+      for (const other of others) {
+        if (!other.on) continue;
+        other.crash({ silent: false, keepSome: true });
+        this.#startLater(other, random.whole(50, 200));
+      }
+    }
+    this.#until(atMs + random.whole(50, 1000), () => {
+      for (const { id } of others) peers.unblock(machine.id, id);
+    });
   }
 
   /**

@@ -70,6 +70,8 @@ export interface MachineWorld {
   readonly wrapStorage: (machine: Machine, storage: Storage) => Storage;
   /** Judges what it answers. */
   readonly judgeAnswers: (machine: Machine, server: Server) => AnswerJudge;
+  /** A peer has asked to take part, and may. */
+  readonly letIn: (machine: Machine, peer: number) => void;
   /** Its past is gone: what the checks know of it, too. */
   readonly started: (machine: Machine, process: Process) => void;
   readonly ended: (machine: Machine) => void;
@@ -90,6 +92,8 @@ export class Machine {
   refused = false;
   /** A peer has found out that its data are not what they were: another one may not have, yet or ever. */
   foundOut = false;
+  /** The run that its data have never had: whoever knows of it lets it in no more. */
+  lostRun: number | undefined;
   /** What its peers remember of it keeps it out, as long as they run. */
   staysWithPeers = false;
   /** How often it was told that the cluster has removed it. */
@@ -179,18 +183,23 @@ export class Machine {
       onRemoved: (reason) => this.#removed(life, reason),
       observer: world.observe(this),
       storage,
-      transport: (accept, run, standing) => {
+      transport: (accept, run, standing, lineage) => {
         announced = run;
         return world.peers.transport({
           id: this.id,
           name: self.name,
           address: self.peersAddress,
           life,
-          accept,
+          accept: (member, presence) => {
+            const refusal = accept(member, presence);
+            if (refusal === undefined) world.letIn(this, member);
+            return refusal;
+          },
           presence: {
             run,
             diskId,
             standing: standing(),
+            lineage,
             introduction: { name: self.name, address: self.peersAddress },
           },
         });
@@ -290,8 +299,10 @@ export class Machine {
     const code = error instanceof FuturestoreError ? error.code : undefined;
     this.#over(false);
     world.trace.say(`server ${this.id} does not start: ${code ?? textOf(error)}`);
-    if (this.damage !== undefined && code === 'DATA_DAMAGED') {
-      world.counts.add('damage found at the start');
+    if (this.damage !== undefined && (code === 'DATA_DAMAGED' || code === 'DATA_OUTDATED')) {
+      world.counts.add(
+        code === 'DATA_DAMAGED' ? 'damage found at the start' : 'outdated disk refused at the start',
+      );
       this.refused = true;
       return;
     }
@@ -305,8 +316,16 @@ export class Machine {
   #fatal(life: Life, error: unknown): void {
     if (!life.alive) return;
     const world = this.#world;
+    const outdated = error instanceof FuturestoreError && error.code === 'DATA_OUTDATED';
+    // It keeps itself out from now on.
+    if (outdated) this.staysWithPeers = false;
     this.#over(false);
     world.trace.say(`server ${this.id} ends: ${error instanceof Error ? error.message : String(error)}`);
+    if (outdated && this.damage !== undefined) {
+      world.counts.add('server ended as outdated');
+      this.#startLater(1000);
+      return;
+    }
     if (!this.#excused(error)) {
       world.fail('fatal', `server ${this.id} ended by itself: ${textOf(error)}`);
       return;

@@ -6,6 +6,7 @@ import {
   decodeFrame,
   encodeBatch,
   lengthBytes,
+  peerProtocolVersion,
   type AcceptPeer,
   type PeerAddress,
   type PeerBatch,
@@ -91,7 +92,7 @@ const decoded = (frame: Buffer): readonly PeerBatch[] => {
 };
 
 /** Of the protocol between servers. */
-const protocolVersion = 2;
+const protocolVersion = peerProtocolVersion;
 
 /** As the real links judge a hello: certificate, name and id first, then what the server says of the disk and run. */
 const admission = ({ from, to }: Link, sender: Endpoint, receiver: Endpoint): PeerRefusal | undefined => {

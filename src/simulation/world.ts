@@ -124,6 +124,7 @@ export class World {
       observe: (machine) => this.#observe(machine),
       wrapStorage: (machine, storage) => this.#watched(machine, storage),
       judgeAnswers: (machine, server) => this.#judgeAnswers(machine, server.inspect().clusterMs),
+      letIn: (machine, peer) => this.#letIn(machine, peer),
       started: (machine, { life }) => this.#machineOf.set(life, machine),
       ended: (machine) => {
         this.consensus.crashed(machine.id);
@@ -222,6 +223,13 @@ export class World {
     const machine = this.#machineById.get(member);
     if (machine?.damage !== undefined) return this.faults.foundOut(machine);
     this.fail('admission', `server ${by} refuses server ${member}, whose data are as they were: ${reason}`);
+  }
+
+  /** Nobody who knows better takes a disk for what it is not. */
+  #letIn({ id, process }: Machine, peer: number): void {
+    const lost = this.#machineById.get(peer)?.lostRun;
+    if (lost === undefined || process?.server.inspect().store.server(peer)?.run !== lost) return;
+    this.fail('admission', `server ${id} lets in server ${peer}, whose data lack the run that it knows`);
   }
 
   /** The first failure counts; the run ends with it. */

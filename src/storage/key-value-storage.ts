@@ -15,6 +15,7 @@ import {
   decodeStateRecord,
   encodeEntry,
   encodeIdentity,
+  encodeNumbers,
   encodePair,
   encodeStateRecord,
   formatVersion,
@@ -42,6 +43,8 @@ const ascii = /^[\x20-\x7e]+$/;
 const createdDisk = (identity: StorageIdentity, diskId: Uint8Array): DiskContents => ({
   identity: { ...identity, formatVersion, diskId },
   runs: 0,
+  lineage: [],
+  lineageSince: 0,
   writes: new BatchChain('writes', 0, 0),
   staging: new BatchChain('staging', 0, 0),
   hardState: undefined,
@@ -91,6 +94,8 @@ export class KeyValueStorage implements Storage {
       entries: disk.entries,
       applied: disk.applied,
       run: disk.runs + 1,
+      lineage: disk.lineage,
+      lineageSince: disk.lineageSince === 0 ? disk.runs + 1 : disk.lineageSince,
       diskId: disk.identity.diskId,
     };
   }
@@ -109,7 +114,7 @@ export class KeyValueStorage implements Storage {
       batch.put(keys.identity, encodeIdentity(keys.identity, disk.identity));
       batch.put(keys.generation, encodePair(keys.generation, disk.generation, 0));
     }
-    batch.put(keys.run, encodePair(keys.run, storage.recovered.run, 0));
+    batch.put(keys.run, encodePair(keys.run, storage.recovered.run, storage.recovered.lineageSince));
     const number = disk.writes.link(batch, storage.#last);
     await batch.write(true);
     engine.markSynced(number);
@@ -204,6 +209,9 @@ export class KeyValueStorage implements Storage {
     }
     this.#writeState(into, batch);
     if (batch.compactTo !== undefined) this.#compact(into, batch.compactTo);
+    if (batch.lineage !== undefined) into.put(keys.lineage, encodeNumbers(keys.lineage, batch.lineage));
+    if (batch.outdated !== undefined)
+      into.put(keys.outdated, sealed(keys.outdated, Buffer.from(batch.outdated)));
     assert(
       this.#base <= this.#applied.index && this.#applied.index <= this.#last,
       `applied ${this.#applied.index} is outside of the log, ${this.#base} to ${this.#last}`,

@@ -5,7 +5,7 @@
  *   batch/<lane>/<number>      the last batch of each lane (see batch-chain.ts)
  *   hard_state                 raft's
  *   log/<index>                log entries
- *   meta/…                     identity, run, generation, applied, log_base
+ *   meta/…                     identity, run, lineage, outdated, generation, applied, log_base
  *   state/<generation>/<key>   the state machine's records
  */
 const numberDigits = 16;
@@ -26,6 +26,8 @@ export const keys = {
   hardState: 'hard_state',
   identity: 'meta/identity',
   run: 'meta/run',
+  lineage: 'meta/lineage',
+  outdated: 'meta/outdated',
   generation: 'meta/generation',
   applied: 'meta/applied',
   logBase: 'meta/log_base',

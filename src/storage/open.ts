@@ -38,7 +38,7 @@ const openOn = async (
  * Opens (or makes) a data directory and checks what is in it.
  *
  * Throws DATA_DAMAGED if anything on disk is not what was written or something synced is missing; DATA_FOREIGN if it
- * belongs to another cluster or member; DATA_IN_USE if another process has it open; CONFIGURATION_INVALID if it
+ * belongs to another cluster or member; DATA_OUTDATED if it was marked so; DATA_IN_USE if another process has it open; CONFIGURATION_INVALID if it
  * cannot be made or written to; UNAVAILABLE if the disk is full or fails.
  */
 export const openStorage = async ({ directory, identity }: StorageOptions): Promise<Storage> =>

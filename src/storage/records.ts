@@ -56,7 +56,7 @@ export const decoded = <Value>(
   }
 };
 
-/** Two numbers in a record: applied (index, term), generation (generation, staging batches), run (run, 0), batch (number, note). */
+/** Two numbers in a record: applied (index, term), generation (generation, staging batches), run (run, lineage since), batch (number, note). */
 export const encodePair = (key: string, first: number, second: number): Buffer => {
   const record = Buffer.allocUnsafe(sealedHeaderBytes + 16);
   writeSafeInteger(record, first, sealedHeaderBytes);
@@ -71,6 +71,25 @@ export const decodePair = (content: Buffer): readonly [number, number] => {
     throw new RangeError(`not two safe integers: ${content.toString('hex')}`);
   }
   return pair;
+};
+
+const numberBytes = 8;
+
+export const encodeNumbers = (key: string, numbers: readonly number[]): Buffer => {
+  const record = Buffer.allocUnsafe(sealedHeaderBytes + numbers.length * numberBytes);
+  for (const [at, number] of numbers.entries())
+    writeSafeInteger(record, number, sealedHeaderBytes + at * numberBytes);
+  seal(key, record);
+  return record;
+};
+
+export const decodeNumbers = (content: Buffer): readonly number[] => {
+  const numbers = Array.from({ length: Math.floor(content.length / numberBytes) }, (_, at) =>
+    readSafeInteger(content, at * numberBytes),
+  );
+  if (content.length % numberBytes !== 0 || !numbers.every(Number.isSafeInteger))
+    throw new RangeError(`not a list of safe integers: ${content.toString('hex')}`);
+  return numbers;
 };
 
 export const decodePosition = (content: Buffer): { readonly index: LogIndex; readonly term: Term } => {

@@ -21,6 +21,7 @@ import {
   decoded,
   decodeEntry,
   decodeIdentity,
+  decodeNumbers,
   decodePair,
   decodePosition,
   formatVersion,
@@ -39,6 +40,9 @@ export interface DiskContents {
   readonly identity: DiskIdentity;
   /** How often it was opened before. */
   readonly runs: number;
+  readonly lineage: readonly number[];
+  /** 0: it was opened last by a version that keeps none. */
+  readonly lineageSince: number;
   readonly writes: BatchChain;
   readonly staging: BatchChain;
   readonly hardState: HardState | undefined;
@@ -66,6 +70,15 @@ const checkIdentity = (where: string, found: DiskIdentity, expected: StorageIden
         'Give it its own directory, or an empty one.',
     );
   }
+};
+
+const checkNotOutdated = (where: string, { member }: StorageIdentity, why: string | undefined): void => {
+  if (why === undefined) return;
+  throw new FuturestoreError(
+    'DATA_OUTDATED',
+    `The data in ${where} must not be used any more: ${why}. ` +
+      `Move the directory away and replace the member (futurestore member replace ${member}); the others have its data.`,
+  );
 };
 
 /** LevelDB recovers what it finds: whether that is all that had been synced, only a number kept elsewhere can tell. */
@@ -150,7 +163,7 @@ const checkBounds = (
   }
 };
 
-/** undefined: nothing was ever written here. Throws DATA_DAMAGED or DATA_FOREIGN. */
+/** undefined: nothing was ever written here. Throws DATA_DAMAGED, DATA_FOREIGN or DATA_OUTDATED. */
 export const readDisk = async (
   engine: Engine,
   expected: StorageIdentity,
@@ -169,11 +182,14 @@ export const readDisk = async (
     return undefined;
   }
   checkIdentity(where, identity, expected);
+  const outdated = read(keys.outdated, (content) => content.toString());
+  checkNotOutdated(where, identity, outdated);
 
   const writes = await BatchChain.recover(engine, 'writes');
   const staging = await BatchChain.recover(engine, 'staging');
   const [generation, stagedBatches] = read(keys.generation, decodePair) ?? [0, 0];
   const run = read(keys.run, decodePair);
+  const lineage = read(keys.lineage, decodeNumbers) ?? [];
   checkNothingLost(engine, writes, staging, stagedBatches);
   if (run === undefined || generation === 0) throw damaged(where, 'its run or generation number is missing');
 
@@ -197,6 +213,8 @@ export const readDisk = async (
   return {
     identity,
     runs: run[0],
+    lineage,
+    lineageSince: run[1],
     writes,
     staging,
     hardState,

@@ -23,6 +23,10 @@ export interface WriteBatch {
   readonly applied?: { readonly index: LogIndex; readonly term: Term };
   /** Forget the log up to and including this index; the point becomes the log's new beginning. */
   readonly compactTo?: SnapshotPoint;
+  /** All runs of this directory that are to be remembered, the present one included; in place of those before. */
+  readonly lineage?: readonly number[];
+  /** Marks the directory as one that must never be used again, and why: the next `open` throws DATA_OUTDATED. */
+  readonly outdated?: string;
   /** On disk before the write is answered. */
   readonly sync: boolean;
 }
@@ -37,6 +41,13 @@ export interface Recovered {
   readonly applied: { readonly index: LogIndex; readonly term: Term };
   /** How often this directory has been opened, this time included: the server's run number. */
   readonly run: number;
+  /** As they were written last, oldest first; without the present one, which the caller makes and writes. */
+  readonly lineage: readonly number[];
+  /**
+   * The first opening since which each was by a program that keeps the lineage: one of a version before may have been in
+   * between, and left no trace there.
+   */
+  readonly lineageSince: number;
   /** 16 random bytes made with the directory. */
   readonly diskId: Uint8Array;
 }

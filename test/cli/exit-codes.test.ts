@@ -35,6 +35,7 @@ const expected: Record<ErrorCode, number> = {
   MEMBER_REMOVED: 1,
   DATA_DAMAGED: 1,
   DATA_FOREIGN: 1,
+  DATA_OUTDATED: 1,
   DATA_IN_USE: 1,
   INTERNAL: 1,
 };

@@ -157,14 +157,20 @@ const hellos: fc.Arbitrary<PeerHello> = fc.oneof(
   helloOf(fc.constantFrom(0, 1)),
   fc
     .tuple(
-      helloOf(fc.oneof(fc.constant(2), fc.integer({ min: 2, max: 0x7fff_ffff }))),
+      helloOf(fc.oneof(fc.constantFrom(2, 3), fc.integer({ min: 3, max: 0x7fff_ffff }))),
       fc.record(
         { term: whole, lastIndex: whole, founds: fc.constant(true) },
         { requiredKeys: ['term', 'lastIndex'] },
       ),
       fc.constantFrom('a:1', 'server-1.example.com:65535', '127.0.0.1:7422', '[fe80::1]:7422'),
+      fc.record({ since: whole, runs: fc.array(whole, { maxLength: 256 }) }),
     )
-    .map(([hello, standing, address]) => ({ ...hello, standing, address })),
+    .map(([hello, standing, address, lineage]) => ({
+      ...hello,
+      standing,
+      address,
+      ...(hello.version >= 3 && { lineage }),
+    })),
 );
 
 export const frames: fc.Arbitrary<PeerFrame> = fc.oneof(
@@ -188,6 +194,9 @@ export const frames: fc.Arbitrary<PeerFrame> = fc.oneof(
     }),
   }),
   fc.record({ kind: kind('snapshot_refused'), point: snapshot, reason: text }),
-  fc.record({ kind: kind('hello_refused'), reason: text, removed: fc.boolean() }),
+  fc.record(
+    { kind: kind('hello_refused'), reason: text, removed: fc.boolean(), outdated: fc.constant(true) },
+    { requiredKeys: ['kind', 'reason', 'removed'] },
+  ),
   fc.record({ kind: kind('empty') }),
 );

@@ -175,6 +175,7 @@ export const optionsFor = async (
   diskId: new Uint8Array(16).fill(id),
   members: membersAt(ports, 1, 2),
   standing: () => ({ term: 3, lastIndex: 9 }),
+  lineage: { since: 1, runs: [] },
   listen: { host: '127.0.0.1', port: 0 },
   ca: (await peersCa()).cert,
   ...(await certificateOf(nameOf(id))),

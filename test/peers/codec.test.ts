@@ -163,6 +163,39 @@ describe('codec', () => {
     'a hello with an address without a port': encode({
       hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2, address: 'a:0' },
     }),
+    'a hello of version 2 with a lineage': encode({
+      hello: {
+        clusterId: 'c',
+        from: 1,
+        to: 2,
+        diskId: new Uint8Array(16),
+        version: 2,
+        address: 'a:1',
+        lineage: [1],
+      },
+    }),
+    'a hello of version 2 with the beginning of a lineage': encode({
+      hello: {
+        clusterId: 'c',
+        from: 1,
+        to: 2,
+        diskId: new Uint8Array(16),
+        version: 2,
+        address: 'a:1',
+        lineageSince: 1,
+      },
+    }),
+    'a hello with too long a lineage': encode({
+      hello: {
+        clusterId: 'c',
+        from: 1,
+        to: 2,
+        diskId: new Uint8Array(16),
+        version: 3,
+        address: 'a:1',
+        lineage: Array.from({ length: 4097 }, (_, run) => run),
+      },
+    }),
     'a transfer to a member that can be none': encode({ transferTo: 2 ** 53 }),
     'a hello with a transfer': encode({
       hello: { clusterId: 'c', from: 1, to: 2, diskId: new Uint8Array(16), version: 2, address: 'a:1' },

@@ -43,6 +43,7 @@ export const hello = (changes: Partial<PeerHello> = {}): PeerFrame => {
       version,
       bulk: false,
       ...(version < 2 ? {} : { standing: { term: 1, lastIndex: 2 }, address: '127.0.0.1:9' }),
+      ...(version < 3 ? {} : { lineage: { since: 1, runs: [] } }),
       ...changes,
     },
   };

@@ -181,7 +181,7 @@ describe('who may speak', () => {
     ],
     ['another cluster', { clusterId: 'other' }, /this is cluster "test", not "other"/],
     ['another receiver', { to: three }, /this is member 1 \("server1.test"\), not 3/],
-    ['a later version', { version: 3 }, /version 3 of the protocol is not known here, 1 to 2 are/],
+    ['a later version', { version: 4 }, /version 4 of the protocol is not known here, 1 to 3 are/],
   ] as const)('a hello of %s is refused, with the reason', async (_, changes, reason) => {
     const peer = await startPeer(1, new Ports());
     const socket = await rawClient(peer.transport.port, nameOf(2));

@@ -37,7 +37,7 @@ describe('a listener of version 1', () => {
     const times = { reconnectMin: 60_000, reconnectMax: 60_000 };
     const first = await startPeer(1, ports, { times });
     await first.signal.until(() => first.up.has(two));
-    expect(hellos.map(({ version }) => version)).toEqual([2, 1]);
+    expect(hellos.map(({ version }) => version)).toEqual([3, 1]);
     expect(first.versions).toEqual([1]);
     expect([first.refusals, first.warnings]).toEqual([[], []]);
     const diskId = new Uint8Array(16).fill(1);
@@ -50,19 +50,19 @@ describe('a listener of version 1', () => {
     expect(heard).toContain('batch');
   });
 
-  test('is asked to speak version 2 again each time the link is made new', async () => {
+  test('is asked to speak the newest version again each time the link is made new', async () => {
     const ports = new Ports();
     const { listener, hellos } = await startVersion1(ports);
     const first = await startPeer(1, ports);
     await first.signal.until(() => first.up.has(two));
     listener.hangUp();
     await first.signal.until(() => first.connects === 2);
-    expect(hellos.map(({ version }) => version)).toEqual([2, 1, 2, 1]);
+    expect(hellos.map(({ version }) => version)).toEqual([3, 1, 3, 1]);
     listener.close();
     await first.signal.until(() => !first.up.has(two));
     await startPeer(2, ports);
     await first.signal.until(() => first.up.has(two));
-    expect(first.versions).toEqual([1, 1, 2]);
+    expect(first.versions).toEqual([1, 1, 3]);
   });
 
   test('that refuses this server in version 1 too is told from one that only does not know the version', async () => {
@@ -81,11 +81,11 @@ describe('a listener of version 1', () => {
       { by: two, reason: 'its disk was wiped', removed: false },
       { by: two, reason: 'its disk was wiped', removed: false },
     ]);
-    expect(hellos).toEqual([2, 1, 2, 1]);
+    expect(hellos).toEqual([3, 1, 3, 1]);
     expect(first.connects).toBe(0);
   });
 
-  test('is not asked for a transfer of leadership, and a peer of version 2 is', async () => {
+  test('is not asked for a transfer of leadership, and a peer of a later version is', async () => {
     const ports = new Ports();
     const { listener, heard } = await startVersion1(ports);
     const first = await startPeer(1, ports, { times: { pingEvery: 60_000 } });
@@ -119,7 +119,7 @@ describe('a listener of version 1', () => {
     await first.transport.sendSnapshot(two, asTerm(1), source);
     expect(heard).toEqual(['chunk']);
     expect(hellos.map(({ version, bulk }) => [version, bulk])).toEqual([
-      [2, false],
+      [3, false],
       [1, false],
       [1, true],
     ]);
@@ -165,11 +165,86 @@ describe('a dialer of version 1', () => {
   });
 });
 
-describe('between servers of version 2', () => {
-  test('both links are of version 2, and each hello says where the server stands', async () => {
+describe('a listener of version 2', () => {
+  test('gets a hello of version 2 at once, without a lineage, also for a snapshot', async () => {
+    const ports = new Ports();
+    const hellos: PeerHello[] = [];
+    const listener = await RawListener.start(
+      2,
+      (frame, socket) => {
+        if (frame.kind === 'hello') hellos.push(frame.hello);
+        socket.write(encodeFrame({ kind: 'empty' }));
+      },
+      ['futurestore-peer/2'],
+    );
+    ports.set(2, listener.port);
+    const first = await startPeer(1, ports, { lineage: { since: 1, runs: [8] } });
+    await first.signal.until(() => first.up.has(two));
+    expect(first.versions).toEqual([2]);
+    const records = Buffer.from('records');
+    const parts: SnapshotPart[] = [
+      { number: 0, records, checksum: crc32(records), last: true, recordsTotal: 1 },
+    ];
+    await first.transport.sendSnapshot(two, asTerm(1), {
+      point: {
+        index: asLogIndex(4),
+        term: asTerm(1),
+        configuration: {
+          voters: [one],
+          votersOutgoing: [],
+          learners: [],
+          learnersNext: [],
+          autoLeave: false,
+        },
+      },
+      next: () => Promise.resolve(parts.shift()),
+    });
+    expect(hellos.map(({ version, bulk, lineage }) => [version, bulk, lineage])).toEqual([
+      [2, false, undefined],
+      [2, true, undefined],
+    ]);
+    expect(hellos[0]?.standing).toEqual({ term: 3, lastIndex: 9 });
+    expect([first.refusals, first.warnings]).toEqual([[], []]);
+  });
+});
+
+test('a hello with as many runs as a disk may remember is let in', async () => {
+  const ports = new Ports();
+  const runs = Array.from({ length: 4096 }, (_, at) => Number.MAX_SAFE_INTEGER - at);
+  const lineages: unknown[] = [];
+  const acceptPeer = (_: number, { lineage }: PeerPresence) => void lineages.push(lineage);
+  const first = await startPeer(1, ports, { lineage: { since: 1, runs } });
+  await startPeer(2, ports, { acceptPeer });
+  await first.signal.until(() => first.up.has(two));
+  expect(lineages[0]).toEqual({ since: 1, runs });
+});
+
+describe('a dialer of version 2', () => {
+  test('is let in, and is not told that its disk is outdated, for it would not understand', async () => {
+    const presences: PeerPresence[] = [];
+    const peer = await startPeer(1, new Ports(), {
+      acceptPeer: (_, presence) => {
+        presences.push(presence);
+        return presence.run === 6 ? undefined : { reason: 'older', removed: false, outdated: true };
+      },
+    });
+    const { port } = peer.transport;
+    await letIn(port, nameOf(2), hello({ version: 2, run: 6 }));
+    expect(presences[0]).toMatchObject({ run: 6, standing: { term: 1, lastIndex: 2 } });
+    expect(presences[0]).not.toHaveProperty('lineage');
+    const told = { kind: 'hello_refused', reason: 'older', removed: false };
+    expect(await answersTo(port, nameOf(2), hello({ version: 2, run: 7 }))).toEqual([told]);
+    expect(await answersTo(port, nameOf(2), hello({ version: 3, run: 7 }))).toEqual([
+      { ...told, outdated: true },
+    ]);
+  });
+});
+
+describe('between servers of this version', () => {
+  test('both links are of version 3, and each hello says where the server stands and the runs of its disk', async () => {
     const presences: PeerPresence[] = [];
     const [first, second] = await startPair(
-      { standing: () => ({ term: 11, lastIndex: 0 }) },
+      { standing: () => ({ term: 11, lastIndex: 0 }), lineage: { since: 4, runs: [5, 6] } },
       {
         acceptPeer: (_, presence) => {
           presences.push(presence);
@@ -179,8 +254,11 @@ describe('between servers of version 2', () => {
     );
     await first.signal.until(() => first.up.has(two));
     await second.signal.until(() => second.up.has(one));
-    expect([first.versions, second.versions]).toEqual([[2], [2]]);
-    expect(presences[0]?.standing).toEqual({ term: 11, lastIndex: 0 });
+    expect([first.versions, second.versions]).toEqual([[3], [3]]);
+    expect(presences[0]).toMatchObject({
+      standing: { term: 11, lastIndex: 0 },
+      lineage: { since: 4, runs: [5, 6] },
+    });
   });
 
   test('a peer of version 2 that hangs up without a word, or refuses, is not taken for one of version 1', async () => {
@@ -202,15 +280,16 @@ describe('between servers of version 2', () => {
     const first = await startPeer(1, ports);
     await first.signal.until(() => first.up.has(two));
     expect(versions).toEqual([2, 2, 2]);
+    expect(first.versions).toEqual([2]);
     expect(first.refusals).toEqual([{ by: two, reason: 'not now', removed: false }]);
   });
 
-  test.each([0, 3])('version %d is refused with the versions that are known', async (version) => {
+  test.each([0, 4])('version %d is refused with the versions that are known', async (version) => {
     const peer = await startPeer(1, new Ports());
     expect(await answersTo(peer.transport.port, nameOf(2), hello({ version }))).toEqual([
       {
         kind: 'hello_refused',
-        reason: `version ${version} of the protocol is not known here, 1 to 2 are`,
+        reason: `version ${version} of the protocol is not known here, 1 to 3 are`,
         removed: false,
       },
     ]);

@@ -49,6 +49,36 @@ const openingContract = (disk: () => Disk): void => {
     await second.close();
   });
 
+  test('the runs of a disk are remembered as they were written, until others are written', async () => {
+    const first = await disk().open();
+    expect([first.recovered.lineage, first.recovered.lineageSince]).toEqual([[], 1]);
+    await first.write(batch({ lineage: [2 ** 20 + 5] }));
+    await first.close();
+    const second = await disk().open();
+    expect([second.recovered.lineage, second.recovered.lineageSince]).toEqual([[2 ** 20 + 5], 1]);
+    const all = Array.from({ length: 300 }, (_, at) => at * 2 ** 30);
+    await second.write(batch({ lineage: all }));
+    await second.write(batch({ entries: entries(1, 2), hardState: hardState(1, 0) }));
+    await second.close();
+    const third = await disk().open();
+    expect(third.recovered.lineage).toEqual(all);
+    await third.close();
+  });
+
+  test('a disk that is marked as outdated is never opened again, and says why and what to do', async () => {
+    const storage = await disk().open();
+    await storage.write(batch({ outdated: 'it lacks what it had told' }));
+    await storage.close();
+    for (let again = 0; again < 2; again += 1) {
+      const refused = disk().open();
+      await expect(refused).rejects.toMatchObject({ code: 'DATA_OUTDATED' });
+      await expect(refused).rejects.toThrow(/it lacks what it had told\. Move .* member replace 1\)/);
+    }
+    await expect(disk().open({ clusterId: 'other', member: 1 })).rejects.toMatchObject({
+      code: 'DATA_FOREIGN',
+    });
+  });
+
   test('a disk of another cluster or member is refused, with both names', async () => {
     const storage = await disk().open();
     await storage.close();

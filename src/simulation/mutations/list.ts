@@ -383,8 +383,15 @@ const server: readonly Mutation[] = [
     name: 'older-disk-welcome',
     rule: 'A member that comes back with an older copy of its disk takes no part.',
     file: 'server/runs.ts',
-    find: 'if (starts > knownStarts || now.run === known.run) return undefined;',
-    replace: 'return undefined;',
+    find: "if (starts >= startsOf(run)) return 'not had';",
+    replace: "return 'assumed';",
+  },
+  {
+    name: 'lineage-ignored',
+    rule: 'An older copy of a disk that has been started more often than the original takes no part.',
+    file: 'server/runs.ts',
+    find: 'if (lineage === undefined || starts < lineage.since)',
+    replace: 'if (lineage !== undefined)',
   },
   {
     name: 'feed-keeps-the-old-state',

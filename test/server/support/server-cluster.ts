@@ -120,7 +120,7 @@ export interface StartOptions {
   readonly join?: boolean;
   /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
   readonly file?: readonly number[];
-  /** Of the peer protocol. Default 2. */
+  /** Of the peer protocol. Default 3. */
   readonly version?: number;
 }
 
@@ -165,7 +165,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 2 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 3 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
@@ -195,9 +195,10 @@ export class ServerCluster {
       },
       onRemoved: () => this.removed.add(id),
       storage,
-      transport: (acceptPeer, run, standing) => {
+      transport: (acceptPeer, run, standing, lineage) => {
         presence = { run, diskId };
         if (version >= 2) presence = { ...presence, standing: standing(), introduction: { name, address } };
+        if (version >= 3) presence = { ...presence, lineage };
         const takesUp = (work: () => void): void => this.time.takeUp(clock, work);
         return this.network.transport(id, { presence, acceptPeer, takesUp, version });
       },

@@ -78,6 +78,8 @@ const recovered = (entries: readonly Entry[], term: number): Recovered => ({
   snapshot: undefined,
   entries,
   applied: { index: asLogIndex(0), term: asTerm(0) },
+  lineage: [],
+  lineageSince: 1,
   run: 2,
   diskId: new Uint8Array(16),
 });
