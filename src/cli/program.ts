@@ -1,5 +1,6 @@
 /** The command line: its commands, and how whatever happens becomes an exit code and at most one line of error. */
 import { Command, CommanderError } from 'commander';
+import { addAclCommands } from './acl-commands.ts';
 import { addClusterCommands } from './cluster-commands.ts';
 import type { CommandEnvironment } from './environment.ts';
 import type { ExitCode } from './exit-codes.ts';
@@ -49,6 +50,7 @@ const build = (environment: CommandEnvironment): Command => {
   addClusterCommands(program, environment);
   addMemberCommands(program, environment);
   addSnapshotCommands(program, environment);
+  addAclCommands(program, environment);
   addReadCommands(program, environment);
   addWriteCommands(program, environment);
   for (const command of withSubcommands(program)) {

@@ -1,5 +1,10 @@
 /** Client frames as agent.proto's messages and back. Converts and checks the shape; limits are in request-checks.ts. */
-import { aclApplyFromMessage, aclRevokeFromMessage, revocationFromMessage, revocationToMessage } from './access-messages.ts';
+import {
+  aclApplyFromMessage,
+  aclRevokeFromMessage,
+  revocationFromMessage,
+  revocationToMessage,
+} from './access-messages.ts';
 import {
   memberAddFromMessage,
   memberAddToMessage,

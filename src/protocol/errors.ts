@@ -38,8 +38,13 @@ export const errorDefinitions = {
   UNAVAILABLE: define('The cluster cannot serve the request now.', true),
   TOO_MANY_REQUESTS: define('The connection has as many requests in flight as it may have.', true),
   LIMIT_EXCEEDED: define('A limit on the number or size of something is reached.'),
-  QUOTA_EXCEEDED: define('The principal has as much as its policies let it have: pending futures, or stored bytes.'),
-  RATE_LIMITED: define('The principal has made as many requests in a second as its policies let it make.', true),
+  QUOTA_EXCEEDED: define(
+    'The principal has as much as its policies let it have: pending futures, or stored bytes.',
+  ),
+  RATE_LIMITED: define(
+    'The principal has made as many requests in a second as its policies let it make.',
+    true,
+  ),
   VERSION_NOT_SUPPORTED: define('Client and server have no version of the protocol in common.'),
   CONNECTION_CLOSED: define('The client was closed, or told not to come back.'),
   MEMBERSHIP_REFUSED: define(

@@ -24,3 +24,4 @@ export { WaitingRoom } from './waiting-room.ts';
 export { helloProblem, operationProblem, requestProblem } from './request-checks.ts';
 export { denied, writeRefusal, type Refusal } from './write-permissions.ts';
 export { parseSize } from '../scopes/index.ts';
+export type { Revocation } from '../scopes/index.ts';

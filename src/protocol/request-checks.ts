@@ -274,7 +274,8 @@ function revocationProblem(field: string, revocation: Revocation): Failure | und
     case 'token': {
       const { tokenId } = revocation;
       const { tokenIdBytesMax } = limits;
-      if (tokenId !== '' && tokenId.length <= tokenIdBytesMax && printableAscii.test(tokenId)) return undefined;
+      if (tokenId !== '' && tokenId.length <= tokenIdBytesMax && printableAscii.test(tokenId))
+        return undefined;
       return invalid(
         `${field}.token_id is ${shown(tokenId)}: it must be 1..${tokenIdBytesMax} printable ASCII characters`,
       );

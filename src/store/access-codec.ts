@@ -3,7 +3,7 @@ import {
   FuturestoreError,
   incoming,
   incomingOptional,
-  messages,
+  type messages,
   outgoing,
   revocationFromMessage,
   revocationToMessage,

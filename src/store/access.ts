@@ -3,7 +3,13 @@
  * gateway goes by its policy file alone. From the first one on every write is judged here, too, with what is true at
  * its place in the log.
  */
-import { limits, writeRefusal, type Failure, type Operation, type RevocationRecord } from '../protocol/index.ts';
+import {
+  limits,
+  writeRefusal,
+  type Failure,
+  type Operation,
+  type RevocationRecord,
+} from '../protocol/index.ts';
 import {
   canonicalJson,
   compilePolicies,
@@ -195,7 +201,10 @@ export class AccessTable {
   #revoke(revocation: Revocation, untilMs: number | undefined): CommandResult {
     const { timeMs, revision } = this.#counters;
     if (untilMs !== undefined && untilMs <= timeMs)
-      return failed('INVALID_ARGUMENT', 'the revocation would end before it begins: give a later end, or none');
+      return failed(
+        'INVALID_ARGUMENT',
+        'the revocation would end before it begins: give a later end, or none',
+      );
     const key = revocationKey(revocation);
     const known = this.#records.get(key);
     if (known !== undefined && known.untilMs === untilMs && saysAsMuch(known.revocation, revocation))

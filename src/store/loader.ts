@@ -185,7 +185,10 @@ export class StateLoader {
     const { access } = this.#target;
     const last = Math.max(access.revision, ...access.revocations.map(([, record]) => record.revision));
     if (last > revision)
-      throw damaged(recordKeys.policies, `or a revocation has revision ${last}, behind the state's ${revision}`);
+      throw damaged(
+        recordKeys.policies,
+        `or a revocation has revision ${last}, behind the state's ${revision}`,
+      );
     if (access.revocations.length > 0 && !access.active)
       throw damaged(recordKeys.policies, 'is missing though there are revocations');
   }

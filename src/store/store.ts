@@ -71,7 +71,8 @@ const notDescribed: CommandResult = {
   kind: 'failed',
   failure: {
     code: 'UNAVAILABLE',
-    message: 'the cluster has just begun to decide over access, and does not know whose session this is: send it again',
+    message:
+      'the cluster has just begun to decide over access, and does not know whose session this is: send it again',
   },
 };
 

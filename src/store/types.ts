@@ -1,12 +1,5 @@
 /** What goes into the replicated state machine and what comes out. */
-import type {
-  Change,
-  Failure,
-  Future,
-  Operation,
-  RevocationRecord,
-  WriteResult,
-} from '../protocol/index.ts';
+import type { Change, Failure, Future, Operation, RevocationRecord, WriteResult } from '../protocol/index.ts';
 import type { Credential, Pattern, Policies, Principal, Revocation } from '../scopes/index.ts';
 
 /** 16 random bytes as 32 lower-case hex digits. */
@@ -178,11 +171,13 @@ export interface StoreOptions {
   readonly tombstoneAgeMs?: number;
 }
 
-/** In the order of keys. May have fewer futures than asked for, or none, and still not be the last. */
+/** In the order of keys. May have fewer futures than asked for and still not be the last. */
 export interface ListPage {
   readonly futures: readonly Future[];
   /** Pass as `after`; undefined: this was the last page. */
   readonly next: string | undefined;
+  /** Nothing was found yet: pass it as `after`. It may be a key that the asker must not know of. */
+  readonly readOnAfter: string | undefined;
 }
 
 /** In the order of revisions (within one revision in no particular order), each key's latest change only. */

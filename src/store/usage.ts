@@ -76,7 +76,11 @@ export class QuotaCheck {
     if (pending > 0 && this.#pending > this.#limits.pending)
       return this.#exceeded('pending futures', this.#limits.pending, 'settle or delete some of them');
     if (storedBytes > 0 && this.#storedBytes > this.#limits.storedBytes)
-      return this.#exceeded('stored bytes', this.#limits.storedBytes, 'delete some values, or let them expire');
+      return this.#exceeded(
+        'stored bytes',
+        this.#limits.storedBytes,
+        'delete some values, or let them expire',
+      );
     return undefined;
   }
 
