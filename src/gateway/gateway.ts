@@ -248,7 +248,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   }
 
   /**
-   * The revoked are closed at once, which costs a look-up each. All others are judged anew before anything else is sent
+   * The revoked are closed at once, which costs a look-up each, and those with much unsent are judged anew. All others are judged anew before anything else is sent
    * to them or taken from them, and a few at a time where nothing is.
    */
   #accessChanged(event: Extract<GatewayEvent, { readonly kind: 'access' }>): void {
@@ -273,6 +273,8 @@ class Agents implements AgentGateway, ConnectionOwner {
       if (revocations.find(identity.credential) === undefined) this.#unreviewed.add(connection);
       else connection.revoke();
     }
+    // What their sockets hold leaves meanwhile.
+    for (const connection of this.#congested) connection.review();
     if (this.#unreviewed.size > 0)
       this.#stopReviewing ??= this.#setup.clock.every(reviewEveryMs, () => this.#reviewSome());
   }

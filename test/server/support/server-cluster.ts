@@ -262,6 +262,11 @@ export class ServerCluster {
     return this.#get(id).server;
   }
 
+  /** What the server's gateway was told of access, in order. */
+  access(id: number): readonly AccessEvent[] {
+    return this.#get(id).gateway.access;
+  }
+
   agent(id: number, session = `${this.#lastConnection + 1}`.padStart(32, '0')): Agent {
     const running = this.#get(id);
     this.#lastConnection += 1;
