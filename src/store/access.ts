@@ -258,6 +258,17 @@ export class AccessTable {
     this.#current = undefined;
   }
 
+  /** For another cluster, which goes by its policy files: nothing was applied there and nobody is revoked. */
+  clear(): void {
+    this.#documentDirty = this.#active;
+    this.#active = false;
+    this.#applied = undefined;
+    for (const key of this.#records.keys()) this.#dirty.add(key);
+    this.#records.clear();
+    this.#nextEndMs = Infinity;
+    this.#differs();
+  }
+
   // ---- records ----
 
   /** From disk; false: there is one already. Throws an Error for a document that is none. */
@@ -285,10 +296,10 @@ export class AccessTable {
 
   /** Visits every record that changed or went since the last call, once; undefined: it is gone. */
   takeDirty(
-    policies: (revision: number, document: Uint8Array) => void,
+    policies: (present: boolean) => void,
     revocation: (key: string, record: RevocationRecord | undefined) => void,
   ): void {
-    if (this.#documentDirty) policies(this.revision, this.document);
+    if (this.#documentDirty) policies(this.#active);
     this.#documentDirty = false;
     for (const key of this.#dirty) revocation(key, this.#records.get(key));
     this.#dirty.clear();

@@ -205,13 +205,18 @@ export class Store {
   /**
    * Makes the loaded state the beginning of another cluster, in the next epoch: positions of the old one mean nothing
    * there. Its servers and members are gone and no session is attached; answers are remembered as long as before.
+   * `keepAccess`: policies and revocations stay, else the policy files of the new servers count.
    * Only right after `finishLoad`: `takeStateWrites` then gives what differs from what was loaded.
    */
-  prepareRestored(): void {
+  prepareRestored({ keepAccess }: { readonly keepAccess: boolean }): void {
     assert(this.#loader === undefined && this.#index === 0, 'a state that is in use is restored');
     for (const session of this.#sessions.all()) if (session.member !== 0) this.#detach(session);
     for (const member of this.#servers.keys()) this.#dropServer(member);
     this.#members.clear();
+    if (!keepAccess) {
+      this.#access.clear();
+      for (const session of this.#sessions.all()) this.#describe(session, undefined);
+    }
     this.#counters.epoch += 1;
     this.#countersDirty = true;
   }
@@ -251,8 +256,13 @@ export class Store {
       writes.push({ key: recordKeys.member(member), value: record && encodeMember(record) });
     });
     this.#access.takeDirty(
-      (revision, document) =>
-        writes.push({ key: recordKeys.policies, value: encodePolicies(revision, document) }),
+      (present) => {
+        const { revision, document } = this.#access;
+        writes.push({
+          key: recordKeys.policies,
+          value: present ? encodePolicies(revision, document) : undefined,
+        });
+      },
       (key, record) =>
         writes.push({ key: recordKeys.revocation(key), value: record && encodeRevocation(record) }),
     );

@@ -410,3 +410,30 @@ describe('records', () => {
     },
   );
 });
+
+describe('a state that is made the beginning of another cluster', () => {
+  const restored = (keepAccess: boolean): Store => {
+    applied(own);
+    cluster.revoke({ kind: 'principal', realm: 'puppet', name: 'eve' });
+    const store = cluster.copy();
+    store.prepareRestored({ keepAccess });
+    for (const { key, value } of store.takeStateWrites()) {
+      if (value === undefined) cluster.disk.delete(key);
+      else cluster.disk.set(key, value);
+    }
+    const loaded = new Store({ clusterId: 'test' });
+    loaded.load([...cluster.disk].map(([key, value]) => ({ key, value })));
+    loaded.finishLoad();
+    expect(loaded.digest()).toBe(store.digest());
+    return loaded;
+  };
+
+  test('has its policies and revocations', () => {
+    expect(restored(true).access).toMatchObject({ revocations: [{ revocation: { name: 'eve' } }] });
+  });
+
+  test('or none of them, and no session is described, where its policy files are to count', () => {
+    expect(restored(false).access).toBeUndefined();
+    expect([...cluster.disk.keys()].filter((key) => /^[pr]\//.test(key))).toEqual([]);
+  });
+});
