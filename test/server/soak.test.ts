@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { AnswerBody, MemberList } from '../../src/protocol/index.ts';
+import { FuturestoreError, type AnswerBody, type MemberList } from '../../src/protocol/index.ts';
 import type { GatewayEvent } from '../../src/server/index.ts';
 import { MemoryDisk } from '../../src/storage/index.ts';
 import {
@@ -318,6 +318,7 @@ class Operator {
   #removals = 0;
   /** Its disk is gone: it must be replaced. */
   #wiped: number | undefined;
+  readonly #everWiped = new Set<number>();
   changes = 0;
 
   constructor(world: World, ids: readonly number[]) {
@@ -332,6 +333,11 @@ class Operator {
 
   get wiped(): number | undefined {
     return this.#wiped;
+  }
+
+  /** Its data are outdated, as they must be found: it has been wiped, and may have been replaced since. */
+  expects(id: number, error: unknown): boolean {
+    return this.#everWiped.has(id) && error instanceof FuturestoreError && error.code === 'DATA_OUTDATED';
   }
 
   #ask(request: AgentRequest, answered: (body: AnswerBody) => void): void {
@@ -401,6 +407,7 @@ class Operator {
   #wipe(id: number): void {
     const { cluster } = this.#world;
     this.#wiped = id;
+    this.#everWiped.add(id);
     cluster.crash(id);
     cluster.disks.set(id, new MemoryDisk());
   }
@@ -496,14 +503,19 @@ class World {
     const disk = this.cluster.disks.get(id);
     if (disk) disk.manual = false;
     const isWiped = id === this.operator.wiped;
-    await this.cluster.start(id, { join: !ids.includes(id), file: isWiped ? ids : this.ids });
+    try {
+      await this.cluster.start(id, { join: !ids.includes(id), file: isWiped ? ids : this.ids });
+    } catch (error) {
+      if (!this.operator.expects(id, error)) throw error;
+    }
   }
 
   checkFatal(): void {
     for (const { id, error } of this.cluster.fatal.splice(0)) {
       const at = this.#expectedFatal.indexOf(id);
       if (at >= 0) this.#expectedFatal.splice(at, 1);
-      else this.problems.push(`server ${id} ended: ${String((error as Error).stack ?? error)}`);
+      else if (!this.operator.expects(id, error))
+        this.problems.push(`server ${id} ended: ${String((error as Error).stack ?? error)}`);
       this.cluster.disks.get(id)?.crash();
     }
   }
