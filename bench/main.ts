@@ -1,47 +1,145 @@
 /**
- * npm run bench [-- [--quick] [NAME…]]: runs the workloads, each on a fresh cluster of three servers on this machine,
- * and prints a table. Servers and load share the machine: the figures are for comparison within one run.
+ * npm run bench [-- [--quick] [--rounds N] [--alone] [--json FILE] [--svg FILE] [NAME…]]: runs the workloads on three
+ * servers of this build and on three of each other store that is installed here, in turn, round by round, and prints
+ * the medians. Servers and load share the machine, so ratios within one run are what counts.
  */
+import { writeFileSync } from 'node:fs';
 import process from 'node:process';
-import { cpus } from 'node:os';
-import { ProcessCluster } from '../test/support/process-cluster.ts';
-import { matcherWorkload } from './matcher.ts';
-import type { Figure, LocalWorkload, Workload } from './workload.ts';
-import { workloads } from './workloads.ts';
+import { Command } from 'commander';
+import { chartOf } from './chart.ts';
+import { h2loadVersion } from './load/h2load.ts';
+import { describeMachine, measureSyncs } from './machine.ts';
+import { jsonOf, resultsOf, tableLines, type FigureResult, type SystemRounds } from './report.ts';
+import { etcd, etcdWithoutTls } from './systems/etcd.ts';
+import { futurestore } from './systems/futurestore.ts';
+import type { System } from './systems/system.ts';
+import type { Conditions, Measured, SystemsWorkload, Workload } from './workload.ts';
+import { workloads } from './workloads/index.ts';
 
-const all: readonly (LocalWorkload | Workload)[] = [matcherWorkload, ...workloads];
-
-const args = process.argv.slice(2);
-const quick = args.includes('--quick');
-const names = args.filter((arg) => !arg.startsWith('--'));
-const unknown = names.filter((name) => !all.some((workload) => workload.name === name));
-if (unknown.length > 0 || args.some((arg) => arg.startsWith('--') && arg !== '--quick')) {
-  console.error(`usage: npm run bench -- [--quick] [${all.map(({ name }) => name).join('|')}]…`);
-  process.exit(2);
+interface Options {
+  readonly quick?: boolean;
+  readonly alone?: boolean;
+  readonly rounds?: string;
+  readonly json?: string;
+  readonly svg?: string;
 }
 
-const line = ({ workload, figure, value, unit, limit }: Figure): string => {
-  const verdict = limit === undefined ? '' : `  (limit ${limit}: ${value <= limit ? 'kept' : 'MISSED'})`;
-  return `${workload.padEnd(12)} ${figure.padEnd(28)} ${value.toFixed(value < 10 ? 2 : 0).padStart(8)} ${unit}${verdict}`;
+const program = new Command('npm run bench --')
+  .argument('[NAME...]', `of ${workloads.map(({ name }) => name).join(', ')}; none: all`)
+  .option('--quick', 'shorter rounds, one of each: a first look')
+  .option('--alone', 'only this build, without the others')
+  .option('--rounds <n>', 'rounds of each workload (default 3, with --quick 1)')
+  .option('--json <file>', 'write all results there')
+  .option('--svg <file>', 'draw the ratios there')
+  .parse();
+const options = program.opts<Options>();
+const quick = options.quick ?? false;
+const rounds = Number(options.rounds ?? (quick ? 1 : 3));
+const unknown = program.args.find((name) => !workloads.some((workload) => workload.name === name));
+if (unknown !== undefined) program.error(`there is no workload '${unknown}'`);
+if (!Number.isInteger(rounds) || rounds < 1)
+  program.error(`--rounds: ${String(options.rounds)} is no number of rounds`);
+
+/** A column: a system, started for a workload, and what of the workload is done on it. */
+interface Column {
+  readonly name: string;
+  readonly version: string;
+  start(workload: SystemsWorkload): Promise<Started | undefined>;
+}
+interface Started {
+  round(conditions: Conditions): Promise<Measured>;
+  stop(): Promise<void>;
+}
+
+const column = <Running extends { stop(): Promise<void> }>(
+  system: Pick<System, 'name' | 'version'> & { start(): Promise<Running> },
+  work: (
+    workload: SystemsWorkload,
+  ) => ((running: Running, conditions: Conditions) => Promise<Measured>) | undefined,
+): Column | undefined => {
+  const version = system.version();
+  if (version === undefined) return undefined;
+  return {
+    name: system.name,
+    version,
+    start: async (workload) => {
+      const run = work(workload);
+      if (run === undefined) return undefined;
+      const running = await system.start();
+      return { round: (conditions) => run(running, conditions), stop: () => running.stop() };
+    },
+  };
 };
 
-console.log(
-  `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, all servers and the load on this machine`,
+const columns: Column[] = [];
+const absent: string[] = [];
+const add = (name: string, found: Column | undefined): void => {
+  if (found === undefined) absent.push(name);
+  else columns.push(found);
+};
+add(
+  futurestore.name,
+  column(futurestore, (workload) => workload.futurestore),
 );
-for (const workload of all) {
-  if (names.length > 0 && !names.includes(workload.name)) continue;
-  console.log(`\n${workload.name}: ${workload.about}`);
-  const report = (figure: Omit<Figure, 'workload'>): void => {
-    console.log(line({ workload: workload.name, ...figure }));
-  };
-  if ('measure' in workload) {
-    workload.measure({ quick, report });
-    continue;
-  }
-  const cluster = await ProcessCluster.start({ servers: workload.servers ?? 3 });
-  try {
-    await workload.run({ quick, cluster, report });
-  } finally {
-    await cluster.close();
+if (!options.alone) {
+  const withLoad = h2loadVersion() !== undefined;
+  for (const system of [etcd, etcdWithoutTls]) {
+    add(system.name, withLoad ? column(system, (workload) => workload.etcd) : undefined);
   }
 }
+
+const machine = describeMachine();
+console.log(
+  `Node ${machine.node}, ${machine.processors} × ${machine.processor}, ${machine.memoryGiB} GiB, ${machine.syncsPerSecond} syncs/s of 4 KiB; all servers and the load on this machine`,
+);
+for (const { name, version } of columns) console.log(`${name} ${version}`);
+for (const name of absent)
+  console.log(`${name}: not installed here (etcd needs etcd and h2load), its column is left out`);
+
+/** Round by round on each system in turn, so that what else happens on the machine meets all of them alike. */
+const runOnSystems = async (workload: SystemsWorkload): Promise<SystemRounds[]> => {
+  const started: { readonly column: Column; readonly system: Started; readonly rounds: Measured[] }[] = [];
+  try {
+    for (const one of columns) {
+      const system = await one.start(workload);
+      if (system !== undefined) started.push({ column: one, system, rounds: [] });
+    }
+    if (workload.warm) {
+      for (const { system } of started) await system.round({ quick: true, round: rounds });
+    }
+    for (let round = 0; round < rounds; round += 1) {
+      for (const one of started) one.rounds.push(await one.system.round({ quick, round }));
+    }
+  } finally {
+    for (const { system } of started) await system.stop();
+  }
+  return started.map((one) => ({ system: one.column.name, rounds: one.rounds }));
+};
+
+const runWorkload = async (workload: Workload): Promise<SystemRounds[]> =>
+  'local' in workload
+    ? [{ system: futurestore.name, rounds: [workload.local({ quick, round: 0 })] }]
+    : await runOnSystems(workload);
+
+const all: FigureResult[] = [];
+for (const workload of workloads) {
+  if (program.args.length > 0 && !program.args.includes(workload.name)) continue;
+  console.log(`\n${workload.name}: ${workload.about}`);
+  const systems = await runWorkload(workload);
+  const results = resultsOf({ workload, systems });
+  const names = systems.map(({ system }) => system);
+  console.log(`  ${''.padEnd(30)} ${''.padEnd(8)}${names.map((name) => name.padStart(16)).join('')}`);
+  for (const line of tableLines(results, names)) console.log(line);
+  all.push(...results);
+}
+console.log(`\nAt the end: ${measureSyncs()} syncs/s of 4 KiB`);
+const missed = all.filter(({ kept }) => kept === false);
+console.log(
+  missed.length === 0
+    ? 'No goal was missed.'
+    : `Missed: ${missed.map(({ workload, figure }) => `${workload} (${figure})`).join(', ')}`,
+);
+const versions = Object.fromEntries(columns.map(({ name, version }) => [name, version]));
+if (options.json !== undefined) writeFileSync(options.json, jsonOf(machine, versions, all));
+if (options.svg !== undefined) writeFileSync(options.svg, chartOf(all));
+process.exit(0);

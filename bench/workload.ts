@@ -1,51 +1,49 @@
-/** What every workload gets, and how its figures are told. */
-import { connect, loadProfile, type Client } from '../src/client/index.ts';
-import type { ProcessCluster } from '../test/support/process-cluster.ts';
+/** What a workload is: what it does on each system, and what is told of it. */
+import type { RunningEtcd } from './systems/etcd.ts';
+import type { RunningFuturestore } from './systems/futurestore.ts';
 
-export interface Figure {
-  readonly workload: string;
-  readonly figure: string;
-  readonly value: number;
+export interface Conditions {
+  /** A shorter run, for a first look. */
+  readonly quick: boolean;
+  /** From 0; keys of one round are not those of another. */
+  readonly round: number;
+}
+
+/** What one round on one system gave: a number for each of the workload's figures. */
+export type Measured = Readonly<Record<string, number>>;
+
+export interface FigureDescription {
+  readonly name: string;
   readonly unit: string;
-  /** What it must not exceed, where something was promised. */
+  /** Which of two is the better one. */
+  readonly better: 'more' | 'less';
+  /** Against etcd in the same run: at least this ratio where more is better, at most where less is. */
+  readonly ratioGoal?: number;
+  /** Of ours by itself: at most this where less is better, at least where more is. */
   readonly limit?: number;
 }
 
-export interface Bench {
-  /** A shorter run, for a first look. */
-  readonly quick: boolean;
-  readonly cluster: ProcessCluster;
-  report(figure: Omit<Figure, 'workload'>): void;
-}
-
-export interface Workload {
+interface Described {
   readonly name: string;
   readonly about: string;
-  /** Default 3. */
-  readonly servers?: number;
-  readonly run: (bench: Bench) => Promise<void>;
+  readonly figures: readonly FigureDescription[];
 }
 
-/** One that needs no servers. */
-export interface LocalWorkload {
-  readonly name: string;
-  readonly about: string;
-  readonly measure: (bench: Omit<Bench, 'cluster'>) => void;
+/** One on three servers of each system. */
+export interface SystemsWorkload extends Described {
+  /**
+   * A short round on each system before those that count: a load is measured on servers that have been at work, as they
+   * are in service, with their code compiled.
+   */
+  readonly warm?: boolean;
+  readonly futurestore: (system: RunningFuturestore, conditions: Conditions) => Promise<Measured>;
+  /** undefined: etcd has nothing like it. */
+  readonly etcd?: (system: RunningEtcd, conditions: Conditions) => Promise<Measured>;
 }
 
-export const percentile = (values: readonly number[], part: number): number => {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
-};
+/** One of our own code, in this process. */
+export interface LocalWorkload extends Described {
+  readonly local: (conditions: Conditions) => Measured;
+}
 
-/** Clients with a connection of their own each, spread over the servers in turn. */
-export const clients = (cluster: ProcessCluster, count: number): Client[] => {
-  const profile = loadProfile(cluster.path('admin.yaml'));
-  return Array.from({ length: count }, (_, index) =>
-    connect({ ...profile, endpoints: [profile.endpoints[index % profile.endpoints.length] ?? ''] }),
-  );
-};
-
-export const closeAll = async (all: readonly Client[]): Promise<void> => {
-  await Promise.all(all.map((client) => client.close()));
-};
+export type Workload = SystemsWorkload | LocalWorkload;

@@ -136,6 +136,9 @@ const startStorageAndServer = async (
   return server;
 };
 
+/** An election takes one or two, with bad luck a few more. */
+const leaderlessTimeouts = 5;
+
 const startGateway = async (
   running: Running,
   server: Server,
@@ -158,6 +161,7 @@ const startGateway = async (
     limits: {
       connectionsMax: configuration.connectionsMax,
       unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
+      leaderlessMs: leaderlessTimeouts * configuration.electionTimeoutMs,
     },
     logger,
     metrics: running.metrics,

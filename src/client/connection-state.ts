@@ -22,7 +22,7 @@ export type Problem = {
 
 /** Tries since a connection last stood for a while. */
 interface Tries {
-  /** Failed ones. */
+  /** Failed ones; each of the endpoints in turn. */
   readonly attempt: number;
   /** Endpoints that refused us in their last try. When all have, more tries are futile. */
   readonly refusedBy: readonly string[];
@@ -114,8 +114,17 @@ const stableAfterMs = 10_000;
 
 const noTries: Tries = { attempt: 0, refusedBy: [], known: false };
 
-/** So many failed tries, about a second, before a suspicion that all endpoints gave counts: overload passes. */
-const suspectedAttemptsMin = 5;
+/** So many rounds of failed tries, about a second, before a suspicion that all endpoints gave counts: overload passes. */
+const suspectedRoundsMin = 5;
+
+/**
+ * How long to wait after so many failed tries in a row. Only when all endpoints have had theirs the waits grow: one that
+ * serves must not be found late because others are gone for good, and each is tried no more often than were it alone.
+ */
+function pauseMs(failedTries: number, world: World): number {
+  const roundIsOver = failedTries % world.endpointCount === 0;
+  return world.backoffMs(roundIsOver ? failedTries / world.endpointCount - 1 : 0);
+}
 
 export function initialTransition(world: World): Transition {
   return dial(noTries, world);
@@ -185,7 +194,7 @@ function pause(dialing: Dialing, problem: Problem, world: World): Pausing {
   const refuses = problem.verdict === 'refused' || (problem.verdict === 'suspected' && !known);
   const refusedBy = refuses ? [...others, dialing.endpoint] : others;
   const attempt = before + 1;
-  const retryAtMs = world.nowMs + world.backoffMs(before);
+  const retryAtMs = world.nowMs + pauseMs(attempt, world);
   return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy, known } };
 }
 
@@ -205,7 +214,8 @@ function dialingFailed(
 ): Transition {
   if (problem.verdict === 'fatal') return closed(problem.error, effects);
   const next = pause(state, problem, world);
-  const sure = problem.verdict !== 'suspected' || next.tries.attempt >= suspectedAttemptsMin;
+  const sure =
+    problem.verdict !== 'suspected' || next.tries.attempt >= suspectedRoundsMin * world.endpointCount;
   if (sure && next.tries.refusedBy.length >= world.endpointCount) return closed(problem.error, effects);
   return { state: next, effects: [...effects, { kind: 'orphan' }] };
 }
@@ -256,9 +266,10 @@ function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Tra
 
 /** What came of an established connection that broke. */
 function established(state: Established, problem: Problem, world: World): Pausing {
-  const attempt = world.nowMs - state.sinceMs >= stableAfterMs ? 0 : state.tries.attempt;
-  const retryAtMs = world.nowMs + world.backoffMs(attempt);
-  const tries = { attempt: attempt + 1, refusedBy: [], known: true };
+  const before = world.nowMs - state.sinceMs >= stableAfterMs ? 0 : state.tries.attempt;
+  const attempt = before + 1;
+  const retryAtMs = world.nowMs + pauseMs(attempt, world);
+  const tries = { attempt, refusedBy: [], known: true };
   return { kind: 'waiting', retryAtMs, lastError: problem.error, tries };
 }
 

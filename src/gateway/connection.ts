@@ -82,6 +82,7 @@ export class AgentConnection implements OutboxOwner {
   #heardAtMs: number;
   #paused = false;
   #watched = false;
+  #sentAway = false;
   readonly #inFlight = new Flights();
   /** Live ones: the id of the request that made it → the revision up to which it has been sent. */
   readonly #subscriptions = new Map<number, number>();
@@ -274,8 +275,14 @@ export class AgentConnection implements OutboxOwner {
     }
   }
 
+  /** It has been asked to go elsewhere. */
+  get sentAway(): boolean {
+    return this.#sentAway;
+  }
+
   goaway(graceMs: number, reason: string): void {
     if (this.#endedWith !== undefined || !this.greeted) return;
+    this.#sentAway = true;
     this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason } });
   }
 

@@ -12,6 +12,7 @@ import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
 import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
+import { Elsewhere } from './elsewhere.ts';
 import { FrontDoor } from './front-door.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
@@ -81,6 +82,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   #greeted = 0;
   /** While the server delivers, notices wait for its end and go together. */
   #notices: GatewayNotice[] | undefined;
+  readonly #elsewhere: Elsewhere;
   #stopTicking: (() => void) | undefined;
   #draining = false;
   #drained: (() => void) | undefined;
@@ -88,6 +90,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
+    this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
@@ -314,6 +317,18 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#ticks += 1;
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted) connection.heartbeat(nowMs, wallMs);
+    if (!this.#draining) this.#sendElsewhere(this.#setup.port.leaderlessMs());
+  }
+
+  #sendElsewhere(leaderlessMs: number): void {
+    if (!this.#elsewhere.isDue(leaderlessMs)) return;
+    const staying = [...this.#connections.values()].filter(({ greeted, sentAway }) => greeted && !sentAway);
+    if (staying.length === 0) return;
+    const graceMs = this.#elsewhere.graceMs(staying.length);
+    const seconds = Math.round(leaderlessMs / 1000);
+    const reason = `the server has known no leader for ${seconds} s: connect to another one`;
+    this.#setup.logger.warn({ agents: staying.length, graceMs, leaderlessMs }, 'sending agents elsewhere');
+    for (const connection of staying) connection.goaway(graceMs, reason);
   }
 
   #closeDownTo(count: number): void {

@@ -72,6 +72,8 @@ export const gatewayLimits = {
   stallMs: 10_000,
   /** … and longer in proportion to what is unsent, because progress within one large write cannot be seen. */
   stallBytesPerSecond: 64 * 1024,
+  /** A server that has known no leader for so long sends its agents elsewhere: elections are over long before. */
+  leaderlessMs: 5_000,
   frameBytesBeforeHelloMax: limits.frameBytesBeforeHelloMax,
   frameBytesMax: limits.frameBytesMax,
   /** Beyond it nothing more is read from the connection until answers have left. */

@@ -235,21 +235,31 @@ export function bindVariables(
   pattern: Pattern,
   values: Readonly<Record<string, string>>,
 ): Pattern | undefined {
-  if (!pattern.segments.some((segment) => segment.kind === 'variable')) return pattern;
+  if (!hasVariables(pattern)) return pattern;
   const segments: Segment[] = [];
   for (const segment of pattern.segments) {
-    if (segment.kind !== 'variable') {
-      segments.push(segment);
-      continue;
-    }
-    const value = Object.hasOwn(values, segment.name) ? values[segment.name] : undefined;
-    if (value === undefined || !isSegment(value)) return undefined;
-    segments.push({ kind: 'literal', text: value });
+    const bound = boundSegment(segment, values);
+    if (bound === undefined) return undefined;
+    segments.push(bound);
   }
   return makePattern(segments);
 }
 
-/** The pattern with `*` for each variable: all that it could match, whatever the values. */
-export function widenVariables(pattern: Pattern): Pattern {
-  return makePattern(pattern.segments.map((segment) => (segment.kind === 'variable' ? one : segment)));
+const hasVariables = ({ segments }: Pattern): boolean =>
+  segments.some((segment) => segment.kind === 'variable');
+
+/** undefined: it is a variable without a value that could stand there. */
+function boundSegment(segment: Segment, values: Readonly<Record<string, string>>): BoundSegment | undefined {
+  if (segment.kind !== 'variable') return segment;
+  const value = Object.hasOwn(values, segment.name) ? values[segment.name] : undefined;
+  return value === undefined || !isSegment(value) ? undefined : { kind: 'literal', text: value };
+}
+
+/**
+ * The pattern with `*` for each variable that has no value, or one that is no legal segment, and the others bound: all
+ * that it could match, whatever the missing values are.
+ */
+export function widenVariables(pattern: Pattern, values: Readonly<Record<string, string>> = {}): Pattern {
+  if (!hasVariables(pattern)) return pattern;
+  return makePattern(pattern.segments.map((segment) => boundSegment(segment, values) ?? one));
 }

@@ -374,12 +374,12 @@ class BoundScope implements Scope {
     const asked = patternOrNone(keyOrPattern);
     if (asked === undefined || !rule.keyVerbs.has(verb)) return undefined;
     for (const pattern of rule.patterns) {
+      if (effect === 'deny') {
+        if (overlaps(widenVariables(pattern, this.#values), asked)) return pattern.text;
+        continue;
+      }
       const bound = bindVariables(pattern, this.#values);
-      const decides =
-        effect === 'deny'
-          ? overlaps(bound ?? widenVariables(pattern), asked)
-          : bound !== undefined && contains(bound, asked);
-      if (decides) return pattern.text;
+      if (bound !== undefined && contains(bound, asked)) return pattern.text;
     }
     return undefined;
   }

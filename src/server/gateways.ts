@@ -51,6 +51,7 @@ export interface GatewaysOptions {
   readonly access: AccessRequests;
   readonly leadership: Leadership;
   readonly views: SnapshotViews;
+  readonly leaderlessMs: () => number;
   /** Another turn of the loop is needed. */
   readonly schedule: () => void;
   /** Runs what a gateway or a timer asks for; a bug in it ends the server. */
@@ -75,7 +76,7 @@ export class Gateways {
 
   attach(gateway: Gateway): GatewayPort {
     assert(this.#attached.length < gatewaysMax, `a server has at most ${gatewaysMax} gateways`);
-    const { guard, feed, store, identity, access, schedule } = this.#options;
+    const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
     const number = this.#requests.addGateway();
     const first = access.event();
     this.#attached.push({ gateway, events: first === undefined ? [] : [first] });
@@ -87,6 +88,7 @@ export class Gateways {
         return identity();
       },
       revision: () => store().revision,
+      leaderlessMs,
       progress: (connection) => feed.progress(number, connection),
     };
   }

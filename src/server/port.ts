@@ -167,6 +167,8 @@ export interface GatewayPort {
   readonly identity: ServerIdentity;
   /** The revision as this server knows it. */
   revision(): number;
+  /** For how long no leader has been known here; 0: one is. Milliseconds. */
+  leaderlessMs(): number;
   /** All subscriptions of the connection have been given everything up to this revision; undefined: some are behind. */
   progress(connection: ConnectionId): number | undefined;
 }

@@ -97,6 +97,8 @@ export class Server {
   #tickTimer: Timer | undefined;
   #statusSentMs = -Infinity;
   #resultAtMs = 0;
+  /** When a leader was known last, to within a tick. */
+  #ledAtMs: number;
   #applied: { index: Entry['index']; term: Entry['term'] };
   /** A snapshot is staged and raft has not said yet whether it wants it. */
   #undecidedSnapshot = false;
@@ -113,6 +115,7 @@ export class Server {
     this.#access = parts.store.access;
     this.#applied = { ...parts.storage.recovered.applied };
     const { environment, metrics, logger } = options;
+    this.#ledAtMs = environment.monotonicMs();
     const status = this.#raft.status();
     this.#soft = { role: status.role, term: status.term, leader: status.leader };
     this.#feed = new Feed({ source: this.#store });
@@ -231,6 +234,7 @@ export class Server {
       access: new AccessRequests({ membership: this.#membership, store: () => this.#store }),
       leadership: this.#leadership,
       views: this.#views,
+      leaderlessMs: () => (this.#soft.leader === undefined ? environment.monotonicMs() - this.#ledAtMs : 0),
       schedule: () => this.#schedule(),
       guard: (work) => this.#guard(work),
     });
@@ -344,7 +348,10 @@ export class Server {
   }
 
   #tick(): void {
+    // A write of a snapshot under way, which no write of the log may ever follow: then the leader would send it for ever.
+    if (this.#storage.failure !== undefined) throw this.#storage.failure;
     const nowMs = this.#options.environment.monotonicMs();
+    if (this.#soft.leader !== undefined) this.#ledAtMs = nowMs;
     this.#raft.step({ kind: 'tick' });
     if (this.#store.hasDeferredWrites && this.#writer.mayAddState) {
       this.#addState(deferredWritesPerTick);

@@ -2,23 +2,18 @@
 import {
   Client,
   CancelledError,
-  declareOperation,
-  deleteOperation,
   FutureRejectedError,
   FuturestoreError,
-  rejectOperation,
   resolveOperation,
   TimedOutError,
-  touchOperation,
   type AwaitOptions,
   type Future,
-  type Operation,
   type RequestOptions,
-  type Subscription,
-  type SubscriptionEvent,
 } from '../client/index.ts';
 import { jsonCodec, protobufCodec } from '../protocol/index.ts';
 import type { AgentNetwork } from './agent-network.ts';
+import { AgentOperations } from './agent-operations.ts';
+import { AgentSubscriptions } from './agent-subscriptions.ts';
 import { historyOf, seenOf, writtenOf, type Recorded } from './agent-records.ts';
 import { clientEnvironment } from './client-environment.ts';
 import type { AnswerChecks, FeedChecks, HistoryWrite, StateChecks } from './checks/index.ts';
@@ -73,17 +68,6 @@ const decidedCodes = new Set([
 const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
   `agent ${agent} ${what}`;
 
-const describeEvent = ({
-  name,
-  event,
-}: {
-  readonly name: string;
-  readonly event: SubscriptionEvent;
-}): string =>
-  event.kind === 'future' || event.kind === 'deleted'
-    ? `${name}: ${event.kind} ${event.key} @${event.revision}`
-    : `${name}: ${event.kind} @${event.position.revision}`;
-
 export class Agent {
   readonly plan: AgentPlan;
   readonly #world: AgentWorld;
@@ -91,24 +75,28 @@ export class Agent {
   #life: Life | undefined;
   #client: Client | undefined;
   #inFlight = 0;
-  #values = 0;
-  #lives = 0;
   #closing = false;
-  #subscriptionCount = 0;
   /** Nothing new is begun any more. */
   quiet = false;
   readonly awaits = new Set<OpenAwait>();
-  /** What it saw of keys last: for conditions. */
-  readonly #seen = new Map<string, { readonly generation: number; readonly revision: number }>();
+  readonly #operations: AgentOperations;
+  readonly #subscriptions: AgentSubscriptions;
 
   constructor(plan: AgentPlan, world: AgentWorld) {
     this.plan = plan;
     this.#world = world;
     this.#random = world.random(`agent/${plan.id}`);
+    this.#operations = new AgentOperations(plan.id, this.#random, world.plan.valueBytesMax);
+    this.#subscriptions = new AgentSubscriptions(this, world, this.#random);
   }
 
   get id(): number {
     return this.plan.id;
+  }
+
+  /** How often it was started. */
+  get lives(): number {
+    return this.#operations.lives;
   }
 
   get life(): Life | undefined {
@@ -133,7 +121,7 @@ export class Agent {
     const world = this.#world;
     const life = new Life(`agent ${this.id}`);
     this.#life = life;
-    this.#lives += 1;
+    this.#operations.lives += 1;
     const { timeoutMs, sessionGraceMs } = this.plan;
     const client = new Client(
       {
@@ -157,7 +145,7 @@ export class Agent {
       ),
     );
     this.#client = client;
-    for (let count = 0; count < this.plan.subscriptions; count += 1) this.#subscribe(life, client);
+    for (let count = 0; count < this.plan.subscriptions; count += 1) this.#subscriptions.begin(life, client);
     this.#think(life);
   }
 
@@ -173,11 +161,9 @@ export class Agent {
     this.#closing = false;
     this.#inFlight = 0;
     this.awaits.clear();
-    for (const reader of this.#readers) this.#world.feed.end(reader);
-    this.#readers.clear();
+    this.#subscriptions.end();
     this.#world.network.agentGone(this.id, silent);
   }
-  readonly #readers = new Set<string>();
 
   /** Ends in good order, and is gone then. */
   close(): void {
@@ -186,8 +172,7 @@ export class Agent {
     if (life === undefined || client === undefined || this.#closing) return;
     this.#world.trace.say(`agent ${this.id} closes its client`);
     this.#closing = true;
-    for (const reader of this.#readers) this.#world.feed.end(reader);
-    this.#readers.clear();
+    this.#subscriptions.end();
     client.close().then(
       () => {
         if (this.#life === life) this.kill(false);
@@ -273,49 +258,16 @@ export class Agent {
   #note(kind: string, error: FuturestoreError): void {
     this.#world.operations.add(`${kind}: ${error.code}`);
     this.#call(`${kind} failed: ${error.code} ${error.message}`);
-    if (neverCodes.has(error.code)) {
+    // It says up to where it has all answers: none that it still waits for may be forgotten.
+    const isForgotten = error.code === 'OUTCOME_UNKNOWN' && error.message.includes('was forgotten');
+    if (neverCodes.has(error.code) || isForgotten) {
       this.#world.fail('client', `agent ${this.id}: ${kind} failed with ${error.code}: ${error.message}`);
     }
   }
 
   // ---- writes ----
 
-  #value(): string {
-    this.#values += 1;
-    const filler = this.#random.whole(0, this.#world.plan.valueBytesMax);
-    return `${this.id}.${this.#lives}.${this.#values}${filler > 8 ? ` ${'x'.repeat(filler)}` : ''}`;
-  }
-
-  #operation(key: string): Operation {
-    const random = this.#random;
-    const ttl = random.chance(0.3) ? { ttlMs: random.whole(300, 6000) } : {};
-    const conditions = random.chance(0.15) ? this.#conditions(key) : {};
-    const draw = random.next();
-    if (draw < 0.33) return resolveOperation(key, this.#value(), { supersede: true, ...ttl, ...conditions });
-    if (draw < 0.53) return resolveOperation(key, this.#value(), { ...ttl, ...conditions });
-    if (draw < 0.76) {
-      return declareOperation(key, {
-        renew: random.chance(0.6),
-        tied: random.chance(0.5),
-        ...(random.chance(0.4) && { deadlineMs: random.whole(200, 6000) }),
-        ...conditions,
-      });
-    }
-    if (draw < 0.84) {
-      return rejectOperation(key, { code: 'FAILED', supersede: random.chance(0.5), ...ttl, ...conditions });
-    }
-    if (draw < 0.93) return deleteOperation(key, conditions);
-    return touchOperation(key, random.whole(300, 6000), conditions);
-  }
-
-  #conditions(key: string): { ifRevision?: number; ifGeneration?: number; ifAbsent?: boolean } {
-    const seen = this.#seen.get(key);
-    const draw = this.#random.next();
-    if (draw < 0.3 || seen === undefined) return { ifAbsent: true };
-    return draw < 0.65 ? { ifRevision: seen.revision } : { ifGeneration: seen.generation };
-  }
-
-  #write(life: Life, client: Client, operation = this.#operation(this.#key())): void {
+  #write(life: Life, client: Client, operation = this.#operations.operation(this.#key())): void {
     const { key, kind } = operation;
     const record: Extract<Recorded, { kind: HistoryWrite['kind'] }> = {
       client: this.id,
@@ -335,7 +287,7 @@ export class Agent {
         if (result === undefined) throw new Error('a write without a result');
         record.returnMs = this.#world.time.nowMs;
         record.output = writtenOf(result);
-        this.#seen.set(key, result);
+        this.#operations.saw(key, result);
         this.#call(
           `was answered ${kind} ${key}: generation ${result.generation} ${result.state} @${result.revision}`,
         );
@@ -360,7 +312,7 @@ export class Agent {
     const keys = new Set<string>();
     const count = this.#random.whole(2, 4);
     for (let tries = 0; keys.size < count && tries < 20; tries += 1) keys.add(this.#key());
-    const operations = [...keys].map((key) => this.#operation(key));
+    const operations = [...keys].map((key) => this.#operations.operation(key));
     const [first] = operations;
     if (first === undefined) return;
     if (operations.length === 1) return this.#write(life, client, first);
@@ -397,7 +349,7 @@ export class Agent {
     const what = `${where} of agent ${this.id}`;
     answers.shown(future.key, seen, what);
     answers.fresh(future.key, seen, askedAtMs);
-    this.#seen.set(future.key, future);
+    this.#operations.saw(future.key, future);
   }
 
   #get(life: Life, client: Client, key: string): void {
@@ -459,7 +411,7 @@ export class Agent {
     if (this.awaits.size >= 8) return;
     const random = this.#random;
     const keys = random.chance(0.7) ? [this.#key()] : [...new Set([this.#key(), this.#key()])];
-    const known = this.#seen.get(keys[0] ?? '')?.generation;
+    const known = this.#operations.generationOf(keys[0] ?? '');
     const options: AwaitOptions = {
       ...(known !== undefined && random.chance(0.4) && { leastGeneration: known + random.whole(0, 2) }),
       ...(random.chance(0.3) && { timeoutMs: random.whole(100, 10_000) }),
@@ -523,76 +475,6 @@ export class Agent {
     });
   }
 
-  // ---- subscriptions ----
-
-  #subscribe(life: Life, client: Client): void {
-    const random = this.#random;
-    const patterns = random.chance(0.7) ? ['k/**'] : ['k/1', 'k/2', `k/${random.whole(1, 20)}`, 'none/*'];
-    const slowMs = random.chance(0.3) ? random.whole(5, 400) : 0;
-    const unique = [...new Set(patterns)];
-    const name = this.#reader(unique, 'present');
-    this.#read(life, client, { name, patterns: unique, slowMs, reader: client.subscribe(unique) });
-  }
-
-  #read(life: Life, client: Client, following: Following): void {
-    const world = this.#world;
-    const { name, reader, slowMs } = following;
-    reader.next().then(
-      (result) => {
-        if (!life.alive || result.done === true || this.#closing) return;
-        const event = result.value;
-        world.operations.add(`push: ${event.kind}`);
-        world.trace.note(describeEvent, { name, event });
-        world.judge(() => {
-          world.feed.event(name, event);
-          if (event.kind === 'future') world.answers.shown(event.key, seenOf(event.future), name);
-        });
-        if (!this.quiet && this.#random.chance(0.01)) this.#leave(life, client, following);
-        else if (slowMs === 0 || this.quiet) this.#read(life, client, following);
-        else {
-          world.time.after(slowMs, life, 'timer', () => {
-            if (!this.#closing) this.#read(life, client, following);
-          });
-        }
-      },
-      (error: unknown) => {
-        if (life.alive && !this.#closing) world.fail('feed', `${name} ended: ${String(error)}`);
-      },
-    );
-  }
-
-  /** Leaves and comes back where it was. */
-  #leave(life: Life, client: Client, following: Following): void {
-    const world = this.#world;
-    const { position } = following.reader;
-    void following.reader.return();
-    if (position === undefined) {
-      world.feed.end(following.name);
-      this.#readers.delete(following.name);
-      this.#subscribe(life, client);
-      return;
-    }
-    // A position in the middle of a revision repeats that revision: the new reader is judged by itself.
-    world.feed.end(following.name);
-    this.#readers.delete(following.name);
-    world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
-      if (this.#closing) return;
-      world.operations.add('subscription resumed');
-      const name = this.#reader(following.patterns, position.revision);
-      const reader = client.subscribe(following.patterns, { from: position });
-      this.#read(life, client, { ...following, name, reader });
-    });
-  }
-
-  #reader(patterns: readonly string[], from: number | 'present'): string {
-    this.#subscriptionCount += 1;
-    const name = `subscription ${this.id}.${this.#lives}.${this.#subscriptionCount}`;
-    this.#world.feed.begin(name, patterns, from);
-    this.#readers.add(name);
-    this.#world.trace.say(`${name} begins at ${from}`);
-    return name;
-  }
-
   // ---- the end ----
 
   /** Any settled outcome ends what waits for these keys. */
@@ -601,7 +483,7 @@ export class Agent {
     const life = this.#life;
     if (client === undefined || life === undefined) return;
     for (const key of keys) {
-      this.#write(life, client, resolveOperation(key, this.#value(), { supersede: true }));
+      this.#write(life, client, resolveOperation(key, this.#operations.value(), { supersede: true }));
     }
   }
 
@@ -611,7 +493,7 @@ export class Agent {
     const client = this.#client;
     if (client === undefined || life === undefined) return;
     const again = (): void => this.ask(served);
-    const value = this.#value();
+    const value = this.#operations.value();
     this.#world.operations.add('last question');
     client.resolve(`last/${this.id}`, value, { supersede: true }).then(() => {
       client.get(`last/${this.id}`).then((future) => {
@@ -622,11 +504,4 @@ export class Agent {
       }, again);
     }, again);
   }
-}
-
-interface Following {
-  readonly name: string;
-  readonly patterns: readonly string[];
-  readonly slowMs: number;
-  readonly reader: Subscription;
 }

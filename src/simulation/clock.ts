@@ -52,6 +52,8 @@ export class VirtualTime {
   afterEvent: ((life: Life) => void) | undefined;
   #nowMs = 0;
   #order = 0;
+  /** Below all of `#order`: what piled up comes before what arrives in the instant in which a process goes on. */
+  #piledUpOrder = Number.MIN_SAFE_INTEGER;
   #events = 0;
   readonly #heap: Scheduled[] = [];
 
@@ -93,9 +95,11 @@ export class VirtualTime {
 
   /** A timer may still be cancelled by whoever holds it. */
   #again(event: Scheduled): void {
-    this.at(this.#nowMs, event.life, event.kind, () => {
+    this.#piledUpOrder += 1;
+    const again = new Scheduled(this.#nowMs, this.#piledUpOrder, event.life, event.kind, () => {
       if (!event.cancelled) event.callback();
     });
+    this.#push(again);
   }
 
   /** Runs the next event, if it is due by `untilMs`; false: there is none, and it is `untilMs` now. */

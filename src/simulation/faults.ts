@@ -1,5 +1,6 @@
 /** What each fault does to the world, and how it ends. */
 import type { Agent } from './agent.ts';
+import { Ambushes } from './ambushes.ts';
 import type { AgentNetwork } from './agent-network.ts';
 import type { VirtualTime } from './clock.ts';
 import type { Machine } from './machine.ts';
@@ -25,6 +26,8 @@ export interface FaultWorld {
   readonly leader: () => number | undefined;
   /** Whom the cluster counts, learners included. */
   readonly members: () => readonly number[];
+  /** Whether it was a member once, and is none any more. */
+  readonly hasLeft: (member: number) => boolean;
 }
 
 type Damaging = Extract<
@@ -35,16 +38,21 @@ type Damaging = Extract<
 /** After the healing: how often is looked for members that were never started. */
 const forgottenEveryMs = 1000;
 
+/** How often is looked whether a copy of a disk may be put back. */
+const momentEveryMs = 100;
+
 const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
 
 export class Faults {
   readonly #world: FaultWorld;
   /** Ends what a fault began, if it has not ended; at the latest when all is healed. */
   readonly #endings = new Set<() => void>();
+  readonly ambushes: Ambushes;
   #healed = false;
 
   constructor(world: FaultWorld) {
     this.#world = world;
+    this.ambushes = new Ambushes({ ...world, until: (forMs, end) => this.#until(forMs, end) });
   }
 
   schedule(): void {
@@ -61,6 +69,7 @@ export class Faults {
     this.#healed = true;
     const { machines, peers, agentNetwork, agents, plan, trace, time } = this.#world;
     trace.say('HEAL');
+    this.ambushes.end();
     for (const end of this.#endings) end();
     this.#endings.clear();
     peers.unblockAll();
@@ -158,6 +167,9 @@ export class Faults {
         return;
       case 'bad_network':
         this.#badNetwork(fault);
+        return;
+      case 'ambush':
+        this.ambushes.lay(fault);
         return;
       case 'reconnect_storm':
         agentNetwork.reset((agent) => (agent * 7919) % 10 < fault.share * 10);
@@ -293,8 +305,10 @@ export class Faults {
     machine.crash({ silent: false, keepSome: false });
   }
 
-  #damage(fault: Damaging, machine: Machine): void {
-    const { faults } = this.#world;
+  #damage(fault: Damaging, target: Machine): void {
+    const { faults, machines } = this.#world;
+    const may = (one: Machine): boolean => one.process !== undefined && this.#mayDamage(one);
+    const machine = may(target) ? target : (machines.find(may) ?? target);
     if (!this.#mayDamage(machine)) {
       faults.add(`${fault.kind}: not possible`);
       return;
@@ -348,6 +362,14 @@ export class Faults {
     return true;
   }
 
+  /** Looks for the right moment until it comes; `isOver`: it cannot come any more, nor after the healing. */
+  #when(holds: () => boolean, isOver: () => boolean, then: () => void, never: () => void): void {
+    const { time } = this.#world;
+    if (this.#healed || isOver()) never();
+    else if (holds()) then();
+    else time.after(momentEveryMs, time.world, 'input', () => this.#when(holds, isOver, then, never));
+  }
+
   /** Whether everybody else runs, and so says. */
   #allOthers(machine: Machine, say: (other: Machine) => boolean): boolean {
     const members = this.#world.members();
@@ -364,20 +386,35 @@ export class Faults {
    * lost: who has not cannot tell, and says so in its documentation.
    */
   #goBack(kind: 'wipe_disk' | 'older_disk', machine: Machine): boolean {
+    const { faults } = this.#world;
+    if (machine.process === undefined) return false;
+    if (kind === 'older_disk' && machine.starts < 2) {
+      machine.crash({ silent: false, keepSome: true });
+      this.#startLater(machine, 200);
+    }
+    const { starts } = machine;
+    this.#when(
+      () =>
+        (machine.starts > 1 || kind === 'wipe_disk') && this.#mayDamage(machine) && this.#isKnown(machine),
+      () => machine.starts > starts + 1 || machine.damage !== undefined,
+      () => {
+        faults.add(`${kind}: put back`);
+        machine.lostRun = machine.process?.run;
+        this.#putBack(machine, kind === 'wipe_disk' ? undefined : machine.disk.copies.at(-1));
+        this.#restart(machine);
+      },
+      () => faults.add(`${kind}: not possible`),
+    );
+    return true;
+  }
+
+  #isKnown(machine: Machine): boolean {
     const { process } = machine;
     if (process === undefined) return false;
-    const copy = machine.disk.copies.at(-1);
-    if (kind === 'older_disk' && (copy === undefined || machine.starts < 2)) return false;
-    const known = this.#allOthers(
+    return this.#allOthers(
       machine,
       (other) => other.process?.server.inspect().store.server(machine.id)?.run === process.run,
     );
-    if (!known) return false;
-    const isEmpty = kind === 'wipe_disk' || copy === undefined;
-    machine.lostRun = process.run;
-    this.#putBack(machine, isEmpty ? undefined : copy);
-    this.#restart(machine);
-    return true;
   }
 
   /**
@@ -420,20 +457,25 @@ export class Faults {
     if (process === undefined) return false;
     const copy = disk.memory.copy();
     const copiedTo = process.server.inspect().raft.status().lastIndex;
-    time.after(forMs, time.world, 'input', () => {
-      const same = machine.process === process && !this.#healed && this.#mayDamage(machine);
-      if (!same || !this.#allOthers(machine, ({ id }) => peers.appliedAsHeard(machine.id, id) > copiedTo)) {
-        faults.add('earlier_disk: not possible');
-        return;
-      }
+    const putBack = (): void => {
       faults.add('earlier_disk: put back');
       this.#putBack(machine, copy);
       machine.staysWithPeers = true;
+    };
+    time.after(forMs, time.world, 'input', () => {
+      this.#when(
+        () =>
+          this.#mayDamage(machine) &&
+          this.#allOthers(machine, ({ id }) => peers.appliedAsHeard(machine.id, id) > copiedTo),
+        () => machine.process !== process || machine.damage !== undefined,
+        putBack,
+        () => faults.add('earlier_disk: not possible'),
+      );
     });
     return true;
   }
 
-  /** Some process has ended: what it remembered is gone. */
+  /** A process has ended: what it remembered is gone. */
   ended(): void {
     for (const machine of this.#world.machines) {
       if (!machine.staysWithPeers) continue;

@@ -21,7 +21,7 @@ import type { AgentNetwork } from './agent-network.ts';
 import { Life, MachineClock, type VirtualTime } from './clock.ts';
 import { Disk } from './disk.ts';
 import type { PeerNetwork } from './peer-network.ts';
-import type { Plan } from './plan.ts';
+import type { Plan, ServerPlan } from './plan.ts';
 import type { Random } from './random.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
@@ -84,6 +84,7 @@ export class Machine {
   readonly clock: MachineClock;
   readonly #world: MachineWorld;
   readonly #random: Random;
+  readonly #plan: ServerPlan;
   #process: Process | undefined;
   #life: Life | undefined;
   /** Set where a fault has touched its data: it may refuse to start, or be refused, for good. */
@@ -112,6 +113,7 @@ export class Machine {
     const { servers } = world.plan;
     const plan = servers[(place - 1) % servers.length];
     if (plan === undefined) throw new Error(`no plan for server ${id}`);
+    this.#plan = plan;
     this.clock = new MachineClock(world.time, plan.wallOffsetMs);
     this.clock.rate = plan.clockRate;
     this.disk = new Disk({
@@ -173,7 +175,7 @@ export class Machine {
       version: 'simulation',
       electionTimeoutMs: plan.electionTimeoutMs,
       heartbeatIntervalMs: plan.heartbeatIntervalMs,
-      logRetainBytes: plan.logRetainBytes,
+      logRetainBytes: this.#plan.logRetainBytes ?? plan.logRetainBytes,
       raft: plan.raft,
       store: plan.store,
       environment,
@@ -214,7 +216,7 @@ export class Machine {
   }
 
   #openGateway(life: Life, server: Server): AgentGateway {
-    const { agents, policies, time } = this.#world;
+    const { agents, policies, time, plan } = this.#world;
     // The gateway needs the port, and the port the gateway.
     const made: { gateway?: AgentGateway } = {};
     const judge = this.#world.judgeAnswers(this, server);
@@ -241,11 +243,13 @@ export class Machine {
         return inner.identity;
       },
       revision: () => inner.revision(),
+      leaderlessMs: () => inner.leaderlessMs(),
       progress: (connection) => inner.progress(connection),
     };
     const gateway = createGatewayBehind(agents.doorOf(this.member.place, life), {
       policies,
       port,
+      limits: { leaderlessMs: 5 * plan.electionTimeoutMs },
       logger: { ...silentLogger, error: (fields, message) => this.#logged(fields, message) },
       clock: {
         nowMs: () => this.clock.monotonicMs(),

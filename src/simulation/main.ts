@@ -2,7 +2,7 @@
 import { fork } from 'node:child_process';
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { writeHistory } from './checks/index.ts';
 import type { Plan } from './plan.ts';
 import { run, type RunResult } from './run.ts';
@@ -51,7 +51,8 @@ const optionsOf = (argv: readonly string[]): Options =>
     .option('--plan <file>', 'runs a plan that a failure has printed, instead of a seed')
     .option('--shrink <runs>', 'how many runs may be spent on making a failure smaller', whole(0), 200)
     .option('--bench', 'measures the speed, with five servers under load and no faults')
-    .option('--worker', 'for itself: takes seeds from its parent')
+    // For itself: takes seeds from its parent.
+    .addOption(new Option('--worker').hideHelp())
     .parse([...argv], { from: 'user' })
     .opts<Options>();
 

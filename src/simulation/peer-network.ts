@@ -68,6 +68,8 @@ interface Link {
   /** Both ends as they were when it came up; undefined: it is down. */
   up: { readonly sender: Endpoint; readonly receiver: Endpoint } | undefined;
   dialing: boolean;
+  /** How often it was dialed: an answer to an attempt that was given up counts no more. */
+  attempts: number;
   /** Grows with each breaking: what was under way on it is lost. */
   epoch: number;
   lastArrivalMs: number;
@@ -80,6 +82,8 @@ const heldMax = 200;
 /** A link that moves nothing is given up after this and up to twice of it. */
 const stallMs = 1500;
 const redialMs = 100;
+/** An attempt that is not answered: the receiver may die in the middle of it, or stand still. */
+const dialTimeoutMs = 10 * redialMs;
 /** A stream of a snapshot whose receiver says nothing. */
 const streamStallMs = 5000;
 
@@ -161,6 +165,7 @@ export class PeerNetwork {
         blocked: false,
         up: undefined,
         dialing: false,
+        attempts: 0,
         epoch: 0,
         lastArrivalMs: 0,
         held: [],
@@ -290,7 +295,10 @@ export class PeerNetwork {
       return;
     }
     link.dialing = true;
+    link.attempts += 1;
+    const attempt = link.attempts;
     this.#time.after(2 * this.#latencyMs(), receiver.life, 'input', () => {
+      if (link.attempts !== attempt) return;
       link.dialing = false;
       if (this.#endpoints.get(link.from) !== sender) {
         // Its successor dials for itself.
@@ -299,10 +307,10 @@ export class PeerNetwork {
       }
       this.#arrive(link, sender, receiver);
     });
-    // The receiver may die in the middle of the handshake: then this is the dialer's own time limit.
-    this.#time.after(10 * redialMs, sender.life, 'timer', () => {
-      if (!link.dialing || receiver.life.alive) return;
+    this.#time.after(dialTimeoutMs, sender.life, 'timer', () => {
+      if (!link.dialing || link.attempts !== attempt) return;
       link.dialing = false;
+      link.attempts += 1;
       this.#dial(link);
     });
   }
@@ -343,7 +351,12 @@ export class PeerNetwork {
         endpoint = { ...presence, events, members, heardApplied: new Map() };
         this.#endpoints.set(self, endpoint);
         this.#atAddress.set(presence.address, endpoint);
-        for (const other of members.keys()) this.#link(self, other).dialing = false;
+        // What an earlier process of this member was about to do.
+        for (const link of this.#links.values()) {
+          if (link.from !== self) continue;
+          link.dialing = false;
+          link.attempts += 1;
+        }
         this.#follow(endpoint);
         return Promise.resolve();
       },

@@ -25,6 +25,26 @@ export type PartitionShape =
   /** Links cut one by one, and mended in another order. */
   | 'swizzle';
 
+/** Lies in wait from then on until the moment comes, once. */
+type Ambush =
+  /** Somebody has applied a joint configuration: it and a majority of only one half of that are cut off. */
+  | {
+      readonly kind: 'ambush';
+      readonly moment: 'joint';
+      readonly half: 'incoming' | 'outgoing';
+      readonly by: 'leader' | 'follower';
+      readonly forMs: number;
+    }
+  /** A leader has applied that somebody has left, and nobody else may know: it is cut off from the members. */
+  | { readonly kind: 'ambush'; readonly moment: 'unsealed'; readonly forMs: number }
+  /** A snapshot is about to become a server's state: its disk hangs, and the leader goes or stays. */
+  | {
+      readonly kind: 'ambush';
+      readonly moment: 'install';
+      readonly leader: 'dies' | 'cut_off' | 'stays';
+      readonly forMs: number;
+    };
+
 export type Fault = { readonly atMs: number } &
   /** Without a word to its agents and peers if `silent`; unsynced writes are lost, some survive if `keepSome`. */
   (
@@ -109,6 +129,7 @@ export type Fault = { readonly atMs: number } &
         readonly how: 'new' | 'same_name' | 'in_place';
         readonly startAfterMs: number;
       }
+    | Ambush
     /** To the target, or to `anyone` but the leader. */
     | { readonly kind: 'transfer_leader'; readonly target: Target; readonly anyone: boolean }
   );
@@ -139,6 +160,8 @@ export interface ServerPlan {
   readonly wallOffsetMs: number;
   readonly clockRate: number;
   readonly diskLatencyMs: number;
+  /** Where its own differs from the others'. */
+  readonly logRetainBytes?: number;
 }
 
 export interface Plan {

@@ -79,3 +79,15 @@ export class Random {
     return bytes;
   }
 }
+
+/** More often what weighs more. */
+export const weighted = <Item>(
+  random: Random,
+  items: readonly (readonly [item: Item, weight: number])[],
+): Item => {
+  let at = random.next() * items.reduce((sum, [, weight]) => sum + weight, 0);
+  for (const [item, weight] of items) if ((at -= weight) < 0) return item;
+  const [first] = items;
+  if (first === undefined) throw new Error('nothing to draw from');
+  return first[0];
+};

@@ -3,7 +3,8 @@
  * its own, since a kind that is always there hides what only shows without it.
  */
 import type { AgentPlan, Fault, FaultKind, PartitionShape, Plan, ServerPlan, Target } from './plan.ts';
-import { Random } from './random.ts';
+import { Random, weighted } from './random.ts';
+import { withTheme } from './themes.ts';
 
 const clusterSizes: readonly (readonly [size: number, weight: number])[] = [
   [1, 4],
@@ -14,14 +15,6 @@ const clusterSizes: readonly (readonly [size: number, weight: number])[] = [
   [6, 4],
   [7, 8],
 ];
-
-const weighted = <Item>(random: Random, items: readonly (readonly [item: Item, weight: number])[]): Item => {
-  let at = random.next() * items.reduce((sum, [, weight]) => sum + weight, 0);
-  for (const [item, weight] of items) if ((at -= weight) < 0) return item;
-  const [first] = items;
-  if (first === undefined) throw new Error('nothing to draw from');
-  return first[0];
-};
 
 const shapes: readonly PartitionShape[] = [
   'deaf_to',
@@ -58,7 +51,9 @@ const downMs = (random: Random): number => Math.round(random.exponential(2000)) 
 const forMs = (random: Random, context: Context): number =>
   Math.round(random.exponential(2 * context.electionTimeoutMs)) + 50;
 
-const draws: { readonly [Kind in FaultKind]: Draw } = {
+type Drawn = Exclude<FaultKind, 'ambush'>;
+
+const draws: { readonly [Kind in Drawn]: Draw } = {
   crash: (random, context) => ({
     kind: 'crash',
     target: target(random, context),
@@ -194,7 +189,7 @@ const draws: { readonly [Kind in FaultKind]: Draw } = {
   }),
 };
 
-const membership: ReadonlySet<FaultKind> = new Set([
+const membership: ReadonlySet<Drawn> = new Set<Drawn>([
   'add_member',
   'promote_member',
   'remove_member',
@@ -203,7 +198,7 @@ const membership: ReadonlySet<FaultKind> = new Set([
 ]);
 
 /** How often a kind comes, when it is switched on, relative to the others. */
-const weights: { readonly [Kind in FaultKind]: number } = {
+const weights: { readonly [Kind in Drawn]: number } = {
   crash: 10,
   crash_all: 1,
   crash_majority: 2,
@@ -239,7 +234,7 @@ const weights: { readonly [Kind in FaultKind]: number } = {
 const drawFaults = (random: Random, context: Context, durationMs: number): Fault[] => {
   const share = random.pick([0, 0.15, 0.4, 0.8]);
   const membersShare = random.pick([0, 0, 0.5, 1]);
-  const kinds = (Object.keys(draws) as FaultKind[]).filter((kind) =>
+  const kinds = (Object.keys(draws) as Drawn[]).filter((kind) =>
     random.chance(membership.has(kind) ? membersShare : share),
   );
   if (kinds.length === 0) return [];
@@ -345,7 +340,9 @@ export const benchPlan: Plan = {
   faults: [],
 };
 
-export const drawPlan = (seed: number): Plan => {
+export const drawPlan = (seed: number): Plan => withTheme(drawBare(seed));
+
+const drawBare = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');
   const size = weighted(random, clusterSizes);
   const electionTimeoutMs = random.pick([300, 500, 1000]);

@@ -178,6 +178,7 @@ export class World {
       operator: this.operator,
       leader: () => this.leader,
       members: () => this.members,
+      hasLeft: (member) => this.consensus.hasLeft(member),
     });
     time.afterEvent = (life) => this.#look(life);
   }
@@ -217,6 +218,8 @@ export class World {
     if (removed) {
       if (this.members.includes(member))
         this.fail('admission', `server ${by} takes member ${member} for removed: ${reason}`);
+      else if (!this.consensus.mayBeForgotten(member))
+        this.fail('admission', `server ${by} lets member ${member} go, which may still be needed: ${reason}`);
       return;
     }
     if (!reason.includes('has come back')) return;
@@ -286,13 +289,16 @@ export class World {
   #look(life: Life): void {
     const machine = this.#machineOf.get(life);
     const process = machine?.process;
-    if (process === undefined || process.life !== life) return;
+    if (machine === undefined || process === undefined || process.life !== life) return;
     const { raft } = process.server.inspect();
+    const view = raft.invariantView();
     this.judge(() => {
-      this.consensus.observe(raft.invariantView());
+      this.consensus.observe(view);
       this.#looks += 1;
       if (this.#looks % deepCheckEvery === 0) raft.checkInvariants();
     });
+    const { ambushes } = this.faults;
+    if (ambushes.waits) ambushes.looked(machine, view);
   }
 
   #judgeAnswers({ id }: Machine, clusterMs: () => number): AnswerJudge {
@@ -348,17 +354,21 @@ export class World {
     // Bits that flipped and writes that were forgotten must be found before anything is recovered.
     const lossIsExpected = machine.damage === 'wiped' || machine.damage === 'older';
     this.judge(() => this.consensus.started(id, storage.recovered, lossIsExpected));
-    this.state.started();
+    this.state.started(id);
     return {
       recovered: storage.recovered,
       readState: () => storage.readState(),
       write: (batch: WriteBatch) => {
         this.judge(() => this.consensus.wrote(id, batch));
+        if (batch.activate !== undefined) this.faults.ambushes.installing(machine);
         if (batch.compactTo !== undefined) this.happenings.add('log compacted');
         return storage.write(batch).then(() => this.judge(() => this.consensus.written(id, batch.sync)));
       },
       openSnapshot: (configuration) => storage.openSnapshot(configuration),
       stageSnapshot: (point) => storage.stageSnapshot(point),
+      get failure() {
+        return storage.failure;
+      },
       close: () => storage.close(),
     };
   }

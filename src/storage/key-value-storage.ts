@@ -354,6 +354,10 @@ export class KeyValueStorage implements Storage {
     }
   }
 
+  get failure(): FuturestoreError | undefined {
+    return this.#failure;
+  }
+
   async stageSnapshot(point: SnapshotPoint): Promise<SnapshotStaging> {
     if (this.#failure !== undefined) throw this.#failure;
     assert(!this.#closed, 'a snapshot was staged after the storage was closed');

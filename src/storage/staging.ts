@@ -89,6 +89,11 @@ export class GenerationStaging implements SnapshotStaging {
   async discard(): Promise<void> {
     await this.settled();
     this.#usable = false;
-    await this.#engine.clear(generationRange(this.generation));
+    try {
+      await this.#engine.clear(generationRange(this.generation));
+    } catch (error) {
+      this.#onFailure(error);
+      throw error;
+    }
   }
 }

@@ -1,4 +1,5 @@
 /** What a server keeps on disk, and the one way to write it. */
+import type { FuturestoreError } from '../protocol/index.ts';
 import type { Configuration, Entry, HardState, LogIndex, SnapshotPoint, Term } from '../raft/index.ts';
 
 /** A key within the state's keyspace (ASCII), and its bytes or its removal. */
@@ -101,6 +102,11 @@ export interface Storage {
   ): Promise<SnapshotReader>;
   /** An older staging that was not activated is discarded. */
   stageSnapshot(point: SnapshotPoint): Promise<SnapshotStaging>;
+  /**
+   * Why nothing is written any more: any write has failed, one of a staged snapshot or of what is cleared away too, of
+   * which no `write` may come to tell. The process must end.
+   */
+  readonly failure: FuturestoreError | undefined;
   close(): Promise<void>;
 }
 

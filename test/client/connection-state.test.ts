@@ -142,6 +142,19 @@ test('when every endpoint refuses us in its last try, it is over; one that does 
   );
 });
 
+test('waits grow with each round of all endpoints, not with each endpoint that is gone', () => {
+  const world = { ...worldOf(), endpointCount: 3 };
+  const waits: number[] = [];
+  let state = connecting(world);
+  for (let tried = 0; tried < 9; tried += 1) {
+    if (state.kind !== 'connecting') throw new Error(`it is ${state.kind}`);
+    state = transition(state, { kind: 'lost', link: state.link, problem: retry }, world).state;
+    waits.push((alarmAtMs(state) ?? Infinity) - world.nowMs);
+    state = transition(state, { kind: 'alarm' }, world).state;
+  }
+  expect(waits).toEqual([100, 100, 100, 100, 100, 200, 100, 100, 400]);
+});
+
 test('suspected refusals count only when all gave them for a while, and never after a welcome', () => {
   const suspected = { verdict: 'suspected', error } as const;
   const run = (world: World, first: ConnectionState, tries: number): string[] => {
@@ -157,7 +170,10 @@ test('suspected refusals count only when all gave them for a while, and never af
     return kinds;
   };
   const world = worldOf();
-  expect(run(world, connecting(world), 5)).toEqual(['waiting', 'waiting', 'waiting', 'waiting', 'closed']);
+  // Five rounds of its two endpoints.
+  const kinds = run(world, connecting(world), 10);
+  expect(kinds.slice(0, 9)).toEqual(Array.from({ length: 9 }, () => 'waiting'));
+  expect(kinds[9]).toBe('closed');
   const later = worldOf();
   const lost = transition(connected(later), { kind: 'lost', link: 1, problem: retry }, later).state;
   expect(new Set(run(later, lost, 20))).toEqual(new Set(['waiting']));

@@ -78,6 +78,13 @@ class FakePort implements GatewayPort {
     return 41;
   }
 
+  /** What `leaderlessMs` says. */
+  withoutLeaderMs = 0;
+
+  leaderlessMs(): number {
+    return this.withoutLeaderMs;
+  }
+
   progress(): number | undefined {
     return this.served;
   }

@@ -27,6 +27,46 @@ describe('a policy file', () => {
     expect(scope.valueBytesMax('resolve', 'nodes/web1/out/a')).toBe(65_536);
   });
 
+  test('with tokens, limits, longest TTLs and conditions is accepted and compiles', () => {
+    const full = `
+realms:
+  puppet:
+    tls: { issuer: puppet-ca.pem, identity: cn, crl: /etc/futurestore/crl.pem }
+    vars: { node: cn, role: 'extension:pp_role', rack: 'oid:1.3.6.1.4.1.34380.1.2.1' }
+  ci:
+    jwt: { issuer: https://ci, audience: futurestore, algorithms: [ES256], keys: keys.json, identity: sub }
+    vars: { dept: 'claim:department' }
+policies:
+  agent:
+    - allow: [resolve]
+      on: nodes/\${node}/out/**
+      ttl_max: 30d
+    - limit: { pending: 1000, subscriptions: 64, requests_in_flight: 256, requests_per_second: 500, stored: 16MiB, connections: 1 }
+bindings:
+  - { realm: puppet, where: { role: web }, policies: [agent] }
+  - { realm: ci, policies: [agent] }
+`;
+    const policies = compilePolicies(parsePolicyFile(full, 'p.yaml'));
+    const web1 = policies.scopeFor({ realm: 'puppet', name: 'web1', variables: { role: 'web' } });
+    expect(web1.ttlMaxMs('resolve', 'nodes/web1/out/a')).toBe(30 * 86_400_000);
+    expect(web1.limits).toEqual({
+      pending: 1000,
+      subscriptions: 64,
+      requestsInFlight: 256,
+      requestsPerSecond: 500,
+      storedBytes: 16 * 1024 * 1024,
+      connections: 1,
+    });
+    const typo = full.replace('stored:', 'store:');
+    expect(() => parsePolicyFile(typo, 'p.yaml')).toThrow(
+      /policies\.agent\[1\]\.limit\.store: .*did you mean 'stored'/,
+    );
+    const text = full.replace('pending: 1000', 'pending: many');
+    expect(() => parsePolicyFile(text, 'p.yaml')).toThrow(
+      /policies\.agent\[1\]\.limit\.pending: must be a number, not "many"/,
+    );
+  });
+
   test.each([
     ['nothing', '', /is empty/],
     ['a list', '- 1', /no mapping/],

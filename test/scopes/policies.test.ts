@@ -6,8 +6,10 @@ import {
   compilePolicies,
   keyVerbs,
   matches,
+  millisecondsIn,
   parsePattern,
   parseSize,
+  parseVariableSource,
   PolicyError,
 } from '../../src/scopes/index.ts';
 import type { PolicyDocument, RuleDocument, Scope } from '../../src/scopes/index.ts';
@@ -114,16 +116,129 @@ describe('a scope', () => {
   test('bindings are by realm and principal, and an unknown realm has nothing', () => {
     const policies = compilePolicies({
       realms: { ...puppet, other: {} },
-      policies: { read: [{ allow: ['get'], on: '**' }], write: [{ allow: ['resolve'], on: '**' }] },
-      bindings: [{ policies: ['read'] }, { realm: 'puppet', principal: 'web1', policies: ['write'] }],
+      policies: {
+        read: [{ allow: ['get'], on: '**' }],
+        write: [{ allow: ['resolve'], on: '**' }],
+        list: [{ allow: ['list'], on: '**' }],
+      },
+      bindings: [
+        { policies: ['read'] },
+        { realm: 'puppet', principal: 'web1', policies: ['write'] },
+        { realm: 'other', policies: ['list'] },
+      ],
     });
     const can = (realm: string, name: string): readonly boolean[] =>
-      (['get', 'resolve'] as const).map((verb) => policies.scopeFor({ realm, name }).allows(verb, 'a'));
-    expect(can('puppet', 'web1')).toEqual([true, true]);
-    expect(can('puppet', 'web2')).toEqual([true, false]);
-    expect(can('other', 'web1')).toEqual([true, false]);
-    expect(can('nowhere', 'web1')).toEqual([false, false]);
-    expect(can('__proto__', 'web1')).toEqual([false, false]);
+      (['get', 'resolve', 'list'] as const).map((verb) =>
+        policies.scopeFor({ realm, name }).allows(verb, 'a'),
+      );
+    expect(can('puppet', 'web1')).toEqual([true, true, false]);
+    expect(can('puppet', 'web2')).toEqual([true, false, false]);
+    expect(can('other', 'web1')).toEqual([true, false, true]);
+    expect(can('nowhere', 'web1')).toEqual([false, false, false]);
+    expect(can('__proto__', 'web1')).toEqual([false, false, false]);
+  });
+
+  test('the most generous of the matching allows limits TTLs', () => {
+    const limited = scope([
+      { allow: ['resolve'], on: 'a/**', ttl_max: '1h' },
+      { allow: ['resolve'], on: 'a/long/**', ttl_max: '30d' },
+      { allow: ['resolve'], on: 'free/*' },
+      { allow: ['resolve'], on: 'a/long/**', ttl_max: '60d' },
+      { deny: ['resolve'], on: 'a/long/never' },
+    ]);
+    expect(limited.ttlMaxMs('resolve', 'a/x')).toBe(3_600_000);
+    expect(limited.ttlMaxMs('resolve', 'a/long/x')).toBe(60 * 86_400_000);
+    expect(limited.ttlMaxMs('resolve', 'free/x')).toBe(Infinity);
+    expect(limited.ttlMaxMs('resolve', 'a/long/never')).toBe(0);
+    expect(limited.ttlMaxMs('reject', 'a/x')).toBe(0);
+  });
+
+  test('of several limits the most generous counts, quantity by quantity, and what none names is unlimited', () => {
+    const none = Number.POSITIVE_INFINITY;
+    const unlimited = {
+      pending: none,
+      subscriptions: none,
+      requestsInFlight: none,
+      requestsPerSecond: none,
+      storedBytes: none,
+      connections: none,
+    };
+    expect(scope([{ allow: ['get'], on: '**' }]).limits).toEqual(unlimited);
+    const policies = compilePolicies({
+      realms: puppet,
+      policies: {
+        few: [{ limit: { pending: 0, stored: '1KiB', requests_in_flight: 1, requests_per_second: 9 } }],
+        more: [{ limit: { pending: 5, subscriptions: 2, connections: 3 } }, { limit: { pending: 3 } }],
+      },
+      bindings: [{ policies: ['few'] }, { realm: 'puppet', principal: 'web1', policies: ['more'] }],
+    });
+    const few = { ...unlimited, pending: 0, storedBytes: 1024, requestsInFlight: 1, requestsPerSecond: 9 };
+    expect(policies.scopeFor({ realm: 'puppet', name: 'web2' }).limits).toEqual(few);
+    expect(policies.scopeFor({ realm: 'puppet', name: 'web1' }).limits).toEqual({
+      ...few,
+      pending: 5,
+      subscriptions: 2,
+      connections: 3,
+    });
+    expect(policies.scopeFor({ realm: 'nowhere', name: 'web1' }).limits).toEqual(unlimited);
+  });
+
+  test('a binding with conditions is only for those whose variables have exactly these values', () => {
+    const policies = compilePolicies({
+      realms: {
+        puppet: {
+          tls: { issuer: 'PEM', identity: 'cn' },
+          vars: { node: 'cn', role: 'extension:pp_role', zone: 'extension:pp_zone' },
+        },
+        other: { vars: { node: 'cn' } },
+      },
+      policies: { web: [{ allow: ['get'], on: 'web/**' }], own: [{ allow: ['get'], on: '${role}/**' }] },
+      bindings: [
+        { where: { role: 'web', zone: 'a b' }, policies: ['web'] },
+        { where: { node: 'web9' }, policies: ['web'] },
+        { realm: 'puppet', policies: ['own'] },
+      ],
+    });
+    const may = (realm: string, name: string, variables?: Readonly<Record<string, string>>): boolean =>
+      policies
+        .scopeFor(variables === undefined ? { realm, name } : { realm, name, variables })
+        .allows('get', 'web/x');
+    expect(may('puppet', 'web1', { role: 'web', zone: 'a b' })).toBe(true);
+    expect(may('puppet', 'web1', { role: 'web1', zone: 'a b' })).toBe(false);
+    expect(may('puppet', 'web1', { zone: 'a b' })).toBe(false);
+    expect(may('puppet', 'web1')).toBe(false);
+    expect(may('puppet', 'web9')).toBe(true);
+    expect(may('puppet', 'web1', { role: 'web' })).toBe(true);
+    // What the principal says of itself is no value: the name is the name, and another realm has no roles.
+    expect(may('puppet', 'web1', { node: 'web9' })).toBe(false);
+    expect(may('other', 'web1', { role: 'web', zone: 'a b' })).toBe(false);
+    expect(may('other', 'web9', {})).toBe(true);
+  });
+
+  test('a deny of several variables is widened only where a value is missing', () => {
+    const policies = compilePolicies({
+      realms: {
+        puppet: {
+          tls: { issuer: 'PEM', identity: 'cn' },
+          vars: { node: 'cn', role: 'extension:pp_role' },
+        },
+      },
+      policies: {
+        all: [
+          { allow: ['get'], on: '**' },
+          { deny: ['get'], on: '${node}/${role}' },
+        ],
+      },
+      bindings: [{ policies: ['all'] }],
+    });
+    const own = policies.scopeFor({ realm: 'puppet', name: 'web1' });
+    expect(own.allows('get', 'web1/anything')).toBe(false);
+    expect(own.allows('get', 'web2/anything')).toBe(true);
+    expect(own.allowsPattern('get', 'web2/*')).toBe(true);
+    expect(own.explain('get', 'web1/anything')).toEqual({
+      allowed: false,
+      rule: { policy: 'all', index: 1, effect: 'deny', pattern: '${node}/${role}' },
+    });
   });
 
   test('decides as the definition says: some allow matches and no deny does', () => {
@@ -207,6 +322,83 @@ describe('compiling policies', () => {
     ]);
   });
 
+  test('reports every problem of realms, limits and conditions, each with its place', () => {
+    const jwt = {
+      issuer: 'https://ci',
+      audience: 'futurestore',
+      algorithms: ['ES256'],
+      keys: '{}',
+      identity: 'sub',
+    };
+    const document: PolicyDocument = {
+      realms: {
+        none: { jwt: { ...jwt, algorithms: ['none', 'ES256', 'HS256'], issuer: '' } },
+        empty: { jwt: { ...jwt, algorithms: [], keys: '', audience: '', identity: '' } },
+        puppet: {
+          tls: { issuer: '', identity: 'cn', crl: '' },
+          vars: { role: 'extension:pp_rolle', dept: 'claim:department', site: 'san', oid: 'oid:1.2.x' },
+        },
+        ci: { jwt, vars: { role: 'extension:pp_role', node: 'cn', dept: 'claim:department' } },
+      },
+      policies: {
+        agent: [
+          { limit: { pending: -1, subscriptions: 1.5, requests_in_flight: 0, stored: '1 kb' } },
+          { limit: { connections: 0, requests_per_second: Number.NaN } },
+          { limit: {} },
+          { limit: { pending: 1 }, on: '**', value_max: '1KiB', ttl_max: '1d' },
+          { limit: { pending: 1 }, allow: ['get'], on: '**' },
+          { deny: ['resolve'], on: 'a', ttl_max: '1d' },
+          { allow: ['resolve'], on: 'a', ttl_max: '1 week' },
+          {},
+        ],
+      },
+      bindings: [
+        { realm: 'ci', where: { site: 'x' }, policies: ['agent'] },
+        { where: { dept: 'x', nothing: 'y' }, policies: ['agent'] },
+        { where: {}, policies: ['agent'] },
+      ],
+    };
+    expect(places(document)).toEqual([
+      'realms.none.jwt.issuer',
+      'realms.none.jwt.algorithms[0]',
+      'realms.none.jwt.algorithms[2]',
+      'realms.empty.jwt.audience',
+      'realms.empty.jwt.keys',
+      'realms.empty.jwt.identity',
+      'realms.empty.jwt.algorithms',
+      'realms.puppet.tls.issuer',
+      'realms.puppet.tls.crl',
+      'realms.puppet.vars.role',
+      'realms.puppet.vars.dept',
+      'realms.puppet.vars.site',
+      'realms.puppet.vars.oid',
+      'realms.ci.vars.role',
+      'policies.agent[0].limit.pending',
+      'policies.agent[0].limit.subscriptions',
+      'policies.agent[0].limit.requests_in_flight',
+      'policies.agent[0].limit.stored',
+      'policies.agent[1].limit.requests_per_second',
+      'policies.agent[1].limit.connections',
+      'policies.agent[2].limit',
+      'policies.agent[3].on',
+      'policies.agent[3].value_max',
+      'policies.agent[3].ttl_max',
+      'policies.agent[4]',
+      'policies.agent[5].ttl_max',
+      'policies.agent[6].ttl_max',
+      'policies.agent[7]',
+      'policies.agent[7].allow',
+      'bindings[0].where.site',
+      'bindings[1].where.nothing',
+      'bindings[2].where',
+    ]);
+  });
+
+  test('keeps the document that it compiled', () => {
+    const document: PolicyDocument = { realms: puppet, policies: {}, bindings: [] };
+    expect(compilePolicies(document).document).toBe(document);
+  });
+
   test("no verb of the cluster's administration is known to '*'", () => {
     expect(keyVerbs.some((verb) => verb.includes('.'))).toBe(false);
   });
@@ -224,4 +416,39 @@ test.each([
   ['999999999999999GiB', undefined],
 ])('the size %s is %s', (text, bytes) => {
   expect(parseSize(text)).toBe(bytes);
+});
+
+test.each([
+  ['cn', { kind: 'name' }],
+  ['extension:pp_uuid', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.1' }],
+  ['extension:pp_role', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.13' }],
+  ['extension:pp_hostname', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.25' }],
+  ['extension:pp_auth_role', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.3.13' }],
+  ['oid:1.3.6.1.4.1.34380.1.1.13', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.13' }],
+  ['claim:department', { kind: 'claim', name: 'department' }],
+  ['claim:https://example.com/roles', { kind: 'claim', name: 'https://example.com/roles' }],
+  ['CN', undefined],
+  ['extension:', undefined],
+  ['extension:1.2.3', undefined],
+  ['oid:1', undefined],
+  ['oid:1.02', undefined],
+  ['oid:3.1', undefined],
+  ['claim:', undefined],
+  ['claim:a b', undefined],
+  ['pp_role', undefined],
+  ['', undefined],
+])('the source of a variable %j is %j', (text, source) => {
+  expect(parseVariableSource(text)).toEqual(source);
+});
+
+test.each([
+  ['500ms', 500],
+  ['30 d', 2_592_000_000],
+  ['0s', 0],
+  ['30', undefined],
+  ['1w', undefined],
+  ['1.5h', undefined],
+  ['999999999999999d', undefined],
+])('the duration %s is %s ms', (text, milliseconds) => {
+  expect(millisecondsIn(text)).toBe(milliseconds);
 });

@@ -29,6 +29,12 @@ describe('simulated runs', () => {
     expect(plans.size).toBe(50);
   });
 
+  test('lie in wait for each moment there is, in some of the first 60 seeds', () => {
+    const faults = Array.from({ length: 60 }, (_, at) => drawPlan(at + 1).faults).flat();
+    const moments = new Set(faults.flatMap((fault) => (fault.kind === 'ambush' ? [fault.moment] : [])));
+    expect(moments).toEqual(new Set(['joint', 'unsealed', 'install']));
+  });
+
   test('keep every promise under faults, and serve everyone once these are over', async () => {
     for (let seed = 1; seed <= 20; seed += 1) {
       const { failure } = await run(drawPlan(seed));

@@ -144,6 +144,7 @@ describe('faults', () => {
     if (part === undefined) throw new Error('no part');
     await expect(staging.add(part)).rejects.toThrow();
     expect(staging.complete).toBe(false);
+    expect(storage.failure).toMatchObject({ code: 'UNAVAILABLE' });
     await expect(storage.write(batch({}))).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     await storage.close();
   });

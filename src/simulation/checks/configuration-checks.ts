@@ -31,7 +31,10 @@ export class ConfigurationChecks {
   readonly #committed: { readonly index: number; readonly configuration: Configuration }[] = [];
   /** By the place of the entry. */
   readonly #written = new Map<number, Configuration>();
-  readonly #left = new Set<number>();
+  /** Who has left, with the place in the log of the configuration that came without it. */
+  readonly #left = new Map<number, number>();
+  /** Where empty entries were written, be it that another entry took the place since. */
+  readonly #empty: number[] = [];
 
   /** A server has begun by its file. */
   bootstrapped(configuration: Configuration): void {
@@ -59,7 +62,24 @@ export class ConfigurationChecks {
     for (const id of members) {
       if (this.#left.has(id)) violated('ids of members', `member ${id} had left, and is one again`);
     }
-    for (const id of membersOf(last)) if (!members.includes(id)) this.#left.add(id);
+    for (const id of membersOf(last)) if (!members.includes(id)) this.#left.set(id, index);
+  }
+
+  writtenEmpty(index: number): void {
+    if (this.#empty.at(-1) !== index) this.#empty.push(index);
+  }
+
+  hasLeft(member: number): boolean {
+    return this.#left.has(member);
+  }
+
+  /**
+   * A quorum has on disk that the configuration without it is committed: an entry that a leader has appended since is.
+   * Where another one may have taken its place it is let pass. One that was to be a member, and never was, is not needed.
+   */
+  mayBeForgotten(member: number, committed: number): boolean {
+    const leftAt = this.#left.get(member);
+    return leftAt === undefined || this.#empty.some((index) => index > leftAt && index <= committed);
   }
 
   /** What counts on a server is what the log says up to where it is applied there, after a restart or a snapshot too. */

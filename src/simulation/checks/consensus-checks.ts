@@ -117,12 +117,23 @@ export class ConsensusChecks {
   /** By campaign: before which step it was asked for first. */
   readonly #campaigns = new Map<string, number>();
   #step = 0;
+  /** Also where the entry is not on the disk of the one who knows yet. */
+  #furthestCommit = 0;
   /** By asker and context: what was committed when a follower asked the leader how far to read. */
   readonly #readsFrom = new Map<string, number>();
 
   /** The last configuration that anyone knows to be committed; undefined: nobody has begun a cluster. */
   get configuration(): Configuration | undefined {
     return this.#history.last;
+  }
+
+  hasLeft(member: number): boolean {
+    return this.#history.hasLeft(member);
+  }
+
+  /** Nobody needs a member that has left any more, be it to win an election: so it may be told. */
+  mayBeForgotten(member: number): boolean {
+    return this.#history.mayBeForgotten(member, this.#furthestCommit);
   }
 
   /** The highest index that anyone knows to be committed. */
@@ -257,6 +268,14 @@ export class ConsensusChecks {
     const before = log.previous;
     log.previous = view;
     this.#step += 1;
+    this.#furthestCommit = Math.max(this.#furthestCommit, view.commit);
+    // What it takes for durable it acknowledges, counts and applies.
+    if (view.durable > log.durable.last) {
+      violated(
+        'durable entries',
+        `member ${view.id} takes its log for durable up to ${view.durable}, its disk has ${log.durable.last}`,
+      );
+    }
     if (!view.hearsLeader) log.leaderlessStep = this.#step;
     if (view.role === 'leader' && (before?.role !== 'leader' || before.term !== view.term)) {
       this.#elected(view, log);
@@ -414,6 +433,7 @@ export class ConsensusChecks {
     if (known === undefined) {
       this.#known.set(key, { checksum, previousTerm, firstSeenAt: member });
       if (kind === 'configuration') this.#history.written(key, payload);
+      if (kind === 'empty') this.#history.writtenEmpty(index);
     } else if (known.checksum !== checksum || known.previousTerm !== previousTerm) {
       violated(
         'log matching',

@@ -40,6 +40,8 @@ export class ServingChecks {
   readonly #clusterMs: () => number;
   readonly #member: number;
   readonly #open = new Map<number, Map<number, Asked>>();
+  /** Opened on which connection, and not closed. */
+  readonly #sessions = new Map<number, string>();
   /** Cluster time by this server's estimate before its present turn: what had passed by then is shown no more. */
   #thenMs = 0;
 
@@ -66,7 +68,9 @@ export class ServingChecks {
       if (notice.kind === 'cancel') this.#open.get(notice.connection)?.delete(notice.request);
       else if (notice.kind === 'closed') {
         this.#open.delete(notice.connection);
-        if (notice.session !== undefined) this.#state.sessions.left(this.#member, notice.session);
+        const session = notice.session ?? this.#sessions.get(notice.connection);
+        this.#sessions.delete(notice.connection);
+        if (session !== undefined) this.#state.sessions.left(this.#member, session);
       }
     }
   }
@@ -83,6 +87,10 @@ export class ServingChecks {
       const asked = open?.get(event.request);
       if (asked === undefined) continue;
       open?.delete(event.request);
+      const { request } = asked;
+      if (request.kind === 'session_open' && event.body.kind === 'session_opened')
+        this.#sessions.set(event.connection, request.session);
+      if (event.body.kind === 'session_closed') this.#sessions.delete(event.connection);
       this.#judge(asked, event.body);
     }
     this.#thenMs = this.#clusterMs();

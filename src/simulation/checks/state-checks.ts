@@ -78,6 +78,9 @@ export class StateChecks {
   #firstAtMs: number | undefined;
   /** A server that starts knows no cluster time: it may go by its wall clock if it comes to lead. */
   #starts = 0;
+  readonly #startedBefore = new Set<number>();
+  /** Of `#starts`, those of servers that had run before. */
+  #restarts = 0;
   #revision = 0;
 
   /** Of the last entry that anyone has applied. */
@@ -140,8 +143,10 @@ export class StateChecks {
   }
 
   /** A server has started. */
-  started(): void {
+  started(member: number): void {
     this.#starts += 1;
+    if (this.#startedBefore.has(member)) this.#restarts += 1;
+    this.#startedBefore.add(member);
   }
 
   /** Cluster time has gone on for a while, and nothing else: what was due has happened. */
@@ -169,8 +174,9 @@ export class StateChecks {
     if (furthest !== undefined && timeMs - atMs <= furthest.timeMs - furthest.atMs) return;
     this.#furthest = { atMs, timeMs };
     if (furthest === undefined) {
-      // The cluster has its time, and all that started with it learn of it.
-      this.#starts = 0;
+      // The cluster has its time, and all that started with it learn of it. But the entry may have been made before all
+      // of them were started anew: then the leader of now has begun again at its wall clock.
+      this.#starts = this.#restarts;
       this.#firstAtMs = atMs;
       return;
     }

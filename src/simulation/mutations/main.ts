@@ -5,7 +5,8 @@
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
-import { mutations, type Mutation } from './list.ts';
+import { mutations } from './list.ts';
+import type { Mutation } from './mutation.ts';
 import { Workshop, type Trial } from './workshop.ts';
 
 /** Of the short form, for every change: what is found quickly must stay so. */

@@ -4,7 +4,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import type { Mutation } from './list.ts';
+import type { Mutation } from './mutation.ts';
 import type { Seeds } from './trial.ts';
 
 /** A mutation that makes a run go on for ever counts as found; a sound run takes about a second. */

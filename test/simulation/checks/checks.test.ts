@@ -117,15 +117,15 @@ describe('consensus', () => {
 
   test('two entries committed at one place are seen', () => {
     const checks = new ConsensusChecks();
-    checks.wrote(1, batch([entry(1, 1)]));
-    checks.wrote(2, batch([entry(1, 2)]));
+    write(checks, 1, batch([entry(1, 1)]));
+    write(checks, 2, batch([entry(1, 2)]));
     checks.observe(view(1, 1, 1, 1, 'follower'));
     expect(checkOf(() => checks.observe(view(2, 2, 1, 1, 'follower')))).toBe('state machine safety');
   });
 
   test('a leader without what was committed before is seen', () => {
     const checks = new ConsensusChecks();
-    checks.wrote(1, batch([entry(1, 1)]));
+    write(checks, 1, batch([entry(1, 1)]));
     checks.observe(view(1, 1, 1, 1, 'follower'));
     expect(checkOf(() => checks.observe(view(2, 1, 0, 0, 'leader')))).toBe('nothing');
     expect(checkOf(() => checks.observe(view(3, 2, 0, 0, 'leader')))).toBe('leader completeness');
@@ -133,7 +133,7 @@ describe('consensus', () => {
 
   test('a leader that commits an older term by counting is seen', () => {
     const checks = new ConsensusChecks();
-    checks.wrote(1, batch([entry(1, 1)]));
+    write(checks, 1, batch([entry(1, 1)]));
     checks.observe(view(1, 2, 1, 0, 'leader'));
     expect(checkOf(() => checks.observe(view(1, 2, 1, 1, 'leader')))).toBe('commit rule');
   });
@@ -225,6 +225,35 @@ describe('consensus', () => {
     expect(checkOf(() => checks.sent(acknowledged))).toBe('nothing');
   });
 
+  test('a server that takes for durable what its disk does not have is seen', () => {
+    const checks = new ConsensusChecks();
+    write(checks, 1, { ...batch([entry(1, 1), entry(2, 1)]), hardState: inTerm(1) });
+    expect(checkOf(() => checks.observe(view(1, 1, 2, 0, 'follower')))).toBe('nothing');
+    checks.wrote(1, { ...batch([entry(2, 2)], 2), hardState: inTerm(2) });
+    expect(checkOf(() => checks.observe(view(1, 2, 2, 0, 'follower')))).toBe('durable entries');
+    checks.written(1, true);
+    expect(checkOf(() => checks.observe(view(1, 2, 2, 0, 'follower')))).toBe('nothing');
+  });
+
+  test('who has left may be needed until an entry behind that is committed', () => {
+    const checks = new ConsensusChecks();
+    const point = { index: asLogIndex(0), term: asTerm(0), configuration: initialConfiguration([1, 2, 3]) };
+    checks.started(1, recovered([], 1));
+    write(checks, 1, { ...batch([]), compactTo: point, hardState: inTerm(1) });
+    const payload = encodeConfiguration(initialConfiguration([1, 2]));
+    const leaving: Entry = { ...entry(2, 1), kind: 'configuration', payload };
+    const empty = (index: number): Entry => ({ ...entry(index, 1, ''), kind: 'empty' });
+    write(checks, 1, { ...batch([empty(1), leaving, empty(3)]), hardState: inTerm(1) });
+    const at = (commit: number): boolean[] => {
+      checks.observe(view(1, 1, 3, commit, 'follower'));
+      return [checks.hasLeft(3), checks.mayBeForgotten(3)];
+    };
+    expect(at(1)).toEqual([false, true]);
+    expect(at(2)).toEqual([true, false]);
+    expect(at(3)).toEqual([true, true]);
+    expect(checks.hasLeft(2)).toBe(false);
+  });
+
   test('a commit without a majority of copies is seen', () => {
     const configuration = initialConfiguration([1, 2, 3]);
     const checks = new ConsensusChecks();
@@ -286,9 +315,9 @@ describe('consensus', () => {
     const [founding, next] = [initialConfiguration([1, 2, 3]), initialConfiguration([1, 2])];
     const checks = new ConsensusChecks();
     const point = { index: asLogIndex(0), term: asTerm(0), configuration: founding };
-    checks.wrote(1, { ...batch([]), compactTo: point, hardState: inTerm(1) });
+    write(checks, 1, { ...batch([]), compactTo: point, hardState: inTerm(1) });
     const change: Entry = { ...entry(2, 1), kind: 'configuration', payload: encodeConfiguration(next) };
-    checks.wrote(1, { ...batch([entry(1, 1), change]), hardState: inTerm(1) });
+    write(checks, 1, { ...batch([entry(1, 1), change]), hardState: inTerm(1) });
     const at = (applied: number, configuration: Configuration): string =>
       checkOf(() => {
         checks.crashed(1);
@@ -313,8 +342,8 @@ describe('consensus', () => {
       }));
       const snapshot = { index: asLogIndex(0), term: asTerm(0), configuration: simple(1, 2, 3) };
       checks.started(1, recovered([], 1));
-      checks.wrote(1, { ...batch([]), compactTo: snapshot, hardState: inTerm(1) });
-      checks.wrote(1, { ...batch(entries), hardState: inTerm(1) });
+      write(checks, 1, { ...batch([]), compactTo: snapshot, hardState: inTerm(1) });
+      write(checks, 1, { ...batch(entries), hardState: inTerm(1) });
       return checkOf(() => checks.observe(view(1, 1, entries.length, entries.length, 'follower')));
     };
     expect(follow(simple(1, 2, 3, 4), simple(1, 2, 4), simple(1, 4))).toBe('nothing');
@@ -421,9 +450,23 @@ describe('the state', () => {
       checkOf(() => state.applied(1, { index, atMs, timeMs, changes: [], commands: [], results: [] }));
     expect(at(1, 1000, 50_000)).toBe('nothing');
     expect(at(2, 2000, 51_010)).toBe('nothing');
-    state.started();
+    state.started(1);
     expect(at(3, 3000, 90_000)).toBe('nothing');
     expect(at(4, 3100, 95_000)).toBe('cluster time');
+  });
+
+  test('whose first entry was made before all servers were started anew may go on at a wall clock', () => {
+    const at = (state: StateChecks, index: number, atMs: number, timeMs: number): string =>
+      checkOf(() => state.applied(1, { index, atMs, timeMs, changes: [], commands: [], results: [] }));
+    const restarted = new StateChecks();
+    for (const member of [1, 2, 1]) restarted.started(member);
+    expect(at(restarted, 1, 9000, 1200)).toBe('nothing');
+    expect(at(restarted, 2, 9400, 9100)).toBe('nothing');
+    expect(at(restarted, 3, 9500, 12_000)).toBe('cluster time');
+    const steady = new StateChecks();
+    for (const member of [1, 2]) steady.started(member);
+    expect(at(steady, 1, 9000, 1200)).toBe('nothing');
+    expect(at(steady, 2, 9400, 9100)).toBe('cluster time');
   });
 
   test('in which something due has not happened is seen', () => {

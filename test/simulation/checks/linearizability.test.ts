@@ -48,7 +48,7 @@ describe('a history that is right', () => {
         expect(checkLinearizable(history, exact)).toEqual({ kind: 'ok' });
         expect(checkLinearizable(history)).toEqual({ kind: 'ok' });
       }),
-      { numRuns: 150 },
+      { numRuns: 60 },
     );
   });
 

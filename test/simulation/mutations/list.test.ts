@@ -8,9 +8,15 @@ const source = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', '
 
 describe('the mutations', () => {
   test('are at least as many as are promised, each with a name of its own', () => {
-    expect(mutations.length).toBeGreaterThanOrEqual(36);
+    expect(mutations.length).toBeGreaterThanOrEqual(70);
     expect(new Set(mutations.map(({ name }) => name)).size).toBe(mutations.length);
     expect(mutations.filter(({ quick }) => quick === true).length).toBeGreaterThanOrEqual(10);
+  });
+
+  test('break rules in every room that the simulation runs', () => {
+    const rooms = new Set(mutations.map(({ file }) => file.split('/')[0]));
+    const run = ['client', 'feed', 'gateway', 'peers', 'raft', 'server', 'storage', 'store'];
+    expect(rooms).toEqual(new Set(run));
   });
 
   test.each(mutations.map((mutation) => [mutation.name, mutation] as const))(

@@ -1,0 +1,195 @@
+/** As much of etcd's gRPC as the workloads need, over Node's HTTP/2: put, range, lease, watch, status. */
+import { connect, constants, type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
+import protobuf from 'protobufjs';
+
+/** The fields that are used, with the numbers of etcd's rpc.proto and kv.proto (v3.4). */
+const schema = `
+syntax = "proto3";
+message KeyValue { bytes key = 1; int64 create_revision = 2; int64 mod_revision = 3; int64 version = 4; bytes value = 5; int64 lease = 6; }
+message PutRequest { bytes key = 1; bytes value = 2; int64 lease = 3; }
+message RangeRequest { bytes key = 1; bytes range_end = 2; int64 limit = 3; bool serializable = 7; bool keys_only = 8; bool count_only = 9; }
+message RangeResponse { repeated KeyValue kvs = 2; bool more = 3; int64 count = 4; }
+message LeaseGrantRequest { int64 TTL = 1; int64 ID = 2; }
+message LeaseGrantResponse { int64 ID = 2; int64 TTL = 3; }
+message WatchCreateRequest { bytes key = 1; bytes range_end = 2; int64 start_revision = 3; int64 watch_id = 7; }
+message WatchRequest { oneof request { WatchCreateRequest create_request = 1; } }
+message Event { int32 type = 1; KeyValue kv = 2; }
+message WatchResponse { int64 watch_id = 2; bool created = 3; bool canceled = 4; repeated Event events = 11; }
+message StatusRequest {}
+message ResponseHeader { uint64 cluster_id = 1; uint64 member_id = 2; }
+message StatusResponse { ResponseHeader header = 1; string version = 2; int64 dbSize = 3; uint64 leader = 4; }
+`;
+
+const { root } = protobuf.parse(schema, { keepCase: true });
+const typeOf = (name: string): protobuf.Type => root.lookupType(name);
+
+/** A gRPC message: one byte for "not compressed", four for the length, then the bytes. */
+export const grpcFrame = (name: string, fields: object): Buffer => {
+  const bytes = typeOf(name).encode(typeOf(name).create(fields)).finish();
+  const frame = Buffer.allocUnsafe(5 + bytes.length);
+  frame.writeUInt8(0, 0);
+  frame.writeUInt32BE(bytes.length, 1);
+  frame.set(bytes, 5);
+  return frame;
+};
+
+/** Cuts what arrives into messages. */
+class FrameReader {
+  #pending: Buffer = Buffer.alloc(0);
+
+  *read(chunk: Buffer): Generator<Buffer> {
+    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    while (this.#pending.length >= 5) {
+      const end = 5 + this.#pending.readUInt32BE(1);
+      if (this.#pending.length < end) return;
+      yield this.#pending.subarray(5, end);
+      this.#pending = this.#pending.subarray(end);
+    }
+  }
+}
+
+export interface WatchedEvent {
+  readonly key: string;
+  readonly watch: number;
+}
+
+interface RangeOptions {
+  /** Answered by the member that is asked, without a quorum. */
+  readonly serializable: boolean;
+}
+
+export class EtcdClient {
+  readonly #session: ClientHttp2Session;
+
+  constructor(endpoint: string, ca: string | undefined) {
+    this.#session = connect(endpoint, ca === undefined ? {} : { ca, ALPNProtocols: ['h2'] });
+    // Each request on it fails, and tells.
+    this.#session.on('error', () => {});
+  }
+
+  async put(key: string, value: string, lease = 0): Promise<void> {
+    await this.#unary('etcdserverpb.KV/Put', 'PutRequest', {
+      key: Buffer.from(key),
+      value: Buffer.from(value),
+      lease,
+    });
+  }
+
+  /** The value, undefined if there is none. */
+  async range(key: string, { serializable }: RangeOptions): Promise<Uint8Array | undefined> {
+    const answer = await this.#unary(
+      'etcdserverpb.KV/Range',
+      'RangeRequest',
+      { key: Buffer.from(key), serializable },
+      'RangeResponse',
+    );
+    const { kvs } = answer as { kvs: { value: Uint8Array }[] };
+    return kvs[0]?.value;
+  }
+
+  /** How many keys begin with it. */
+  async count(prefix: string): Promise<number> {
+    const end = Buffer.from(prefix);
+    end.writeUInt8(end.readUInt8(end.length - 1) + 1, end.length - 1);
+    const answer = await this.#unary(
+      'etcdserverpb.KV/Range',
+      'RangeRequest',
+      { key: Buffer.from(prefix), range_end: end, count_only: true },
+      'RangeResponse',
+    );
+    return Number((answer as { count: unknown }).count);
+  }
+
+  /** The new lease's id, for `put`. */
+  async lease(seconds: number): Promise<number> {
+    const answer = await this.#unary(
+      'etcdserverpb.Lease/LeaseGrant',
+      'LeaseGrantRequest',
+      { TTL: seconds, ID: Math.floor(Math.random() * 2 ** 50) + 1 },
+      'LeaseGrantResponse',
+    );
+    return Number((answer as { ID: unknown }).ID);
+  }
+
+  async status(): Promise<{ readonly leader: string; readonly member: string }> {
+    const answer = await this.#unary(
+      'etcdserverpb.Maintenance/Status',
+      'StatusRequest',
+      {},
+      'StatusResponse',
+    );
+    const { leader, header } = answer as { leader: unknown; header: { member_id: unknown } };
+    return { leader: String(leader), member: String(header.member_id) };
+  }
+
+  /** Watches each key for itself, all on one stream; resolves when all watches are made. */
+  async watch(keys: readonly string[], told: (event: WatchedEvent) => void): Promise<() => void> {
+    const stream = this.#request('etcdserverpb.Watch/Watch');
+    const reader = new FrameReader();
+    let made = 0;
+    const ready = new Promise<void>((resolve, reject) => {
+      stream.on('error', reject);
+      stream.on('data', (chunk: Buffer) => {
+        for (const frame of reader.read(chunk)) {
+          const answer = typeOf('WatchResponse').decode(frame) as unknown as {
+            watch_id: unknown;
+            created: boolean;
+            events: { kv: { key: Uint8Array } }[];
+          };
+          if (answer.created) {
+            made += 1;
+            if (made === keys.length) resolve();
+          }
+          for (const { kv } of answer.events)
+            told({ key: Buffer.from(kv.key).toString(), watch: Number(answer.watch_id) });
+        }
+      });
+    });
+    for (const key of keys)
+      stream.write(grpcFrame('WatchRequest', { create_request: { key: Buffer.from(key) } }));
+    await ready;
+    return () => stream.close();
+  }
+
+  close(): void {
+    this.#session.destroy();
+  }
+
+  #request(method: string): ClientHttp2Stream {
+    return this.#session.request(
+      {
+        [constants.HTTP2_HEADER_METHOD]: 'POST',
+        [constants.HTTP2_HEADER_PATH]: `/${method}`,
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      },
+      { endStream: false },
+    );
+  }
+
+  #unary(method: string, request: string, fields: object, answer?: string): Promise<object | undefined> {
+    return new Promise((resolve, reject) => {
+      const stream = this.#request(method);
+      const reader = new FrameReader();
+      let decoded: object | undefined;
+      let problem: string | undefined;
+      const refused = (headers: Record<string, unknown>): void => {
+        const status = headers['grpc-status'];
+        if (status !== undefined && status !== '0')
+          problem = `${method}: status ${JSON.stringify(status)} ${JSON.stringify(headers['grpc-message'])}`;
+      };
+      stream.on('response', refused);
+      stream.on('trailers', refused);
+      stream.on('error', reject);
+      stream.on('data', (chunk: Buffer) => {
+        for (const frame of reader.read(chunk))
+          if (answer !== undefined) decoded = typeOf(answer).decode(frame);
+      });
+      stream.on('close', () => {
+        if (problem === undefined) resolve(decoded);
+        else reject(new Error(problem));
+      });
+      stream.end(grpcFrame(request, fields));
+    });
+  }
+}

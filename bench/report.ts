@@ -1,0 +1,95 @@
+/** What a run gave: a table for people, the same as JSON, and a chart. */
+import type { Machine } from './machine.ts';
+import { median, spread } from './statistics.ts';
+import type { FigureDescription, Measured, Workload } from './workload.ts';
+
+export interface SystemRounds {
+  readonly system: string;
+  readonly rounds: readonly Measured[];
+}
+
+export interface WorkloadReport {
+  readonly workload: Workload;
+  readonly systems: readonly SystemRounds[];
+}
+
+export interface FigureResult {
+  readonly workload: string;
+  readonly figure: string;
+  readonly unit: string;
+  readonly better: FigureDescription['better'];
+  /** By system: the median of the rounds, and their spread as a share of it. */
+  readonly values: Readonly<Record<string, { readonly median: number; readonly spread: number }>>;
+  /** Ours by etcd's. */
+  readonly ratio?: number;
+  readonly ratioGoal?: number;
+  readonly limit?: number;
+  readonly kept?: boolean;
+}
+
+const ours = 'futurestore';
+const theirs = 'etcd';
+
+export const resultsOf = ({ workload, systems }: WorkloadReport): FigureResult[] =>
+  workload.figures.map((figure) => {
+    const values: Record<string, { median: number; spread: number }> = {};
+    for (const { system, rounds } of systems) {
+      const numbers = rounds.map((round) => round[figure.name]).filter((one) => one !== undefined);
+      if (numbers.length > 0) values[system] = { median: median(numbers), spread: spread(numbers) };
+    }
+    const own = values[ours]?.median;
+    const other = values[theirs]?.median;
+    const ratio = own === undefined || other === undefined || other === 0 ? undefined : own / other;
+    const kept = verdict(figure, own, ratio);
+    return {
+      workload: workload.name,
+      figure: figure.name,
+      unit: figure.unit,
+      better: figure.better,
+      values,
+      ...(ratio !== undefined && { ratio }),
+      ...(figure.ratioGoal !== undefined && { ratioGoal: figure.ratioGoal }),
+      ...(figure.limit !== undefined && { limit: figure.limit }),
+      ...(kept !== undefined && { kept }),
+    };
+  });
+
+/** undefined: nothing was promised, or nothing can be said. */
+const verdict = (
+  { better, ratioGoal, limit }: FigureDescription,
+  own: number | undefined,
+  ratio: number | undefined,
+): boolean | undefined => {
+  const good = (value: number, goal: number): boolean => (better === 'more' ? value >= goal : value <= goal);
+  const verdicts: boolean[] = [];
+  if (ratioGoal !== undefined && ratio !== undefined) verdicts.push(good(ratio, ratioGoal));
+  if (limit !== undefined && own !== undefined) verdicts.push(good(own, limit));
+  return verdicts.length === 0 ? undefined : verdicts.every(Boolean);
+};
+
+const shown = (value: number): string =>
+  Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(Math.abs(value) >= 10 ? 1 : 2);
+
+export const tableLines = (results: readonly FigureResult[], systems: readonly string[]): string[] =>
+  results.map(({ figure, unit, values, ratio, ratioGoal, limit, better, kept }) => {
+    const columns = systems.map((system) => {
+      const value = values[system];
+      const text = value === undefined ? '–' : `${shown(value.median)} ±${(value.spread * 50).toFixed(0)}%`;
+      return text.padStart(16);
+    });
+    const sign = better === 'more' ? '≥' : '≤';
+    const notes = [
+      ratio === undefined ? '' : `× ${shown(ratio)}`,
+      ratioGoal === undefined ? '' : `goal ${sign} ${ratioGoal} ×`,
+      limit === undefined ? '' : `limit ${sign} ${limit} ${unit}`.trimEnd(),
+      kept === undefined ? '' : kept ? 'kept' : 'MISSED',
+    ].filter((note) => note !== '');
+    return `  ${figure.padEnd(30)} ${unit.padEnd(8)}${columns.join('')}   ${notes.join(', ')}`;
+  });
+
+export const jsonOf = (
+  machine: Machine,
+  versions: Readonly<Record<string, string>>,
+  results: readonly FigureResult[],
+): string =>
+  `${JSON.stringify({ at: new Date().toISOString(), machine, versions, results }, undefined, 2)}\n`;

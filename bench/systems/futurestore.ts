@@ -1,0 +1,45 @@
+/** This build: as `init` makes a cluster, with mutual TLS and policies; nothing is tuned for the benchmark. */
+import process from 'node:process';
+import { command, ProcessCluster } from '../../test/support/process-cluster.ts';
+import { versionOf } from './programs.ts';
+import type { RunningSystem, System } from './system.ts';
+
+export interface RunningFuturestore extends RunningSystem {
+  /** The administrator's. */
+  readonly profile: string;
+  readonly cluster: ProcessCluster;
+}
+
+const running = (cluster: ProcessCluster): RunningFuturestore => ({
+  cluster,
+  profile: cluster.path('admin.yaml'),
+  endpoints: cluster.ids.map((id) => `wss://127.0.0.1:${cluster.port + id - 1}`),
+  get pids() {
+    return cluster.ids.map((id) => cluster.processId(id));
+  },
+  leader: async () => cluster.ids.indexOf(await cluster.someLeader()),
+  kill: async (index) => {
+    await cluster.kill(idAt(cluster, index));
+  },
+  restart: async (index) => {
+    cluster.startServer(idAt(cluster, index));
+    await cluster.ready();
+  },
+  stop: () => cluster.close(),
+});
+
+const idAt = (cluster: ProcessCluster, index: number): number => {
+  const id = cluster.ids[index];
+  if (id === undefined) throw new Error(`there is no server at ${index}`);
+  return id;
+};
+
+export const futurestore: System<RunningFuturestore> = {
+  name: 'futurestore',
+  version: () => versionOf(process.execPath, [command, '--version'], /(\S+)/),
+  start: async () => {
+    const cluster = await ProcessCluster.start();
+    await cluster.someLeader();
+    return running(cluster);
+  },
+};

@@ -1,0 +1,61 @@
+/** Reads of one key: with a quorum's word, and from what a server has. */
+import { grpcFrame, type EtcdClient } from '../load/etcd-client.ts';
+import { h2load } from '../load/h2load.ts';
+import { futurestoreLoad } from '../load/futurestore-load.ts';
+import { value } from '../load/futurestore-jobs.ts';
+import type { RunningEtcd } from '../systems/etcd.ts';
+import type { RunningFuturestore } from '../systems/futurestore.ts';
+import type { Conditions, SystemsWorkload } from '../workload.ts';
+import { loadFigures, withProcessors } from './settle.ts';
+
+const connections = 100;
+const outstanding = 10;
+const key = 'bench/read'.padEnd(32, '_');
+
+const putFuturestore = async ({ cluster }: RunningFuturestore): Promise<void> => {
+  const client = await cluster.connect();
+  await client.resolve(key, value);
+  await client.close();
+};
+
+const putEtcd = async (system: RunningEtcd): Promise<void> => {
+  const client: EtcdClient = system.client(0);
+  await client.put(key, value);
+  client.close();
+};
+
+const readWorkload = (name: string, stale: boolean, goal: number): SystemsWorkload => ({
+  name,
+  about: `${connections} connections × ${outstanding} outstanding, one key${stale ? ', without asking the leader (etcd: serializable)' : ''}`,
+  warm: true,
+  figures: loadFigures({ throughput: goal }),
+  futurestore: async (system, { quick }: Conditions) => {
+    await putFuturestore(system);
+    return await withProcessors(system.pids, () =>
+      futurestoreLoad({
+        profile: system.profile,
+        endpoints: system.endpoints,
+        operation: { kind: 'get', key, stale },
+        connections,
+        outstanding,
+        seconds: quick ? 2 : 8,
+      }),
+    );
+  },
+  etcd: async (system, { quick }) => {
+    await putEtcd(system);
+    const body = grpcFrame('RangeRequest', { key: Buffer.from(key), serializable: stale });
+    return await withProcessors(system.pids, () =>
+      h2load(
+        system.endpoints,
+        { method: 'etcdserverpb.KV/Range', body },
+        { connections, outstanding, seconds: quick ? 2 : 8 },
+      ),
+    );
+  },
+});
+
+export const readWorkloads: readonly SystemsWorkload[] = [
+  readWorkload('get-linearizable', false, 8),
+  readWorkload('get-stale', true, 10),
+];

@@ -1,0 +1,98 @@
+/** Writes: a new future each, and values that take the place of others. */
+import { percentile } from '../statistics.ts';
+import { h2load } from '../load/h2load.ts';
+import { grpcFrame } from '../load/etcd-client.ts';
+import { futurestoreLoad } from '../load/futurestore-load.ts';
+import { keyOf, value, type FuturestoreOperation } from '../load/futurestore-jobs.ts';
+import type { LoadResult } from '../load/load.ts';
+import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '../workload.ts';
+import { processorSeconds } from '../machine.ts';
+
+const throughput = 'throughput (peak, closed loop)';
+
+const measuredOf = (
+  { operations, seconds, latenciesMs, generatorSeconds }: LoadResult,
+  serverSeconds: number,
+): Measured => ({
+  [throughput]: operations / seconds,
+  'latency p50': percentile(latenciesMs, 0.5),
+  'latency p99': percentile(latenciesMs, 0.99),
+  'processor of the servers': (serverSeconds / operations) * 1e6,
+  'processor of the load': (generatorSeconds / operations) * 1e6,
+});
+
+/** Goals against etcd; what has none is told all the same. */
+export interface LoadGoals {
+  readonly throughput?: number;
+  readonly p50?: number;
+  readonly p99?: number;
+}
+
+export const loadFigures = (goals: LoadGoals): readonly FigureDescription[] => [
+  { name: throughput, unit: '/s', better: 'more', ...(goals.throughput && { ratioGoal: goals.throughput }) },
+  { name: 'latency p50', unit: 'ms', better: 'less', ...(goals.p50 && { ratioGoal: goals.p50 }) },
+  { name: 'latency p99', unit: 'ms', better: 'less', ...(goals.p99 && { ratioGoal: goals.p99 }) },
+  { name: 'processor of the servers', unit: 'µs each', better: 'less' },
+  { name: 'processor of the load', unit: 'µs each', better: 'less' },
+];
+
+/** While the load runs, what the servers use of the processors. */
+export const withProcessors = async (
+  pids: readonly number[],
+  load: () => Promise<LoadResult>,
+): Promise<Measured> => {
+  const before = processorSeconds(pids);
+  const result = await load();
+  return measuredOf(result, processorSeconds(pids) - before);
+};
+
+const secondsOf = ({ quick }: Conditions): number => (quick ? 2 : 8);
+
+const putFrame = (): Buffer =>
+  grpcFrame('PutRequest', { key: Buffer.from(keyOf('bench', 0, 0)), value: Buffer.from(value) });
+
+const settleWorkload = (
+  name: string,
+  about: string,
+  connections: number,
+  outstanding: number,
+  goals: LoadGoals,
+  operation: (round: number) => FuturestoreOperation = (round) => ({ kind: 'settle', prefix: `b${round}` }),
+): SystemsWorkload => ({
+  name,
+  about: `${connections} connections × ${outstanding} outstanding, ${about}`,
+  warm: true,
+  figures: loadFigures(goals),
+  futurestore: (system, conditions) =>
+    withProcessors(system.pids, () =>
+      futurestoreLoad({
+        profile: system.profile,
+        endpoints: system.endpoints,
+        operation: operation(conditions.round),
+        connections,
+        outstanding,
+        seconds: secondsOf(conditions),
+      }),
+    ),
+  etcd: (system, conditions) =>
+    withProcessors(system.pids, () =>
+      h2load(
+        system.endpoints,
+        { method: 'etcdserverpb.KV/Put', body: putFrame() },
+        { connections, outstanding, seconds: secondsOf(conditions) },
+      ),
+    ),
+});
+
+const newFuture = 'a new future each (etcd: put)';
+
+export const settleWorkloads: readonly SystemsWorkload[] = [
+  settleWorkload('settle-1', newFuture, 1, 1, { p50: 0.8 }),
+  settleWorkload('settle-100', newFuture, 100, 1, { throughput: 2.5 }),
+  settleWorkload('settle-1000', newFuture, 100, 10, { throughput: 5, p99: 0.4 }),
+  settleWorkload('settle-wide', newFuture, 1000, 1, { throughput: 2.5 }),
+  settleWorkload('overwrite', 'the values of 1,000 keys replaced', 100, 10, { throughput: 5 }, () => ({
+    kind: 'overwrite',
+    keys: 1000,
+  })),
+];

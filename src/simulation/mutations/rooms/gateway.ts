@@ -1,0 +1,26 @@
+/** Rules broken in src/gateway: the connections of agents. */
+import type { Mutation } from '../mutation.ts';
+
+export const gatewayMutations: readonly Mutation[] = [
+  {
+    name: 'room-not-given-back',
+    rule: 'What a socket has taken makes room for more pushes.',
+    file: 'gateway/outbox.ts',
+    find: 'this.#owner.pushesTaken(bytes);',
+    replace: '',
+  },
+  {
+    name: 'ended-connection-not-told',
+    rule: 'The server is told which session a connection that has ended leaves behind.',
+    file: 'gateway/connection.ts',
+    find: "{ kind: 'closed', connection: this.id, session: this.#sessionToDetach }",
+    replace: "{ kind: 'closed', connection: this.id, session: undefined }",
+  },
+  {
+    name: 'answers-forgotten-too-early',
+    rule: 'An answer is forgotten only when the client says that it has it.',
+    file: 'gateway/connection.ts',
+    find: 'const { sequence, answeredBelow, operations } = body;',
+    replace: 'const { sequence, operations } = body;\n        const answeredBelow = sequence;',
+  },
+];
