@@ -177,7 +177,8 @@ const startReloading = (
   onHangup: ServeOptions['onHangup'],
 ): void => {
   const { gateway, transport } = running;
-  if (gateway === undefined || transport === undefined) throw new Error('nothing runs that could be reloaded');
+  if (gateway === undefined || transport === undefined)
+    throw new Error('nothing runs that could be reloaded');
   const now = (): number => Date.now();
   const parts = { configuration, gateway, transport, files: fileReader, logger, now };
   const reload = new CertificateReload(parts);

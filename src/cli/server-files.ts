@@ -135,10 +135,7 @@ export const readAgentsFiles = ({ agents }: ServerConfiguration, nowMs: number):
 };
 
 /** What the other servers are shown, and known by. Throws CONFIGURATION_INVALID. */
-export const readPeersFiles = (
-  { peers, self }: ServerConfiguration,
-  nowMs: number,
-): ServerFiles['peers'] => {
+export const readPeersFiles = ({ peers, self }: ServerConfiguration, nowMs: number): ServerFiles['peers'] => {
   const { leaf, ...pair } = readKeyPair('peers', peers, nowMs);
   const commonName = commonNameOf(leaf);
   if (commonName !== self.name) {

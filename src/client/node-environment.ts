@@ -41,7 +41,7 @@ export interface ProfileOptions extends Omit<ClientOptions, 'endpoints'> {
 
 /** `connect` with the endpoints and certificates of a profile; `options` adds to it. */
 export function connectWithProfile(file: string, options: ProfileOptions = {}): Client {
-  const { tokenFile = undefined, ...rest } = options;
+  const { tokenFile, ...rest } = options;
   const { tokenFile: ofProfile, ...profile } = loadProfile(file, tokenFile !== undefined);
   const path = tokenFile ?? ofProfile;
   try {

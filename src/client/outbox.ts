@@ -64,7 +64,11 @@ export class Outbox {
 
   control(body: RequestBody): number {
     const id = this.takeId();
-    this.#controls.push({ request: { id, body }, bytes: stringsBytes(textsOf(body)), subscription: undefined });
+    this.#controls.push({
+      request: { id, body },
+      bytes: stringsBytes(textsOf(body)),
+      subscription: undefined,
+    });
     return id;
   }
 

@@ -18,7 +18,10 @@ export async function currentToken(source: TokenSource): Promise<string> {
 /** What is wrong with it, without showing it; undefined: it has the form of a token. */
 export function tokenProblem(token: unknown): string | undefined {
   if (typeof token !== 'string') return 'a token must be text';
-  return helloProblem({ clientName: '', clientVersion: '', token })?.message.replace('hello.token', 'the token');
+  return helloProblem({ clientName: '', clientVersion: '', token })?.message.replace(
+    'hello.token',
+    'the token',
+  );
 }
 
 export function tokenError(error: unknown): FuturestoreError {

@@ -1,35 +1,52 @@
-/** Who is at the other end of one connection, how that was shown, and until when it counts. */
+/** Who is at the other end of one connection, how that was shown, until when it counts, and how it is renewed. */
 import { closeCodes } from '../protocol/index.ts';
-import type { Identity, IdentityVerdict } from './identity.ts';
-import type { IdentityJudge, Identify } from './door.ts';
+import type { Failure } from '../protocol/index.ts';
+import type { Identify, IdentityJudge } from './door.ts';
+import type { Identity, IdentityRefusal, IdentityVerdict } from './identity.ts';
+import type { GatewaySetup } from './settings.ts';
 
 /** The last fifth of what a token has left when it is shown, but at least so long, is time to bring a newer one. */
 const expiringShare = 0.2;
 const expiringMsMin = 30_000;
 
-/** What is to be done at a heartbeat. */
-export type Checked =
-  | { readonly kind: 'fine' }
-  | { readonly kind: 'over'; readonly closeCode: number; readonly reason: string }
-  /** By realms that have changed it is somebody with other variables. */
-  | { readonly kind: 'changed'; readonly identity: Identity }
-  | { readonly kind: 'expiring'; readonly remainingMs: number };
+/** What it asks of its connection. */
+export interface AuthenticationOwner {
+  /** It is known who it is, or that one has other variables now: `become` is called, or the connection ends. */
+  identified(identity: Identity): void;
+  /** The token expires in so many milliseconds. */
+  expiring(remainingMs: number): void;
+  renewed(request: number, expiresInMs: number): void;
+  refuse(request: number, failure: Failure): void;
+  close(code: number, reason: string): void;
+  /** Runs what comes later; not at all once the connection has ended. */
+  later(work: () => void): void;
+}
 
 export class Authentication {
+  readonly #setup: GatewaySetup;
   readonly #judge: IdentityJudge;
   readonly #identify: Identify | undefined;
-  readonly #heartbeatMs: number;
+  readonly #owner: AuthenticationOwner;
   #identity: Identity | undefined;
+  /** Of the realms by which it was judged. */
   #version = 0;
   /** Milliseconds since 1970: from then on the client is told, at each heartbeat. */
   #tellFromMs = Infinity;
   #triedAtMs = -Infinity;
   #verifying = false;
+  /** The request whose token is being verified. */
+  #renewing: number | undefined;
 
-  constructor(judge: IdentityJudge, identify: Identify | undefined, heartbeatMs: number) {
+  constructor(
+    setup: GatewaySetup,
+    judge: IdentityJudge,
+    identify: Identify | undefined,
+    owner: AuthenticationOwner,
+  ) {
+    this.#setup = setup;
     this.#judge = judge;
     this.#identify = identify;
-    this.#heartbeatMs = heartbeatMs;
+    this.#owner = owner;
   }
 
   get identity(): Identity | undefined {
@@ -41,73 +58,103 @@ export class Authentication {
     return this.#identity === undefined ? 'nobody' : principalText(this.#identity);
   }
 
-  become(identity: Identity, wallMs: number): void {
+  /** Whether this request is one to authenticate, and unanswered. */
+  isRenewedBy(request: number): boolean {
+    return this.#renewing === request;
+  }
+
+  become(identity: Identity): void {
     this.#identity = identity;
     this.#version = this.#judge.version;
     this.#tellFromMs = Infinity;
     // Clients from before there were tokens would not understand; who has shown one does.
     if (identity.proof.token === undefined) return;
-    const leftMs = identity.expiresAtMs - wallMs;
+    const leftMs = identity.expiresAtMs - this.#setup.clock.wallMs();
     // A heartbeat may be as late as the time between two of them.
-    const spareMs = Math.max(expiringShare * leftMs, expiringMsMin) + this.#heartbeatMs;
+    const spareMs = Math.max(expiringShare * leftMs, expiringMsMin) + this.#setup.limits.heartbeatMs;
     this.#tellFromMs = identity.expiresAtMs - spareMs;
   }
 
-  check(wallMs: number): Checked {
+  /** At each heartbeat. */
+  check(wallMs: number): void {
     const identity = this.#identity;
-    if (identity === undefined) return { kind: 'fine' };
+    if (identity === undefined) return;
     if (wallMs >= identity.expiresAtMs) {
       const what = identity.proof.token === undefined ? 'certificate' : 'token or certificate';
-      const reason = `the client's ${what} has expired: renew it`;
-      return { kind: 'over', closeCode: closeCodes.authenticationExpired, reason };
+      this.#owner.close(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
+    } else if (this.#version !== this.#judge.version) {
+      this.#judgeAgain(identity, wallMs);
+    } else if (wallMs >= this.#tellFromMs) {
+      this.#owner.expiring(Math.max(0, Math.ceil(identity.expiresAtMs - wallMs)));
     }
-    const verdict = this.#rejudged(identity, wallMs);
-    if (!verdict.ok) return { kind: 'over', closeCode: verdict.closeCode, reason: verdict.problem };
-    if (verdict.identity !== identity) return { kind: 'changed', identity: verdict.identity };
-    if (wallMs < this.#tellFromMs) return { kind: 'fine' };
-    return { kind: 'expiring', remainingMs: Math.max(0, Math.ceil(identity.expiresAtMs - wallMs)) };
   }
 
-  #rejudged(identity: Identity, wallMs: number): IdentityVerdict {
-    if (this.#version === this.#judge.version) return { ok: true, identity };
+  #judgeAgain(identity: Identity, wallMs: number): void {
     const verdict = this.#judge.judgeAgain(identity, wallMs);
-    if (verdict.ok) {
-      this.#identity = verdict.identity;
-      this.#version = this.#judge.version;
+    if (!verdict.ok) this.#owner.close(verdict.closeCode, verdict.problem);
+    else if (verdict.identity !== identity) this.#owner.identified(verdict.identity);
+    else this.#version = this.#judge.version;
+  }
+
+  /** By the token in hello: ends in `identified` and then `done`, or in `close`. */
+  greet(token: string, done: () => void): void {
+    this.#verify(token, (verdict) => {
+      if (verdict.ok) {
+        this.#owner.identified(verdict.identity);
+        done();
+      } else {
+        this.#owner.close(verdict.closeCode, verdict.problem);
+      }
+    });
+  }
+
+  /** By a newer token: ends in `renewed` or `refuse`. Where it is refused what was there before counts on. */
+  renew(request: number, token: string): void {
+    const { authenticateEveryMs } = this.#setup.limits;
+    if (this.#verifying || this.#setup.clock.nowMs() - this.#triedAtMs < authenticateEveryMs) {
+      const message = `a token is being verified, or one was less than ${authenticateEveryMs} ms ago: wait`;
+      this.#owner.refuse(request, { code: 'TOO_MANY_REQUESTS', message });
+      return;
     }
-    return verdict;
+    this.#renewing = request;
+    this.#verify(token, (verdict) => {
+      this.#renewing = undefined;
+      if (verdict.ok) {
+        this.#owner.identified(verdict.identity);
+        const leftMs = verdict.identity.expiresAtMs - this.#setup.clock.wallMs();
+        this.#owner.renewed(request, Math.max(0, Math.floor(leftMs)));
+      } else {
+        this.#owner.refuse(request, { code: 'UNAUTHENTICATED', message: verdict.problem });
+      }
+    });
   }
 
-  /** Whether a token may be verified now: one at a time, and not too many. Verifying is the dearest thing one can ask. */
-  mayTry(nowMs: number, intervalMs: number): boolean {
-    return !this.#verifying && nowMs - this.#triedAtMs >= intervalMs;
-  }
-
-  /** Calls back once, later. Whoever it was before, it stays the same principal or is refused. */
-  try(token: string, nowMs: number, done: (verdict: IdentityVerdict) => void): void {
-    this.#triedAtMs = nowMs;
+  #verify(token: string, done: (verdict: IdentityVerdict) => void): void {
+    this.#triedAtMs = this.#setup.clock.nowMs();
     this.#verifying = true;
     const tell = (verdict: IdentityVerdict): void => {
       this.#verifying = false;
-      done(verdict);
+      this.#owner.later(() => done(this.#sameOrRefused(verdict)));
     };
-    if (this.#identify === undefined) {
-      queueMicrotask(() => tell({ ok: false, problem: 'no tokens are taken here', closeCode: closeCodes.unauthenticated }));
-      return;
-    }
-    this.#identify(token).then(
-      (verdict) => tell(this.#sameOrRefused(verdict)),
-      () => tell({ ok: false, problem: 'the token could not be verified', closeCode: closeCodes.unauthenticated }),
-    );
+    if (this.#identify === undefined) tell(refused('no tokens are taken here'));
+    else this.#identify(token).then(tell, () => tell(refused('the token could not be verified')));
   }
 
+  /** Whoever it was before, it stays the same principal. */
   #sameOrRefused(verdict: IdentityVerdict): IdentityVerdict {
     const before = this.#identity;
     if (!verdict.ok || before === undefined || principalText(before) === principalText(verdict.identity))
       return verdict;
-    const problem = `the token is of ${principalText(verdict.identity)}, but the connection of ${principalText(before)}: connect anew to be another one`;
-    return { ok: false, problem, closeCode: closeCodes.unauthenticated };
+    return refused(
+      `the token is of ${principalText(verdict.identity)}, but the connection of ${principalText(before)}: connect anew to be another one`,
+    );
   }
 }
 
-export const principalText = ({ principal }: Identity): string => `${principal.realm}:${principal.name}`;
+const refused = (problem: string): IdentityRefusal => ({
+  ok: false,
+  problem,
+  closeCode: closeCodes.unauthenticated,
+});
+
+const principalText = ({ principal }: Identity): string => `${principal.realm}:${principal.name}`;

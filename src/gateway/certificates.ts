@@ -2,8 +2,8 @@
 import 'reflect-metadata';
 import type { X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
-import { isSegment } from '../scopes/index.ts';
-import { extensionText } from './puppet-extensions.ts';
+import { isSegment, parseSerial } from '../scopes/index.ts';
+import { extensionText } from './extension-text.ts';
 
 export interface CertificateFacts {
   /** Its one common name, as it is written there: a segment of a key. */
@@ -40,14 +40,17 @@ const heeded: ReadonlySet<string> = new Set([
   extendedUsages,
 ]);
 
-export const serialOf = (hex: string): string => hex.toLowerCase().replace(/^0+(?=.)/, '');
+/** As revocations name it. */
+export const serialOf = (hex: string): string => parseSerial(hex) ?? hex;
 
 /** `leaf`: signed by a pinned issuer; whatever else is wrong with it is found here, but for its time. */
 export const readCertificate = (leaf: X509Certificate): CertificateVerdict => {
   const name = nameOf(leaf);
   if (!name.ok) return name;
-  const extensions = new x509.X509Certificate(leaf.raw).extensions;
-  const problem = usageProblem(leaf, extensions);
+  const { extensions, signatureAlgorithm } = new x509.X509Certificate(leaf.raw);
+  const problem =
+    strengthProblem(leaf, signatureAlgorithm as unknown as SignatureAlgorithm) ??
+    usageProblem(leaf, extensions);
   if (problem !== undefined) return { ok: false, problem };
   const texts = new Map<string, string>();
   for (const { type, value } of extensions) {
@@ -62,6 +65,26 @@ export const readCertificate = (leaf: X509Certificate): CertificateVerdict => {
     extensions: texts,
   };
   return { ok: true, facts };
+};
+
+/** For SHA-1 and older somebody else could make a certificate with the signature of a good one. */
+const soundHashes: ReadonlySet<string> = new Set(['SHA-256', 'SHA-384', 'SHA-512']);
+const hashless: ReadonlySet<string> = new Set(['Ed25519', 'Ed448']);
+const rsaBitsMin = 2048;
+
+/** The library's type says it by types of the browser's, and that there is always a hash. */
+interface SignatureAlgorithm {
+  readonly name: string;
+  readonly hash?: { readonly name: string };
+}
+
+const strengthProblem = (leaf: X509Certificate, { name, hash }: SignatureAlgorithm): string | undefined => {
+  if (!hashless.has(name) && !soundHashes.has(hash?.name ?? ''))
+    return `the certificate is signed with ${name} and ${hash?.name ?? 'an unknown hash'}: have it issued with SHA-256`;
+  const bits = leaf.publicKey.asymmetricKeyDetails?.modulusLength;
+  return bits !== undefined && bits < rsaBitsMin
+    ? `the certificate's RSA key has ${bits} bits: make one with at least ${rsaBitsMin}`
+    : undefined;
 };
 
 const usageProblem = (leaf: X509Certificate, extensions: readonly x509.Extension[]): string | undefined => {

@@ -4,22 +4,20 @@ import { FuturestoreError, closeCodes, denied, limits as protocolLimits } from '
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
 import { canonicalJson } from '../scopes/index.ts';
 import type { Scope, ScopeLimits } from '../scopes/index.ts';
-import type { ConnectionId, GatewayEvent, GatewayNotice, GatewayRequest, Subject } from '../server/index.ts';
+import type { ConnectionEvent, ConnectionId, GatewayNotice, GatewayRequest, Subject } from '../server/index.ts';
 import { checkDocument } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
 import { closeReason } from './close-reason.ts';
 import { Authentication } from './authentication.ts';
+import type { AuthenticationOwner } from './authentication.ts';
 import type { AgentStream, AgentWebSocket, Identify, IdentityJudge } from './door.ts';
 import { Flights, firstSessionNumber, flights } from './flights.ts';
-import type { Identity, IdentityVerdict } from './identity.ts';
+import type { Identity } from './identity.ts';
 import { Outbox } from './outbox.ts';
 import type { OutboxOwner } from './outbox.ts';
 import type { GatewaySetup } from './settings.ts';
-
-/** A connection's events: all others are the gateway's own. */
-export type ConnectionEvent = Exclude<GatewayEvent, { readonly kind: 'access' }>;
 
 /** What a connection asks of its gateway. */
 export interface ConnectionOwner {
@@ -70,8 +68,6 @@ export class AgentConnection implements OutboxOwner {
   #access: AccessInForce | undefined;
   /** Frames that came while the token in hello is being verified, hello's own first. */
   #held: ReceivedClientFrame[] | undefined;
-  /** The request whose token is being verified. */
-  #renewing: number | undefined;
   readonly #setup: GatewaySetup;
   readonly #owner: ConnectionOwner;
   readonly #audit: Audit;
@@ -105,7 +101,7 @@ export class AgentConnection implements OutboxOwner {
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
-    this.#authentication = new Authentication(judge, identify, setup.limits.heartbeatMs);
+    this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
     this.#setup = setup;
     this.#owner = owner;
     this.#audit = new Audit(setup, id);
@@ -133,7 +129,7 @@ export class AgentConnection implements OutboxOwner {
   /** Who it is, and what that one may do; also when either has changed. */
   become(identity: Identity, scope: Scope): void {
     const before = this.identity;
-    this.#authentication.become(identity, this.#setup.clock.wallMs());
+    this.#authentication.become(identity);
     this.#audit.principal = this.principal;
     this.#scope = scope;
     this.#limits = scope.limits;
@@ -259,7 +255,9 @@ export class AgentConnection implements OutboxOwner {
 
   heartbeat(nowMs: number, wallMs: number): void {
     if (this.#endedWith !== undefined) return;
-    if (!this.review() || !this.#checkIdentity(wallMs)) return;
+    if (!this.review()) return;
+    this.#authentication.check(wallMs);
+    if (this.ended) return;
     // While nothing is read no pong can be seen; then only standstill counts.
     const aliveAtMs = Math.max(this.#heardAtMs, this.#outbox.progressAtMs);
     if (!this.#paused && nowMs - aliveAtMs >= this.#setup.limits.silenceMs) {
@@ -385,93 +383,42 @@ export class AgentConnection implements OutboxOwner {
     if (token === undefined) return false;
     this.#held = [frame];
     this.#ws.pause();
-    this.#authentication.try(token, this.#setup.clock.nowMs(), (verdict) => {
-      try {
-        this.#helloVerified(verdict);
-      } catch (error) {
-        this.#broken(error);
-      }
-    });
+    this.#authentication.greet(token, () => this.#release());
     return true;
   }
 
-  #helloVerified(verdict: IdentityVerdict): void {
-    if (this.#endedWith !== undefined) return;
+  #release(): void {
     const held = this.#held ?? [];
     this.#held = undefined;
-    if (!verdict.ok) {
-      this.close(verdict.closeCode, verdict.problem);
-      return;
-    }
-    this.#owner.identified(this, verdict.identity);
     for (const frame of held) {
-      // A frame before may have ended it.
-      if (this.ended || !this.#greet(frame)) return;
+      // What came before may have ended it.
+      if (this.#endedWith !== undefined || !this.#greet(frame)) return;
       this.#handle(frame);
     }
     this.#ws.resume();
-    this.flush();
   }
 
-  /** Whether it may stay. */
-  #checkIdentity(wallMs: number): boolean {
-    const checked = this.#authentication.check(wallMs);
-    switch (checked.kind) {
-      case 'fine':
-        return true;
-      case 'over':
-        this.close(checked.closeCode, checked.reason);
-        return false;
-      case 'changed':
-        this.#owner.identified(this, checked.identity);
-        return this.#endedWith === undefined;
-      case 'expiring':
-        this.#outbox.sendNow({
-          answers: [],
-          pushes: [],
-          authExpiring: { remainingMs: checked.remainingMs },
-        });
-        return true;
-      default:
-        return checked satisfies never;
-    }
-  }
-
-  #authenticate(id: number, token: string): void {
-    const nowMs = this.#setup.clock.nowMs();
-    const { authenticateEveryMs } = this.#setup.limits;
-    if (this.#isTaken(id)) {
-      this.#refuseTaken(id, 'authenticate');
-      return;
-    }
-    if (!this.#authentication.mayTry(nowMs, authenticateEveryMs)) {
-      const message = `a token is being verified, or one was less than ${authenticateEveryMs} ms ago: wait`;
-      this.#refuse(id, { code: 'TOO_MANY_REQUESTS', message }, 'authenticate');
-      return;
-    }
-    this.#renewing = id;
-    this.#authentication.try(token, nowMs, (verdict) => {
-      try {
-        this.#tokenVerified(id, verdict);
-      } catch (error) {
-        this.#broken(error);
-      }
-    });
-  }
-
-  #tokenVerified(id: number, verdict: IdentityVerdict): void {
-    if (this.#endedWith !== undefined) return;
-    this.#renewing = undefined;
-    if (verdict.ok) {
-      this.#owner.identified(this, verdict.identity);
-      if (this.ended) return;
-      const expiresInMs = Math.max(0, Math.floor(verdict.identity.expiresAtMs - this.#setup.clock.wallMs()));
-      this.#outbox.add({ kind: 'own_answer', request: id, body: { kind: 'authenticated', expiresInMs } });
-    } else {
-      // What it had before counts until it expires.
-      this.#refuse(id, { code: 'UNAUTHENTICATED', message: verdict.problem }, 'authenticate');
-    }
-    this.flush();
+  #authenticated(): AuthenticationOwner {
+    return {
+      identified: (identity) => this.#owner.identified(this, identity),
+      expiring: (remainingMs) =>
+        this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } }),
+      renewed: (request, expiresInMs) => {
+        this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
+        this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
+      },
+      refuse: (request, failure) => this.#refuse(request, failure, 'authenticate'),
+      close: (code, reason) => this.close(code, reason),
+      later: (work) => {
+        if (this.#endedWith !== undefined) return;
+        try {
+          work();
+          this.flush();
+        } catch (error) {
+          this.#broken(error);
+        }
+      },
+    };
   }
 
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {
@@ -550,7 +497,9 @@ export class AgentConnection implements OutboxOwner {
       } else if (request.body.kind === 'cancel') {
         (cancels ??= []).push([request.id, request.body.request]);
       } else if (request.body.kind === 'authenticate') {
-        this.#authenticate(request.id, request.body.token);
+        const { id, body } = request;
+        if (this.#isTaken(id)) this.#refuseTaken(id, body.kind);
+        else this.#authentication.renew(id, body.token);
       } else {
         const made = this.#admit(request);
         if (made !== undefined) admitted.push(made);
@@ -783,7 +732,7 @@ export class AgentConnection implements OutboxOwner {
     });
   }
 
-  #takeAnswer(event: Extract<GatewayEvent, { kind: 'answer' }>): void {
+  #takeAnswer(event: Extract<ConnectionEvent, { kind: 'answer' }>): void {
     const { request, body } = event;
     const flight = this.#inFlight.answered(request);
     // Cancelled meanwhile.
@@ -823,7 +772,11 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #isTaken(request: number): boolean {
-    return this.#inFlight.has(request) || this.#subscriptions.has(request) || this.#renewing === request;
+    return (
+      this.#inFlight.has(request) ||
+      this.#subscriptions.has(request) ||
+      this.#authentication.isRenewedBy(request)
+    );
   }
 
   #sendProgress(): void {

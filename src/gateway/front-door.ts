@@ -8,7 +8,7 @@ import { createServer } from 'node:https';
 import type { Server } from 'node:https';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { createSecureContext, TLSSocket } from 'node:tls';
+import { TLSSocket } from 'node:tls';
 import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
@@ -62,11 +62,7 @@ export class FrontDoor implements Door {
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(
-      options.policies.document.realms,
-      options.files ?? fileReader,
-      setup.logger,
-    );
+    this.#realms = new Realms(options.policies.document.realms, options.files ?? fileReader, setup.logger);
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
@@ -151,10 +147,8 @@ export class FrontDoor implements Door {
   }
 
   #renewContext(): void {
-    const options = this.#secureOptions();
-    // The server would be left without a context by what cannot be one.
-    createSecureContext(options);
-    this.#server.setSecureContext(options);
+    // What cannot be a context throws, and leaves the server the one it has.
+    this.#server.setSecureContext(this.#secureOptions());
   }
 
   async listen(): Promise<{ readonly port: number }> {
@@ -255,8 +249,7 @@ export class FrontDoor implements Door {
       return;
     }
     // Nobody yet where there is no certificate: then it stays among those who wait, and its token is to tell.
-    const verdict =
-      proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
+    const verdict = proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
     this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
       socket.off('error', ignoreBrokenSocket);
       const codec = codecFor(ws.protocol);

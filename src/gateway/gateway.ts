@@ -115,6 +115,10 @@ class Agents implements AgentGateway, ConnectionOwner {
         this.#accessChanged(event);
         continue;
       }
+      if (event.kind === 'ticket_keys') {
+        this.#door.replaceTicketKeys(event.keys);
+        continue;
+      }
       const connection = this.#connections.get(event.connection);
       if (connection === undefined) continue;
       connection.take(event);

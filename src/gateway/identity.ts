@@ -5,12 +5,12 @@
  */
 import type { X509Certificate } from 'node:crypto';
 import { closeCodes, FuturestoreError } from '../protocol/index.ts';
+import { parseVariableSource } from '../scopes/index.ts';
 import type { Credential, Principal, RealmDocument } from '../scopes/index.ts';
 import { chainOf, hasIssued, parseAuthorities, refuseSharedKeys } from './authorities.ts';
 import type { Authority } from './authorities.ts';
 import { readCertificate } from './certificates.ts';
 import type { CertificateFacts } from './certificates.ts';
-import { extensionOid } from './puppet-extensions.ts';
 import { parseRevocationLists } from './revocation-lists.ts';
 import type { RevocationLists } from './revocation-lists.ts';
 import { tokenIssuer, TokenRealm } from './tokens.ts';
@@ -61,7 +61,7 @@ interface Realm {
   readonly document: RealmDocument;
   readonly authorities: readonly Authority[];
   readonly token: TokenRealm | undefined;
-  /** The state of the file that was read last, good or bad. */
+  /** The state of the file that was read last, good or bad; 'unread' before. */
   listVersion: string | undefined;
   /** Only where the realm has a list: the last good one. */
   lists: RevocationLists | undefined;
@@ -71,12 +71,20 @@ interface Realm {
 
 type Table = ReadonlyMap<string, Realm>;
 
+/**
+ * Certificates that were proved before: reading and verifying one costs 2 ms, and when a server dies all of its agents
+ * come at once. Only what a pinned authority has signed gets in. About 10 MB.
+ */
+const provedMax = 20_000;
+
 /** Judges certificates and tokens by the realms of a policy document. */
 export class Realms {
   readonly #files: FileReader;
   readonly #logger: IdentityLogger;
   #table: Table;
   #version = 1;
+  /** By the SHA-256 of the certificate; of the present table. */
+  readonly #proved = new Map<string, Proved<ProvenCertificate>>();
   /** Reading is done one after the other: what was asked for last is what counts in the end. */
   #work: Promise<unknown> = Promise.resolve();
 
@@ -118,6 +126,7 @@ export class Realms {
         await this.#readLists(realm, wallMs);
       }
       this.#table = table;
+      this.#proved.clear();
       this.#version += 1;
     });
   }
@@ -131,7 +140,7 @@ export class Realms {
         const version = this.#files.version(path);
         // One that could not be used is tried each time: time or rights may mend it.
         if (version === realm.listVersion && realm.listProblem === undefined) continue;
-        if (await this.#readLists(realm, wallMs)) this.#version += 1;
+        await this.#readLists(realm, wallMs);
       }
     });
   }
@@ -141,6 +150,17 @@ export class Realms {
    * was signed by no authority of any realm.
    */
   prove(leaf: X509Certificate): Proved<ProvenCertificate> | undefined {
+    const known = this.#proved.get(leaf.fingerprint256);
+    if (known !== undefined) return known;
+    const proved = this.#proveAnew(leaf);
+    if (proved === undefined) return undefined;
+    const [oldest] = this.#proved.keys();
+    if (this.#proved.size >= provedMax && oldest !== undefined) this.#proved.delete(oldest);
+    this.#proved.set(leaf.fingerprint256, proved);
+    return proved;
+  }
+
+  #proveAnew(leaf: X509Certificate): Proved<ProvenCertificate> | undefined {
     for (const realm of this.#table.values()) {
       const issuer = realm.authorities.find((authority) => hasIssued(authority, leaf));
       if (issuer === undefined) continue;
@@ -184,7 +204,10 @@ export class Realms {
       (certificate && token && disagreement(certificate, token));
     if (refusal !== undefined) return refusal;
     const name = certificate?.name ?? token?.name ?? '';
-    const variables = variablesOf(realm.document, { ...(certificate && { certificate }), ...(token && { token }) });
+    const variables = variablesOf(realm.document, {
+      ...(certificate && { certificate }),
+      ...(token && { token }),
+    });
     const identity: Identity = {
       principal: { realm: realm.name, name, ...(variables && { variables }) },
       credential: {
@@ -221,7 +244,9 @@ export class Realms {
   ): IdentityRefusal | undefined {
     const issuer = realm.authorities.find(({ fingerprint }) => fingerprint === certificate.issuer);
     if (issuer === undefined)
-      return refused('the CA that signed the certificate is no CA of its realm any more: have a new one issued');
+      return refused(
+        'the CA that signed the certificate is no CA of its realm any more: have a new one issued',
+      );
     if (!(certificate.expiresAtMs > wallMs))
       return refused(`the certificate expired at ${instant(certificate.expiresAtMs)}: renew it`);
     if (!(certificate.issuedAtMs <= wallMs))
@@ -244,22 +269,21 @@ export class Realms {
     return refused(found.text, found.revoked ? closeCodes.revoked : closeCodes.identityUnavailable);
   }
 
-  /** Whether identities are to be judged again. */
-  async #readLists(realm: Realm, wallMs: number): Promise<boolean> {
+  async #readLists(realm: Realm, wallMs: number): Promise<void> {
     const path = realm.document.tls?.crl;
-    if (path === undefined) return false;
+    if (path === undefined) return;
     const version = this.#files.version(path);
     try {
       const read = await parseRevocationLists(this.#files.read(path), path, realm.authorities, wallMs);
       realm.lists = realm.lists === undefined ? read : read.withNewerOf(realm.lists);
       realm.listProblem = undefined;
       realm.listVersion = version;
+      this.#version += 1;
       this.#logger.info({ realm: realm.name, file: path }, 'a revocation list was read');
-      return true;
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);
       realm.listVersion = version;
-      if (problem === realm.listProblem) return false;
+      if (problem === realm.listProblem) return;
       realm.listProblem = problem;
       const kept = realm.lists !== undefined;
       this.#logger.error(
@@ -268,7 +292,6 @@ export class Realms {
           ? 'a new revocation list cannot be used: the one before it counts until it expires'
           : 'a revocation list cannot be used: nobody of its realm is let in with a certificate',
       );
-      return false;
     }
   }
 
@@ -297,10 +320,7 @@ const tokenRefusal = (realm: Realm, token: ProvenToken, wallMs: number): Identit
   return refused(text, closeCodes.authenticationExpired);
 };
 
-const disagreement = (
-  certificate: ProvenCertificate,
-  token: ProvenToken,
-): IdentityRefusal | undefined =>
+const disagreement = (certificate: ProvenCertificate, token: ProvenToken): IdentityRefusal | undefined =>
   certificate.realm === token.realm && certificate.name === token.name
     ? undefined
     : refused(
@@ -325,9 +345,7 @@ const sameVariables = (
   b: Readonly<Record<string, string>> | undefined,
 ): boolean => {
   const names = Object.keys(a ?? {});
-  return (
-    names.length === Object.keys(b ?? {}).length && names.every((name) => a?.[name] === b?.[name])
-  );
+  return names.length === Object.keys(b ?? {}).length && names.every((name) => a?.[name] === b?.[name]);
 };
 
 const valueOf = (
@@ -335,10 +353,18 @@ const valueOf = (
   certificate: ProvenCertificate | undefined,
   token: ProvenToken | undefined,
 ): string | undefined => {
-  if (source.startsWith('claim:')) return token?.claims.get(source.slice('claim:'.length));
-  if (!source.startsWith('extension:')) return undefined;
-  const oid = extensionOid(source.slice('extension:'.length));
-  return oid === undefined ? undefined : certificate?.extensions.get(oid);
+  const parsed = parseVariableSource(source);
+  switch (parsed?.kind) {
+    case 'extension':
+      return certificate?.extensions.get(parsed.oid);
+    case 'claim':
+      return token?.claims.get(parsed.name);
+    case 'name':
+    case undefined:
+      return undefined;
+    default:
+      return parsed satisfies never;
+  }
 };
 
 const tableOf = (documents: RealmDocuments): Table => {
@@ -350,7 +376,7 @@ const tableOf = (documents: RealmDocuments): Table => {
       document,
       authorities: tls === undefined ? [] : parseAuthorities(name, tls.issuer),
       token: jwt === undefined ? undefined : new TokenRealm(name, jwt),
-      listVersion: undefined,
+      listVersion: 'unread',
       lists: undefined,
       listProblem: undefined,
     });

@@ -6,10 +6,9 @@ import { createHash } from 'node:crypto';
 import { createLocalJWKSet, decodeJwt, errors, jwtVerify } from 'jose';
 import type { JSONWebKeySet, JWTPayload, JWTVerifyGetKey } from 'jose';
 import { FuturestoreError, limits } from '../protocol/index.ts';
-import type { RealmDocument } from '../scopes/index.ts';
+import { jwtAlgorithms } from '../scopes/index.ts';
+import type { JwtRealmDocument } from '../scopes/index.ts';
 import { segmentProblem } from './certificates.ts';
-
-type TokenSettings = NonNullable<RealmDocument['jwt']>;
 
 /** What a verified token says. */
 export interface ProvenToken {
@@ -30,20 +29,7 @@ export type TokenVerdict =
   | { readonly ok: true; readonly token: ProvenToken }
   | { readonly ok: false; readonly problem: string; readonly expired: boolean };
 
-/** Only with a private and a public half: what is written in a policy must not be enough to make tokens. */
-const asymmetric: ReadonlySet<string> = new Set([
-  'ES256',
-  'ES384',
-  'ES512',
-  'RS256',
-  'RS384',
-  'RS512',
-  'PS256',
-  'PS384',
-  'PS512',
-  'EdDSA',
-  'Ed25519',
-]);
+const known: ReadonlySet<string> = new Set(jwtAlgorithms);
 
 /** An issuer and its verifiers may be so far apart with their clocks. */
 const skewSeconds = 30;
@@ -60,19 +46,24 @@ export class TokenRealm {
   readonly #keys: JWTVerifyGetKey;
 
   /** Throws CONFIGURATION_INVALID. */
-  constructor(realm: string, settings: TokenSettings) {
+  constructor(realm: string, settings: JwtRealmDocument) {
     this.realm = realm;
     this.issuer = settings.issuer;
     this.audience = settings.audience;
     this.identity = settings.identity;
     this.#algorithms = [...settings.algorithms];
-    const weak = this.#algorithms.find((algorithm) => !asymmetric.has(algorithm));
+    const weak = this.#algorithms.find((algorithm) => !known.has(algorithm));
     if (weak !== undefined || this.#algorithms.length === 0) {
-      const known = [...asymmetric].join(' ');
-      throw invalid(realm, `its tokens' algorithms must be some of ${known}, not ${JSON.stringify(weak ?? [])}`);
+      const all = jwtAlgorithms.join(' ');
+      throw invalid(
+        realm,
+        `its tokens' algorithms must be some of ${all}, not ${JSON.stringify(weak ?? [])}`,
+      );
     }
     this.#keys = parseKeys(realm, settings.keys);
-    this.verifiedWith = createHash('sha256').update(JSON.stringify([realm, settings])).digest('base64');
+    this.verifiedWith = createHash('sha256')
+      .update(JSON.stringify([realm, settings]))
+      .digest('base64');
   }
 
   /** `wallMs`: milliseconds since 1970. Never rejects; the problem never has the token in it. */
@@ -136,7 +127,8 @@ const problemOf = (error: unknown, { issuer, audience, realm }: TokenRealm): str
     return `the token's claim ${error.claim} is missing or not what it must be (${error.reason}): ${wanted}`;
   }
   if (error instanceof errors.JOSEAlgNotAllowed) return `the token's algorithm is none that ${of} allows`;
-  if (error instanceof errors.JWKSNoMatchingKey) return `the token names a key (kid) that ${of} does not have`;
+  if (error instanceof errors.JWKSNoMatchingKey)
+    return `the token names a key (kid) that ${of} does not have`;
   if (error instanceof errors.JWKSMultipleMatchingKeys)
     return `the token names no key (kid), and ${of} has several that fit`;
   if (error instanceof errors.JWSSignatureVerificationFailed)

@@ -105,7 +105,11 @@ export const parseAddress = (address: string): { readonly host: string; readonly
  * Negotiated in the TLS handshake, the newest first: where none is, the other side is of version 1. A listener can't say
  * itself what it does not know, because it hangs up on fields that are new to it.
  */
-const applicationProtocols = { 'futurestore-peer/3': 3, 'futurestore-peer/2': 2 } as const;
+const applicationProtocols = {
+  'futurestore-peer/4': 4,
+  'futurestore-peer/3': 3,
+  'futurestore-peer/2': 2,
+} as const;
 
 /** The version that both sides of a link know, if it is not 1; undefined: it is. Only after the handshake. */
 export const negotiatedVersion = ({ alpnProtocol }: TLSSocket): number | undefined =>

@@ -19,8 +19,11 @@ export const protocolError = (message: string, cause?: unknown): FuturestoreErro
 export const isProtocolError = (error: unknown): error is FuturestoreError =>
   error instanceof FuturestoreError && error.code === 'PROTOCOL_ERROR';
 
-/** Of the protocol between servers: what this server says first, and the oldest that it still understands. */
-export const peerProtocolVersion = 3;
+/**
+ * Of the protocol between servers: what this server says first, and the oldest that it still understands. Frames of
+ * version 4 are those of version 3; it says that the log may hold keys for TLS session tickets.
+ */
+export const peerProtocolVersion = 4;
 export const peerProtocolVersionMin = 1;
 /**
  * The versions from which on a hello says where its server stands and is reached, a peer takes requests to hand

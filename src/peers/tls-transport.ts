@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:crypto';
 import type { Socket } from 'node:net';
-import { createSecureContext, createServer } from 'node:tls';
+import { createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
 import { FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
 import type { MemberId, Term } from '../raft/index.ts';
@@ -83,15 +83,14 @@ class TlsPeerTransport implements TlsTransport {
     const { ca, cert, key, minVersion } = tlsOptions({ ...this.#options, certificates });
     const context = { ca, cert, key, minVersion, secureOptions: withoutTickets };
     try {
-      // First on its own: what cannot be one would leave the server without any.
-      createSecureContext(context);
+      // What cannot be a context throws, and leaves the server the one it has.
+      this.#server.setSecureContext(context);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       const text = `the certificates for other servers cannot be used: ${why}; give a CA, a certificate and its key`;
       throw new FuturestoreError('CONFIGURATION_INVALID', text, { cause: error });
     }
     this.#options.certificates = certificates;
-    this.#server.setSecureContext(context);
   }
 
   async start(events: PeerEvents): Promise<void> {

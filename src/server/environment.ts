@@ -1,4 +1,5 @@
 /** What a server needs from the outside world besides disk and network; tests and the simulator give their own. */
+import { randomBytes } from 'node:crypto';
 import type { Entry, SnapshotPoint } from '../raft/index.ts';
 import type { Applied, LogEntry } from '../store/index.ts';
 
@@ -13,6 +14,8 @@ export interface Environment {
   monotonicMs(): number;
   /** Uniform in [0, 1). */
   random(): number;
+  /** For secrets. */
+  randomBytes(count: number): Uint8Array;
   /** Runs the callback once all input that is already there has been taken in. */
   defer(callback: () => void): void;
   setTimer(delayMs: number, callback: () => void): Timer;
@@ -22,6 +25,7 @@ export const nodeEnvironment: Environment = {
   wallMs: () => Date.now(),
   monotonicMs: () => performance.now(),
   random: () => Math.random(),
+  randomBytes: (count) => randomBytes(count),
   defer: (callback) => {
     setImmediate(callback);
   },

@@ -7,7 +7,7 @@ import type { Feed, FeedEvent } from '../feed/index.ts';
 import { limits, type AnswerBody, type ClusterStatus, type Failure } from '../protocol/index.ts';
 import type { LogIndex } from '../raft/index.ts';
 import { parsePattern } from '../scopes/index.ts';
-import type { Command, CommandResult, Store, Subject } from '../store/index.ts';
+import type { Command, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
 import type { AccessRequests } from './access-requests.ts';
 import type { Commands } from './commands.ts';
 import type { Environment, ServerMetrics, Timer } from './environment.ts';
@@ -58,10 +58,17 @@ export interface GatewaysOptions {
   readonly guard: (work: () => void) => void;
 }
 
+interface Attached {
+  readonly gateway: Gateway;
+  events: GatewayEvent[];
+  /** As it was told last. */
+  ticketKeys: TicketKeys | undefined;
+}
+
 export class Gateways {
   readonly #options: GatewaysOptions;
   readonly #requests = new Requests();
-  readonly #attached: { readonly gateway: Gateway; events: GatewayEvent[] }[] = [];
+  readonly #attached: Attached[] = [];
   #deadlineTimer: { readonly timer: Timer; readonly atMs: number } | undefined;
   /**
    * To be answered at the end of this turn or a later one, from the state as it is then. No answer is made in between:
@@ -79,7 +86,7 @@ export class Gateways {
     const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
     const number = this.#requests.addGateway();
     const first = access.event();
-    this.#attached.push({ gateway, events: first === undefined ? [] : [first] });
+    this.#attached.push({ gateway, events: first === undefined ? [] : [first], ticketKeys: undefined });
     schedule();
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
@@ -173,6 +180,7 @@ export class Gateways {
     for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
     this.#readDue(clusterMs);
     for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
+    this.#tellTicketKeys();
     for (const attached of this.#attached) {
       if (attached.events.length === 0) continue;
       const events = attached.events;
@@ -180,6 +188,16 @@ export class Gateways {
       attached.gateway.deliver(events);
     }
     this.#armDeadline();
+  }
+
+  #tellTicketKeys(): void {
+    const { ticketKeys } = this.#options.store();
+    if (ticketKeys === undefined) return;
+    for (const attached of this.#attached) {
+      if (attached.ticketKeys === ticketKeys) continue;
+      attached.ticketKeys = ticketKeys;
+      attached.events.push({ kind: 'ticket_keys', keys: ticketKeys.keys });
+    }
   }
 
   /** Reads wait for a turn of their own: too many came at once. */

@@ -115,6 +115,8 @@ export type GatewayNotice =
 
 /** From the server to one gateway, in order. */
 export type GatewayEvent =
+  /** Secret; 48 bytes, the same at all servers. At the attaching, where there are some, and whenever there are others. */
+  | { readonly kind: 'ticket_keys'; readonly keys: Uint8Array }
   /**
    * Who may do what, as of this revision: from the first one on, this counts and nothing else. It comes before any
    * answer or push that could hold something later, first of all to a gateway that has just been attached.
@@ -126,6 +128,9 @@ export type GatewayEvent =
       readonly document: PolicyDocument | undefined;
       readonly revocations: readonly Revocation[];
     }
+  | ConnectionEvent;
+
+export type ConnectionEvent =
   | {
       readonly kind: 'answer';
       readonly connection: ConnectionId;

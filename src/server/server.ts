@@ -157,6 +157,8 @@ export class Server {
       commands: this.#commands,
       others: () => this.#membership.others,
       lostAfterMs: Math.max(5000, 5 * options.electionTimeoutMs),
+      versionOf: (member) => this.#membership.versionOf(member),
+      randomBytes: (count) => options.environment.randomBytes(count),
     });
     this.#compaction = new CompactionPolicy(options.logRetainBytes);
     // What earlier runs left counts too: else the log of a server that is restarted now and then grows for ever.
@@ -364,6 +366,7 @@ export class Server {
     this.#membership.tick(nowMs);
     if (this.#soft.role === 'leader') {
       this.#housekeeping.tellOfLost(this.#store, nowMs);
+      this.#housekeeping.renewTicketKeys(this.#store.ticketKeys, this.#clusterMs());
       this.#membership.drive();
     }
     if (this.#commands.pending === 0) this.#resultAtMs = nowMs;

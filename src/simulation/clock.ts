@@ -237,6 +237,7 @@ export class MachineClock {
       wallMs: () => this.wallMs(),
       monotonicMs: () => this.monotonicMs(life),
       random: random.next,
+      randomBytes: (count) => random.bytes(count),
       defer: (callback) => {
         time.after(0, life, 'input', callback);
       },

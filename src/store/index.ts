@@ -19,6 +19,8 @@ export {
 } from './log-codec.ts';
 export { Store } from './store.ts';
 export { policiesOf } from './access.ts';
+export { ticketKeyBytes } from './ticket-keys.ts';
+export type { TicketKeys } from './ticket-keys.ts';
 export type {
   Access,
   AccessCommand,

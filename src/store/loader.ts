@@ -5,6 +5,7 @@ import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
 import type { MemberTable } from './members.ts';
 import type { SessionTable } from './sessions.ts';
+import type { TicketKeyTable } from './ticket-keys.ts';
 import {
   damaged,
   decodeCounters,
@@ -15,6 +16,7 @@ import {
   decodeRevocation,
   decodeServer,
   decodeSession,
+  decodeTicketKeys,
   recordKeys,
   type Counters,
   type LoadedSession,
@@ -29,6 +31,7 @@ interface LoadTarget {
   readonly servers: Map<number, ServerState>;
   readonly members: MemberTable;
   readonly access: AccessTable;
+  readonly ticketKeys: TicketKeyTable;
   readonly counters: Counters;
 }
 
@@ -53,7 +56,10 @@ export class StateLoader {
       else if (key.startsWith('e/')) this.#groups.push(decodeExpiry(key, value));
       else if (key === recordKeys.policies) this.#addPolicies(key, value);
       else if (key.startsWith('r/')) this.#addRevocation(key, value);
-      else if (key === recordKeys.counters) this.#addCounters(key, value);
+      else if (key === recordKeys.ticketKeys) {
+        const loaded = this.#target.ticketKeys.load(decodeTicketKeys(key, value));
+        if (loaded === undefined) throw damaged(key, 'is there twice');
+      } else if (key === recordKeys.counters) this.#addCounters(key, value);
       else throw damaged(key, 'is of no kind that this version knows');
     }
   }

@@ -32,6 +32,7 @@ type CommandBodyMessage = Pick<
   | 'aclApply'
   | 'aclRevoke'
   | 'aclRestore'
+  | 'ticketKeys'
 >;
 
 /** LogEntry.commands: field 2, length-delimited. */
@@ -169,6 +170,8 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
     case 'acl_revoke':
     case 'acl_restore':
       return accessCommandToMessage(command);
+    case 'ticket_keys':
+      return { ticketKeys: { number: outgoing(command.number), keys: command.keys } };
     case 'expire':
       return {
         expire: {
@@ -259,7 +262,12 @@ const memberCommandFromMessage = ({
   memberAdd,
   memberPromote,
   memberRemove,
+  ticketKeys,
 }: CommandBodyMessage): CommandBody => {
+  if (isGiven(ticketKeys)) {
+    const keys = new Uint8Array(ticketKeys.keys ?? noBytes);
+    return { kind: 'ticket_keys', number: incoming(ticketKeys.number, 'ticket_keys.number'), keys };
+  }
   if (isGiven(memberAdd)) {
     return {
       kind: 'member_add',

@@ -23,6 +23,8 @@ import type { KeyRecord } from './future-table.ts';
 import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
 import type { Remembered, Session } from './sessions.ts';
 import type { MemberRecord, SessionId, Subject } from './types.ts';
+import { ticketKeyBytes } from './ticket-keys.ts';
+import type { TicketKeys } from './ticket-keys.ts';
 
 /** SessionRecord.answers: field 9, length-delimited. */
 const answersTag = (9 << 3) | 2;
@@ -72,6 +74,7 @@ export const recordKeys = {
   revocation: (key: string): string => `r/${key}`,
   /** 16 digits hold every safe integer. */
   expiry: (revision: number): string => `e/${String(revision).padStart(16, '0')}`,
+  ticketKeys: 'ticket_keys',
   counters: 'state',
 } as const;
 
@@ -139,6 +142,13 @@ export const encodeServer = ({ member, run, diskId, change }: ServerState): Uint
     run: outgoing(run),
     diskId,
     ...(change && { changeRequest: outgoing(change.request), changedMember: outgoing(change.member) }),
+  }).finish();
+
+export const encodeTicketKeys = ({ number, keys, madeAtMs }: TicketKeys): Uint8Array =>
+  messages.log.TicketKeysRecord.encode({
+    number: outgoing(number),
+    keys,
+    madeAtMs: outgoing(madeAtMs),
   }).finish();
 
 const wantedNumbers = { learner: 1, voter: 2, removed: 3 } as const satisfies Record<
@@ -334,6 +344,15 @@ export const decodeServer = (recordKey: string, bytes: Uint8Array): ServerState 
       diskId: new Uint8Array(message.diskId ?? noBytes),
       change: request === 0 ? undefined : { request, member: changed },
     };
+  });
+
+export const decodeTicketKeys = (recordKey: string, bytes: Uint8Array): TicketKeys =>
+  decoding(recordKey, () => {
+    const message = messages.log.TicketKeysRecord.decode(asBuffer(bytes));
+    const keys = new Uint8Array(message.keys ?? noBytes);
+    const number = incoming(message.number, 'number');
+    check(recordKey, number > 0 && keys.length === ticketKeyBytes, 'holds no keys that could be used');
+    return { number, keys, madeAtMs: incoming(message.madeAtMs, 'made_at_ms') };
   });
 
 export const decodeMember = (recordKey: string, bytes: Uint8Array): MemberRecord =>

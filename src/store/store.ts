@@ -18,10 +18,13 @@ import {
   encodeRevocation,
   encodeServer,
   encodeSession,
+  encodeTicketKeys,
   recordKeys,
   type Counters,
   type ServerState,
 } from './state-codec.ts';
+import { TicketKeyTable } from './ticket-keys.ts';
+import type { TicketKeys } from './ticket-keys.ts';
 import { TimerWheel } from './timer-wheel.ts';
 import { expired, freshAt, producerLost, stateAt } from './transitions.ts';
 import type {
@@ -106,6 +109,7 @@ export class Store {
   };
   readonly #members = new MemberTable(this.#counters);
   readonly #access = new AccessTable(this.#counters);
+  readonly #ticketKeys = new TicketKeyTable();
   readonly #dirtyServers = new Set<number>();
   #countersDirty = false;
   #loader: StateLoader | undefined;
@@ -168,6 +172,11 @@ export class Store {
     return this.#access.active ? this.#access.current : undefined;
   }
 
+  /** For TLS session tickets of agents; undefined: none yet. The same object until there are others. */
+  get ticketKeys(): TicketKeys | undefined {
+    return this.#ticketKeys.current;
+  }
+
   // ---- changing ----
 
   /** `index` must be above that of every entry applied before, here or in what was loaded. */
@@ -217,6 +226,8 @@ export class Store {
       this.#access.clear();
       for (const session of this.#sessions.all()) this.#describe(session, undefined);
     }
+    // The old cluster's, and whoever has the snapshot has them.
+    this.#ticketKeys.clear();
     this.#counters.epoch += 1;
     this.#countersDirty = true;
   }
@@ -266,6 +277,9 @@ export class Store {
       (key, record) =>
         writes.push({ key: recordKeys.revocation(key), value: record && encodeRevocation(record) }),
     );
+    this.#ticketKeys.takeDirty((keys) => {
+      writes.push({ key: recordKeys.ticketKeys, value: keys && encodeTicketKeys(keys) });
+    });
     if (this.#countersDirty) {
       writes.push({ key: recordKeys.counters, value: encodeCounters(this.#counters) });
       this.#countersDirty = false;
@@ -288,6 +302,7 @@ export class Store {
       servers: this.#servers,
       members: this.#members,
       access: this.#access,
+      ticketKeys: this.#ticketKeys,
       counters: this.#counters,
     });
     this.#loader.add(records);
@@ -380,6 +395,8 @@ export class Store {
     for (const [key, record] of this.#access.revocations) {
       records.push({ key: recordKeys.revocation(key), bytes: encodeRevocation(record) });
     }
+    const { current } = this.#ticketKeys;
+    if (current !== undefined) records.push({ key: recordKeys.ticketKeys, bytes: encodeTicketKeys(current) });
     records.push({ key: recordKeys.counters, bytes: encodeCounters(this.#counters) });
     records.sort((a, b) => (a.key < b.key ? -1 : 1));
     const digest = new Digest();
@@ -414,6 +431,9 @@ export class Store {
       case 'acl_revoke':
       case 'acl_restore':
         return this.#changeAccess(command, command.origin);
+      case 'ticket_keys':
+        this.#ticketKeys.replace(command.number, command.keys, this.#counters.timeMs);
+        return done;
       case 'expire':
         return this.#expire(command, changes);
       default:

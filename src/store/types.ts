@@ -80,6 +80,8 @@ export type CommandBody =
   | { readonly kind: 'member_promote'; readonly member: number }
   | { readonly kind: 'member_remove'; readonly member: number }
   | AccessCommand
+  /** For TLS session tickets of agents; ignored unless `number` follows that of the present ones. */
+  | { readonly kind: 'ticket_keys'; readonly number: number; readonly keys: Uint8Array }
   /** What is early or outdated in it is ignored. */
   | {
       readonly kind: 'expire';

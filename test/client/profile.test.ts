@@ -44,6 +44,24 @@ describe('a profile', () => {
     });
   });
 
+  test('may name a file with a token, in place of a certificate or beside it, which is not read yet', () => {
+    const { cert, key, ...rest } = good;
+    const tokenFile = join(directory, 'token');
+    expect(loadProfile(profile(stringify({ ...rest, token_file: 'token' })))).toEqual({
+      endpoints: good.endpoints,
+      ca: pem,
+      tokenFile,
+    });
+    expect(loadProfile(profile(stringify({ ...good, token_file: 'token' })))).toMatchObject({
+      cert: pem,
+      tokenFile,
+    });
+    expect(loadProfile(profile(stringify(rest)), true)).toEqual({ endpoints: good.endpoints, ca: pem });
+    expect(problemOf(stringify({ ...rest, cert, token_file: 'token' })).message).toContain('key must');
+    expect(problemOf(stringify({ ...rest, token_file: 1 })).message).toContain('token_file must');
+    expect(key).toBe(good.key);
+  });
+
   test.each([
     [
       'an unknown setting',

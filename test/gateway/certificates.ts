@@ -29,6 +29,10 @@ export interface CertificateRequest {
   /** Instead of that for clients or servers; none: no extended key usage at all. */
   readonly usages?: readonly x509.ExtendedKeyUsage[];
   readonly keyUsages?: x509.KeyUsageFlags;
+  /** With which the authority signs. */
+  readonly hash?: string;
+  /** Instead of a key on P-256. */
+  readonly rsaBits?: number;
   readonly extensions?: readonly x509.Extension[];
   /** Without it only the issuer's name and signature tell who issued. */
   readonly keyIdentifier?: boolean;
@@ -38,6 +42,11 @@ const nextSerial = (): string => (serial++).toString(16).padStart(4, '0');
 
 const pair = (): Promise<webcrypto.CryptoKeyPair> =>
   webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+
+const rsaPair = (modulusLength: number): Promise<webcrypto.CryptoKeyPair> => {
+  const of = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', publicExponent: new Uint8Array([1, 0, 1]) };
+  return webcrypto.subtle.generateKey({ ...of, modulusLength }, true, ['sign', 'verify']);
+};
 
 interface AuthorityRequest {
   /** Hours from now. */
@@ -71,7 +80,7 @@ export const makeAuthority = async (
 };
 
 export const issue = async (authority: Authority, request: CertificateRequest): Promise<Credentials> => {
-  const keys = await pair();
+  const keys = request.rsaBits === undefined ? await pair() : await rsaPair(request.rsaBits);
   const { subject, notBefore = -1, notAfter = 1, server = false, keyIdentifier = true } = request;
   const usage = server ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
   const { usages = [usage], keyUsages, extensions = [] } = request;
@@ -81,7 +90,7 @@ export const issue = async (authority: Authority, request: CertificateRequest): 
     issuer: authority.certificate.subject,
     notBefore: new Date(Date.now() + notBefore * hourMs),
     notAfter: new Date(Date.now() + notAfter * hourMs),
-    signingAlgorithm: algorithm,
+    signingAlgorithm: { ...algorithm, hash: request.hash ?? algorithm.hash },
     publicKey: keys.publicKey,
     signingKey: authority.key,
     extensions: [

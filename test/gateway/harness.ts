@@ -252,7 +252,9 @@ export interface Rig {
 }
 
 interface AgentHow {
-  readonly credentials?: Credentials;
+  /** 'none': without a certificate. */
+  readonly credentials?: Credentials | 'none';
+  readonly token?: string;
   readonly codec?: FrameCodec;
 }
 
@@ -283,7 +285,7 @@ export const startGateway = async (
     const codec = how.codec ?? protobufCodec;
     const ws = new WebSocket(`wss://127.0.0.1:${tcpPort}/`, [codec.subprotocol], {
       ca: made.serverAuthority.pem,
-      ...(how.credentials ?? made.web1),
+      ...(how.credentials === 'none' ? {} : (how.credentials ?? made.web1)),
       perMessageDeflate: false,
     });
     const connected = new TestAgent(ws, codec);
@@ -302,7 +304,8 @@ export const startGateway = async (
     agent,
     greeted: async (how) => {
       const connected = await agent(how);
-      connected.send({ hello, requests: [] });
+      const { token } = how ?? {};
+      connected.send({ hello: { ...hello, ...(token !== undefined && { token }) }, requests: [] });
       await connected.frame();
       return connected;
     },

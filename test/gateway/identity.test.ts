@@ -22,7 +22,8 @@ const pinning = (pems: Readonly<Record<string, string>>): Record<string, RealmDo
     Object.entries(pems).map(([name, issuer]) => [name, { tls: { issuer, identity: 'cn' as const } }]),
   );
 
-const realmsOf = (pems: Readonly<Record<string, string>>): Realms => new Realms(pinning(pems), noFiles, noLog);
+const realmsOf = (pems: Readonly<Record<string, string>>): Realms =>
+  new Realms(pinning(pems), noFiles, noLog);
 
 let puppet: Authority;
 let lab: Authority;
@@ -71,7 +72,9 @@ describe('an identity', () => {
   test('is given by the CA that is pinned, not by one below it', async () => {
     const below = await makeAuthority('CN=Below', puppet);
     expect(problemOf(await judge(below, { subject: 'CN=web1' }))).toBe('of no realm');
-    expect(await judge(below, { subject: 'CN=web1' }, realmsOf({ dc: below.pem }))).toMatchObject({ ok: true });
+    expect(await judge(below, { subject: 'CN=web1' }, realmsOf({ dc: below.pem }))).toMatchObject({
+      ok: true,
+    });
   });
 
   test("is given by the intermediate of Puppet's own ca.pem, which holds the root as well", async () => {
@@ -134,6 +137,13 @@ describe('an identity', () => {
     expect(problemOf(judgeLeaf(authority.pem, realms))).toContain('that of an authority');
   });
 
+  test('is not given by a signature or a key that others could forge', async () => {
+    const subject = 'CN=web1';
+    expect(problemOf(await judge(puppet, { subject, hash: 'SHA-1' }))).toContain('SHA-1');
+    expect(problemOf(await judge(puppet, { subject, rsaBits: 1024 }))).toContain('1024 bits');
+    expect(await judge(puppet, { subject, hash: 'SHA-384', rsaBits: 2048 })).toMatchObject({ ok: true });
+  });
+
   test('is not given by a certificate with a critical extension that would go unheeded', async () => {
     const strange = puppetExtension('1.2.3.4', 'only on Sundays', true);
     expect(problemOf(await judge(puppet, { subject: 'CN=web1', extensions: [strange] }))).toContain(
@@ -153,7 +163,7 @@ describe('variables', () => {
       node: 'cn',
       role: 'extension:pp_role',
       auth: 'extension:pp_auth_role',
-      custom: 'extension:oid:1.3.6.1.4.1.34380.1.2.7',
+      custom: 'oid:1.3.6.1.4.1.34380.1.2.7',
       zone: 'extension:pp_zone',
       dept: 'claim:department',
     });
@@ -205,7 +215,9 @@ describe('realms', () => {
     const web1 = identityOf(await judge(puppet, { subject: 'CN=web1' }, by));
     expect(by.judgeAgain(web1, Date.now())).toEqual({ ok: true, identity: web1 });
     const before = by.version;
-    await expect(by.replace(pinning({ puppet: 'nothing' }), Date.now())).rejects.toThrow(/no PEM certificate/);
+    await expect(by.replace(pinning({ puppet: 'nothing' }), Date.now())).rejects.toThrow(
+      /no PEM certificate/,
+    );
     expect(by.version).toBe(before);
     await by.replace(pinning({ lab: lab.pem }), Date.now());
     expect(by.version).not.toBe(before);
@@ -258,6 +270,15 @@ describe('a revocation list', () => {
     );
     expect(judgeLeaf(web1.cert, listed.realms)).toMatchObject({ ok: false, closeCode: 4503 });
     expect(judgeLeaf(web2.cert, listed.realms)).toMatchObject({ ok: true });
+  });
+
+  test('may name thousands', async () => {
+    const listed = new Listed(puppet.pem);
+    const revoked = Array.from({ length: 4000 }, (_, at) => (0x100000 + at).toString(16).padStart(8, '0'));
+    const web1 = await issue(puppet, { subject: 'CN=web1' });
+    await listed.write(await makeRevocationList(puppet, { revoked }));
+    expect(listed.problems).toEqual([]);
+    expect(judgeLeaf(web1.cert, listed.realms)).toMatchObject({ ok: true });
   });
 
   test('that cannot be used lets nobody in, with a close code to come back with, and the log says why', async () => {

@@ -9,6 +9,7 @@ import {
   batchOf,
   certificateOf,
   heartbeat,
+  membersAt,
   nameOf,
   one,
   optionsFor,
@@ -181,7 +182,7 @@ describe('who may speak', () => {
     ],
     ['another cluster', { clusterId: 'other' }, /this is cluster "test", not "other"/],
     ['another receiver', { to: three }, /this is member 1 \("server1.test"\), not 3/],
-    ['a later version', { version: 4 }, /version 4 of the protocol is not known here, 1 to 3 are/],
+    ['a later version', { version: 5 }, /version 5 of the protocol is not known here, 1 to 4 are/],
   ] as const)('a hello of %s is refused, with the reason', async (_, changes, reason) => {
     const peer = await startPeer(1, new Ports());
     const socket = await rawClient(peer.transport.port, nameOf(2));
@@ -327,5 +328,41 @@ describe('who may speak', () => {
     const options = await optionsFor(2, ports, { listen: { host: '127.0.0.1', port: first.transport.port } });
     const second = new TestPeer(options);
     await expect(second.transport.start(second)).rejects.toMatchObject({ code: 'CONFIGURATION_INVALID' });
+  });
+});
+
+describe('certificates that are replaced', () => {
+  test('count for new links on both ends, and leave the links that are there', async () => {
+    const ports = new Ports();
+    const [first, second] = [await startPeer(1, ports), await startPeer(2, ports)];
+    await first.signal.until(() => first.up.has(two));
+    await second.signal.until(() => second.up.has(one));
+    const next = await makeCa('peers of tomorrow');
+    const of = async (id: number) => ({ ca: next.cert, ...(await issue(next, { cn: nameOf(id) })) });
+    first.transport.replaceCertificates(await of(1));
+    expect(first.transport.send(two, batchOf(heartbeat(one, two, 1)))).toBe(true);
+    await second.signal.until(() => second.heard.length === 1);
+    second.transport.replaceCertificates(await of(2));
+    for (const peer of [first, second]) peer.transport.setMembers([]);
+    await first.signal.until(() => !first.up.has(two));
+    await second.signal.until(() => !second.up.has(one));
+    for (const peer of [first, second]) peer.transport.setMembers(membersAt(ports, 1, 2));
+    await first.signal.until(() => first.connects === 2);
+    await second.signal.until(() => second.connects === 2);
+    const old = await startPeer(3, ports);
+    await old.signal.until(() => old.warnings.length > 0);
+    expect(old.up.size).toBe(0);
+  });
+
+  test('are refused where TLS cannot use them, and those before stay', async () => {
+    const ports = new Ports();
+    const first = await startPeer(1, ports);
+    const { key } = await certificateOf('somebody');
+    const { cert } = await certificateOf(nameOf(1));
+    const ca = (await peersCa()).cert;
+    expect(() => first.transport.replaceCertificates({ ca, cert, key })).toThrow(/cannot be used/);
+    expect(() => first.transport.replaceCertificates({ ca, cert: 'x', key })).toThrow(/cannot be used/);
+    await startPeer(2, ports);
+    await first.signal.until(() => first.up.has(two));
   });
 });

@@ -258,6 +258,10 @@ test('what a peer forwards that is no command of its own never gets into the log
   const cluster = await ServerCluster.start({ servers: 3 });
   const leader = cluster.leader as number;
   const [peer, other] = cluster.followers as [number, number];
+  await cluster.time.until(
+    'it does nothing of its own any more',
+    () => cluster.ticketKeys(leader).length > 0,
+  );
   const { term } = cluster.server(leader).status();
   const origin = { member: other, run: 1, request: 1 };
   const foreign = encodeCommand({ kind: 'server_lost', member: leader, run: 1, origin });

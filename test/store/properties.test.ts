@@ -139,6 +139,7 @@ test('the store does what the model does: results, futures, members, changes fro
           if (members !== undefined) model.configure(members);
           expect(membersOf(store)).toEqual(model.s.members);
           expect(store.lastMember).toBe(model.s.lastMember);
+          expect(store.ticketKeys?.number ?? 0).toBe(model.s.ticketKeys);
           expect(store.revision).toBe(model.s.revision);
           expect(store.timeMs).toBe(model.s.timeMs);
           expect(store.forgottenUpTo).toBe(model.s.forgottenUpTo);

@@ -62,6 +62,7 @@ const commands: readonly Command[] = [
   command({ kind: 'session_detach', session: sessionId(2), connection: 4 }),
   command({ kind: 'server_started', member: 2, run: 5, diskId: new Uint8Array(16).fill(3) }),
   command({ kind: 'server_lost', member: 2, run: 5 }),
+  command({ kind: 'ticket_keys', number: 2, keys: new Uint8Array(48).fill(9) }),
   command({
     kind: 'expire',
     futures: [{ key: 'k', generation: 2, atMs: startMs }],

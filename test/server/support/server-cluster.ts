@@ -108,6 +108,7 @@ class TestGateway implements Gateway {
   readonly access: AccessEvent[] = [];
   readonly agents = new Map<number, Agent>();
   readonly port: GatewayPort;
+  readonly ticketKeys: Uint8Array[] = [];
 
   constructor(server: Server) {
     this.port = server.attachGateway(this);
@@ -122,7 +123,8 @@ class TestGateway implements Gateway {
       if (event.kind === 'access') {
         this.access.push(event);
         for (const agent of this.agents.values()) agent.accessAt.push(agent.log.length);
-      } else this.agents.get(event.connection)?.received(event);
+      } else if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
+      else this.agents.get(event.connection)?.received(event);
     }
   }
 }
@@ -138,7 +140,7 @@ export interface StartOptions {
   readonly join?: boolean;
   /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
   readonly file?: readonly number[];
-  /** Of the peer protocol. Default 3. */
+  /** Of the peer protocol. Default 4. */
   readonly version?: number;
 }
 
@@ -183,7 +185,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 3 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 4 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
@@ -227,6 +229,11 @@ export class ServerCluster {
   /** What a server announces to its peers. */
   presence(id: number): PeerPresence {
     return this.#get(id).presence;
+  }
+
+  /** What it has told its gateway, in order. */
+  ticketKeys(id: number): readonly Uint8Array[] {
+    return this.#get(id).gateway.ticketKeys;
   }
 
   #get(id: number): Running {

@@ -67,6 +67,7 @@ export class VirtualTime {
       wallMs: () => 1_700_000_000_000 + this.#nowMs + clock.wallOffsetMs,
       monotonicMs: () => (this.#nowMs += this.readingTakesMs),
       random: () => this.random(),
+      randomBytes: (count) => Uint8Array.from({ length: count }, () => Math.floor(this.random() * 256)),
       defer: (callback) => {
         this.after(0, () => this.takeUp(clock, callback));
       },

@@ -139,6 +139,11 @@ const servers = fc.oneof(
     diskId: fc.constant(new Uint8Array(16)),
   }),
   fc.record({ kind: fc.constant('server_lost' as const), member, run }),
+  fc.record({
+    kind: fc.constant('ticket_keys' as const),
+    number: fc.integer({ min: 1, max: 4 }),
+    keys: fc.uint8Array({ minLength: 48, maxLength: 48 }),
+  }),
 );
 
 type Step =

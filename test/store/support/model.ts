@@ -45,6 +45,8 @@ interface State {
   changes: Record<number, { run: number; answers: Record<number, unknown> }>;
   members: Record<number, ModelMember>;
   lastMember: number;
+  /** The number of the present ones; 0: none. */
+  ticketKeys: number;
   /** Of the last configuration entry. */
   configured: readonly number[];
 }
@@ -72,6 +74,7 @@ export class Model {
     changes: {},
     members: {},
     lastMember: 0,
+    ticketKeys: 0,
     configured: [],
   };
   readonly #sessionsMax: number;
@@ -200,6 +203,9 @@ export class Model {
       case 'member_promote':
       case 'member_remove':
         return this.#changeMembersOnce(command);
+      case 'ticket_keys':
+        if (command.number === s.ticketKeys + 1) s.ticketKeys += 1;
+        return 'done';
       case 'expire':
         for (const { key, generation, atMs } of command.futures) {
           const f = s.futures[key];
