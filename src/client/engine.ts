@@ -597,9 +597,7 @@ function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
 }
 
 const isTransient = (failure: Failure): boolean =>
-  failure.code === 'UNAVAILABLE' ||
-  failure.code === 'TOO_MANY_REQUESTS' ||
-  failure.code === 'RATE_LIMITED';
+  failure.code === 'UNAVAILABLE' || failure.code === 'TOO_MANY_REQUESTS' || failure.code === 'RATE_LIMITED';
 
 const tooLarge = (content: Content, bytes: number, bytesMax: number): FuturestoreError =>
   new FuturestoreError(

@@ -4,7 +4,13 @@ import { FuturestoreError, closeCodes, denied, limits as protocolLimits } from '
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
 import { canonicalJson } from '../scopes/index.ts';
 import type { Scope, ScopeLimits } from '../scopes/index.ts';
-import type { ConnectionEvent, ConnectionId, GatewayNotice, GatewayRequest, Subject } from '../server/index.ts';
+import type {
+  ConnectionEvent,
+  ConnectionId,
+  GatewayNotice,
+  GatewayRequest,
+  Subject,
+} from '../server/index.ts';
 import { checkDocument } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { Audit } from './audit.ts';

@@ -19,7 +19,13 @@ import {
   type SoftState,
 } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
-import { decodeLogEntry, type Access, type CommandResult, type LogEntry, type Store } from '../store/index.ts';
+import {
+  decodeLogEntry,
+  type Access,
+  type CommandResult,
+  type LogEntry,
+  type Store,
+} from '../store/index.ts';
 import { changeLine } from './change-lines.ts';
 import { AccessRequests } from './access-requests.ts';
 import { ClusterClock } from './cluster-clock.ts';
@@ -603,7 +609,10 @@ export class Server {
     for (const [position, command] of commands.entries()) {
       const line = changeLine(command, results[position]);
       if (line !== undefined)
-        this.#options.logger.info({ audit: 'changed', index: entry.index, ...line }, 'the cluster was changed');
+        this.#options.logger.info(
+          { audit: 'changed', index: entry.index, ...line },
+          'the cluster was changed',
+        );
     }
   }
 
