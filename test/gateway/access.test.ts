@@ -129,6 +129,16 @@ describe('narrower policies', () => {
     expect(await agent.failure(again)).toMatchObject({ code: 'PERMISSION_DENIED' });
   });
 
+  test('refuse also what has been answered and not sent yet', async () => {
+    rig = await startGateway();
+    const agent = await rig.greeted();
+    const get = agent.request({ kind: 'get', key: 'nodes/web1/a', stale: false });
+    await rig.port.until(({ requests }) => requests.length === 1);
+    await written();
+    rig.gateway.deliver([got(1, get), access(nothing)]);
+    expect(await agent.failure(get)).toMatchObject({ code: 'PERMISSION_DENIED' });
+  });
+
   test('end subscriptions that they do not contain, and their later pushes are dropped and given back', async () => {
     rig = await startGateway();
     const agent = await rig.greeted();
