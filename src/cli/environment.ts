@@ -1,10 +1,12 @@
 /** What a command touches besides files and the network: given by the process, or by a test. */
 import type {
+  AccessState,
   Change,
   ClusterStatus,
   Future,
   MemberList,
   Operation,
+  Revocation,
   SnapshotReadPart,
   WriteResult,
 } from '../protocol/index.ts';
@@ -27,6 +29,11 @@ interface CommandListPage {
 }
 
 export type SubscriptionEvent = Change | { readonly kind: 'reset' } | { readonly kind: 'caught_up' };
+
+interface AccessChange {
+  readonly revision: number;
+  readonly unchanged: boolean;
+}
 
 /** What the verbs need of a client; the library's Client is one, and the relay's another. */
 export interface VerbClient {
@@ -67,6 +74,16 @@ export interface CommandClient extends VerbClient {
   removeMember(member: number, options: RequestOptions): Promise<void>;
   /** Gives the new leader's id. */
   transferLeader(options: RequestOptions & { readonly to?: number }): Promise<number>;
+  access(options: RequestOptions): Promise<AccessState>;
+  applyPolicies(
+    document: Uint8Array,
+    options: RequestOptions & { readonly ifRevision?: number; readonly force?: boolean },
+  ): Promise<AccessChange>;
+  revoke(
+    revocation: Revocation,
+    options: RequestOptions & { readonly untilMs?: number },
+  ): Promise<AccessChange>;
+  restore(revocation: Revocation, options: RequestOptions): Promise<AccessChange>;
   readSnapshot(options: RequestOptions): AsyncIterable<SnapshotReadPart>;
 }
 

@@ -1,5 +1,6 @@
 /** The command line: its commands, and how whatever happens becomes an exit code and at most one line of error. */
 import { Command, CommanderError } from 'commander';
+import { addAclCommands } from './acl-commands.ts';
 import { addClusterCommands } from './cluster-commands.ts';
 import type { CommandEnvironment } from './environment.ts';
 import type { ExitCode } from './exit-codes.ts';
@@ -51,6 +52,7 @@ const build = (environment: CommandEnvironment): Command => {
   addMemberCommands(program, environment);
   addSnapshotCommands(program, environment);
   addRelayCommand(program, environment);
+  addAclCommands(program, environment);
   addReadCommands(program, environment);
   addWriteCommands(program, environment);
   for (const command of withSubcommands(program)) {

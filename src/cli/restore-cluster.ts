@@ -27,7 +27,11 @@ const refuseIfThere = async (directory: string): Promise<void> => {
  *
  * Throws DATA_DAMAGED or DATA_FOREIGN for the file, CONFIGURATION_INVALID for a directory that is not empty.
  */
-export const restoreCluster = async (file: string, plan: InitOptions): Promise<RestoredCluster> => {
+export const restoreCluster = async (
+  file: string,
+  plan: InitOptions,
+  { keepAccess }: { readonly keepAccess: boolean },
+): Promise<RestoredCluster> => {
   const { directory, servers } = plan;
   await refuseIfThere(directory);
   await mkdir(dirname(directory), { recursive: true });
@@ -40,6 +44,7 @@ export const restoreCluster = async (file: string, plan: InitOptions): Promise<R
     for (const member of ids) {
       restored = await restoreSnapshotFile({
         file,
+        keepAccess,
         directory: join(serverDirectoryOf(temporary, member), 'data'),
         identity: { clusterId, member },
         configuration: { voters, votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false },

@@ -114,15 +114,26 @@ const verify = async (
   writeSummary(environment, file, await verifySnapshotFile(file), options.json === true, 'is whole');
 };
 
+interface RestoreOptions extends PlanOptions, OfflineOptions {
+  readonly filePolicies?: true;
+}
+
+const policiesLine = (revision: number): string =>
+  revision === 0
+    ? 'its policy.yaml is the one that init writes: copy your own there before its servers are started\n'
+    : `the policies of the snapshot (revision ${revision}) count on, with the certificates that these accept: ` +
+      'with --file-policies its policy.yaml would\n';
+
 const restore = async (
   environment: CommandEnvironment,
   name: string,
   directory: string,
-  options: PlanOptions & OfflineOptions,
+  options: RestoreOptions,
 ): Promise<void> => {
   const { restoreCluster } = await import('./restore-cluster.ts');
   const file = resolve(environment.workingDirectory, name);
-  const restored = await restoreCluster(file, await plannedCluster(environment, directory, options));
+  const plan = await plannedCluster(environment, directory, options);
+  const restored = await restoreCluster(file, plan, { keepAccess: options.filePolicies !== true });
   if (options.json === true) {
     writeJson(environment, restored);
     return;
@@ -132,7 +143,7 @@ const restore = async (
   environment.stdout.write(
     `cluster ${clusterId} (epoch ${epoch}) is made of revision ${snapshot.revision} of cluster ${snapshot.clusterId}, with ${keys === 1 ? '1 key' : `${keys} keys`}\n` +
       `its certificates are new: agents need new ones (futurestore cert NAME --dir ${resolve(environment.workingDirectory, directory)})\n` +
-      `its policy.yaml is the one that init writes: copy your own there before its servers are started\n` +
+      policiesLine(restored.policiesRevision) +
       `start its servers:\n${servers}` +
       `then, with the administrator's profile:\n  futurestore status --profile ${adminProfile}\n`,
   );
@@ -157,7 +168,8 @@ export const addSnapshotCommands = (program: Command, environment: CommandEnviro
     .argument('<file>')
     .argument('<dir>', 'where the new cluster is made, as by init')
     .option('--json', 'print JSON')
-    .action((file: string, directory: string, options: PlanOptions & OfflineOptions) =>
+    .option('--file-policies', 'without the policies and revocations of the snapshot: its policy.yaml counts')
+    .action((file: string, directory: string, options: RestoreOptions) =>
       restore(environment, file, directory, options),
     );
 };

@@ -1,6 +1,7 @@
 /** The client as its users see it: arguments checked, requests made, answers turned into results. */
 import { FuturestoreError, helloProblem, limits } from '../protocol/index.ts';
 import type {
+  AccessState,
   AnswerBody,
   ClusterStatus,
   Future,
@@ -8,6 +9,7 @@ import type {
   Operation,
   OperationResult,
   Position,
+  Revocation,
   SnapshotReadPart,
   SubscriptionStart,
   Welcome,
@@ -128,6 +130,24 @@ export interface NewMember {
 export interface TransferOptions extends RequestOptions {
   /** The id of the server that is to lead. Absent: the one that is most up to date. */
   readonly to?: number;
+}
+
+export interface ApplyPoliciesOptions extends RequestOptions {
+  /** The policies now are of exactly this revision; 0: none have been applied yet. */
+  readonly ifRevision?: number;
+  /** Also where this client could not change policies any more then. */
+  readonly force?: boolean;
+}
+
+export interface RevokeOptions extends RequestOptions {
+  readonly untilMs?: number;
+}
+
+export interface AccessChange {
+  /** Of the change, or of the last one where nothing changed. */
+  readonly revision: number;
+  /** It was already so. */
+  readonly unchanged: boolean;
 }
 
 export interface CloseOptions {
@@ -312,6 +332,38 @@ export class Client {
     return this.#request(content, leaderTransferred, options);
   }
 
+  /** The policies and revocations that the whole cluster goes by. */
+  async access(options: RequestOptions = {}): Promise<AccessState> {
+    return this.#request({ kind: 'acl_get' }, accessGiven, options);
+  }
+
+  /**
+   * Replaces the policies of the whole cluster; `document` is a policy document as JSON, with certificates and keys as
+   * text. CONFIGURATION_INVALID names what is wrong with it, ACCESS_REFUSED where this client could not change policies
+   * any more then, PRECONDITION_FAILED where `ifRevision` does not hold.
+   */
+  async applyPolicies(document: Uint8Array, options: ApplyPoliciesOptions = {}): Promise<AccessChange> {
+    const { ifRevision, force = false } = options;
+    const content: Content = { kind: 'acl_apply', document, force };
+    const whole = ifRevision === undefined ? content : { ...content, ifRevision };
+    return this.#request(whole, accessChanged, options);
+  }
+
+  /**
+   * Takes a credential's power away: its connections are closed everywhere, and new ones refused. `untilMs` (since 1970):
+   * forgotten then, because the credential has expired by itself.
+   */
+  async revoke(revocation: Revocation, options: RevokeOptions = {}): Promise<AccessChange> {
+    const { untilMs } = options;
+    const content: Content = { kind: 'acl_revoke', revocation };
+    return this.#request(untilMs === undefined ? content : { ...content, untilMs }, accessChanged, options);
+  }
+
+  /** Takes a revocation back. */
+  async restore(revocation: Revocation, options: RequestOptions = {}): Promise<AccessChange> {
+    return this.#request({ kind: 'acl_restore', revocation }, accessChanged, options);
+  }
+
   /**
    * Reads all keys and values, and what else the cluster remembers, as of one revision: each part when the one before
    * has been taken. `timeoutMs` is for each part. The snapshot is one server's: where the connection to it is lost in
@@ -467,6 +519,16 @@ function statusGiven(body: AnswerBody): ClusterStatus {
 function membersGiven(body: AnswerBody): MemberList {
   if (body.kind !== 'members') throw unexpectedAnswer(body, 'members');
   return body.list;
+}
+
+function accessGiven(body: AnswerBody): AccessState {
+  if (body.kind !== 'access') throw unexpectedAnswer(body, 'access');
+  return body.access;
+}
+
+function accessChanged(body: AnswerBody): AccessChange {
+  if (body.kind !== 'access_changed') throw unexpectedAnswer(body, 'access_changed');
+  return { revision: body.revision, unchanged: body.unchanged };
 }
 
 function memberChanged(body: AnswerBody): number {

@@ -447,7 +447,8 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   }
 
   #retryLater(pending: Pending, failure: Failure): void {
-    const waitMs = fullJitter(requestBackoff, pending.retries, this.#environment.random());
+    const jitterMs = fullJitter(requestBackoff, pending.retries, this.#environment.random());
+    const waitMs = jitterMs + (failure.retryAfterMs ?? 0);
     pending.retries += 1;
     pending.lastFailure = failure;
     pending.phase = 'backing_off';
@@ -622,7 +623,7 @@ function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
 }
 
 const isTransient = (failure: Failure): boolean =>
-  failure.code === 'UNAVAILABLE' || failure.code === 'TOO_MANY_REQUESTS';
+  failure.code === 'UNAVAILABLE' || failure.code === 'TOO_MANY_REQUESTS' || failure.code === 'RATE_LIMITED';
 
 const tooLarge = (content: Content, bytes: number, bytesMax: number): FuturestoreError =>
   new FuturestoreError(

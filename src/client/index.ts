@@ -16,7 +16,9 @@
  */
 export { Client } from './client.ts';
 export type {
+  AccessChange,
   Alternatives,
+  ApplyPoliciesOptions,
   AwaitOptions,
   AwaitedAlternative,
   ClientOptions,
@@ -26,6 +28,7 @@ export type {
   ListOptions,
   ListPage,
   NewMember,
+  RevokeOptions,
   SubscribeOptions,
   TransferOptions,
 } from './client.ts';
@@ -59,6 +62,7 @@ export type { TokenSource } from './tokens.ts';
 export { bytesOf, jsonOf, textOf } from './values.ts';
 export { FuturestoreError, errorDefinitions } from '../protocol/index.ts';
 export type {
+  AccessState,
   ClusterStatus,
   ErrorCode,
   Future,
@@ -70,6 +74,8 @@ export type {
   OperationResult,
   Position,
   Rejection,
+  Revocation,
+  RevocationRecord,
   SnapshotReadPart,
   WriteResult,
 } from '../protocol/index.ts';

@@ -147,6 +147,10 @@ export class Outbox {
       case 'member_remove':
       case 'transfer_leader':
       case 'snapshot_read':
+      case 'acl_get':
+      case 'acl_apply':
+      case 'acl_revoke':
+      case 'acl_restore':
         return this.#reads;
       default:
         return pending.content satisfies never;

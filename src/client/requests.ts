@@ -14,7 +14,16 @@ type ClusterContent = Extract<
   RequestBody,
   {
     kind:
-      'member_list' | 'member_add' | 'member_promote' | 'member_remove' | 'transfer_leader' | 'snapshot_read';
+      | 'member_list'
+      | 'member_add'
+      | 'member_promote'
+      | 'member_remove'
+      | 'transfer_leader'
+      | 'snapshot_read'
+      | 'acl_get'
+      | 'acl_apply'
+      | 'acl_revoke'
+      | 'acl_restore';
   }
 >;
 
@@ -178,6 +187,14 @@ export function describe(content: Content): string {
         : `the hand-over of leadership to server ${content.member}`;
     case 'snapshot_read':
       return `part ${content.part} of the snapshot`;
+    case 'acl_get':
+      return 'the policies';
+    case 'acl_apply':
+      return 'applying the policies';
+    case 'acl_revoke':
+      return 'the revocation';
+    case 'acl_restore':
+      return 'taking back the revocation';
     case 'write': {
       const [first] = content.operations;
       if (content.operations.length === 1 && first !== undefined) return `${first.kind} ${first.key}`;
@@ -216,7 +233,13 @@ export function contentBytes(content: Content): number {
     case 'member_remove':
     case 'transfer_leader':
     case 'snapshot_read':
+    case 'acl_get':
       return overheadBytes;
+    case 'acl_apply':
+      return overheadBytes + content.document.length;
+    case 'acl_revoke':
+    case 'acl_restore':
+      return overheadBytes + JSON.stringify(content.revocation).length;
     case 'member_add':
       return stringsBytes([content.name, content.peersAddress, content.agentsUrl]);
     case 'write':

@@ -41,6 +41,14 @@ export class Audit {
     );
   }
 
+  /** Somebody asks for a change of the cluster; the server logs what comes of it. */
+  asked(kind: string): void {
+    this.#setup.logger.info(
+      { audit: 'asked', connection: this.#connection, principal: this.principal, request: kind },
+      'a change of the cluster was asked for',
+    );
+  }
+
   /** To be called once more when the connection ends. */
   tellSuppressed(): void {
     const suppressed = this.#budget.takeSuppressed();

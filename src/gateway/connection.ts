@@ -1,9 +1,18 @@
 /** One agent's connection from its hello to its end: what it may ask, what is in flight, what it follows. */
 import type { RawData } from 'ws';
-import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
+import { FuturestoreError, closeCodes, denied, limits as protocolLimits } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
-import type { Scope } from '../scopes/index.ts';
-import type { ConnectionEvent, ConnectionId, GatewayNotice, GatewayRequest } from '../server/index.ts';
+import { canonicalJson } from '../scopes/index.ts';
+import type { Scope, ScopeLimits } from '../scopes/index.ts';
+import type {
+  ConnectionEvent,
+  ConnectionId,
+  GatewayNotice,
+  GatewayRequest,
+  Subject,
+} from '../server/index.ts';
+import { checkDocument } from './access.ts';
+import type { AccessInForce } from './access.ts';
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
 import { closeReason } from './close-reason.ts';
@@ -20,6 +29,10 @@ import type { GatewaySetup } from './settings.ts';
 export interface ConnectionOwner {
   notify(notice: GatewayNotice): void;
   saidHello(connection: AgentConnection): void;
+  /** Who may do what now. */
+  readonly access: AccessInForce;
+  /** Milliseconds until the principal may make one more request; 0: it may, and it counts. */
+  rateWaitMs(principal: string, perSecond: number): number;
   /** It is known who it is: calls `become`, or closes it. */
   identified(connection: AgentConnection, identity: Identity): void;
   /** Its socket has so much unsent that it is to be looked at every second; until `relieved`. */
@@ -56,6 +69,9 @@ export class AgentConnection implements OutboxOwner {
   readonly #authentication: Authentication;
   /** Undefined until it is known who it is. */
   #scope: Scope | undefined;
+  #limits: ScopeLimits | undefined;
+  /** By what `scope` was made. */
+  #access: AccessInForce | undefined;
   /** Frames that came while the token in hello is being verified, hello's own first. */
   #held: ReceivedClientFrame[] | undefined;
   readonly #setup: GatewaySetup;
@@ -72,6 +88,8 @@ export class AgentConnection implements OutboxOwner {
   readonly #inFlight = new Flights();
   /** Live ones: the id of the request that made it → the revision up to which it has been sent. */
   readonly #subscriptions = new Map<number, number>();
+  /** Of the same: what it asked for. */
+  readonly #followed = new Map<number, readonly string[]>();
   /** What heartbeats said last. */
   #servedRevision = 0;
   #session: string | undefined;
@@ -116,14 +134,82 @@ export class AgentConnection implements OutboxOwner {
 
   /** Who it is, and what that one may do; also when either has changed. */
   become(identity: Identity, scope: Scope): void {
+    const before = this.identity;
     this.#authentication.become(identity);
     this.#audit.principal = this.principal;
     this.#scope = scope;
+    this.#limits = scope.limits;
+    this.#access = this.#owner.access;
+    if (before === undefined) return;
+    const subject = subjectOf(identity);
+    if (this.#session !== undefined && canonicalJson(subject) !== canonicalJson(subjectOf(before)))
+      this.#owner.notify({ kind: 'identified', connection: this.id, subject });
+    this.#withdraw(scope);
+  }
+
+  /**
+   * Policies or revocations may have changed since this connection was looked at: what it may not have any more is ended
+   * before anything is sent or taken. Whether it may go on.
+   */
+  review(): boolean {
+    if (this.#endedWith !== undefined) return false;
+    const { identity } = this;
+    if (identity !== undefined && this.#access !== this.#owner.access) this.#owner.identified(this, identity);
+    return !this.ended;
+  }
+
+  /** Its credential has been revoked. What its socket has not sent yet cannot be taken back from it, only ended. */
+  revoke(): void {
+    if (this.#endedWith !== undefined) return;
+    this.#setup.logger.warn(
+      { audit: 'revoked', connection: this.id, principal: this.principal },
+      'a connection with a revoked credential is closed',
+    );
+    if (this.#outbox.unsent) this.#cut(closeCodes.revoked);
+    else this.close(closeCodes.revoked, 'the credential is revoked');
+  }
+
+  /** Ends what is in flight or followed and no longer allowed. */
+  #withdraw(scope: Scope): void {
+    let withdrawn = false;
+    for (const [request, body] of this.#inFlight.reads) {
+      const refusal = refusalOf(body, scope, this.principal);
+      if (refusal === undefined) continue;
+      withdrawn = true;
+      const { failure, verb, key } = refusal;
+      this.#audit.refused({ failure, verb, key });
+      if (this.#inFlight.answered(request) === undefined) {
+        this.#outbox.refuse(request, failure);
+      } else {
+        this.#owner.notify({ kind: 'cancel', connection: this.id, request });
+        this.#inFlight.over(request);
+        this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'failed', failure } });
+      }
+    }
+    for (const [subscription, patterns] of this.#followed) {
+      const refused = patterns.find((pattern) => !scope.allowsPattern('subscribe', pattern));
+      if (refused === undefined) continue;
+      withdrawn = true;
+      const { failure, verb, key } = denied('subscribe', refused, this.principal);
+      this.#audit.refused({ failure, verb, key });
+      this.#owner.notify({ kind: 'cancel', connection: this.id, request: subscription });
+      const bytes = this.#outbox.withdraw(subscription);
+      if (bytes > 0) this.pushesTaken(bytes);
+      this.#endSubscription(subscription, failure);
+    }
+    // It may be of what was withdrawn, and cannot be taken back.
+    if (withdrawn && this.#outbox.unsent) this.#cut(1006);
+  }
+
+  /** Nothing more leaves, not even what the socket has. */
+  #cut(code: number): void {
+    this.#end(code);
+    this.#ws.terminate();
   }
 
   /** Takes what the server says to this connection; `flush` sends it. */
   take(event: ConnectionEvent): void {
-    if (this.#endedWith !== undefined) return;
+    if (!this.review()) return;
     switch (event.kind) {
       case 'answer':
         this.#takeAnswer(event);
@@ -143,7 +229,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** Sends what there is room for, and reads on or stops reading accordingly. */
   flush(): void {
-    if (this.#endedWith !== undefined) return;
+    if (!this.review()) return;
     try {
       this.#outbox.flush();
       this.#watch();
@@ -175,6 +261,7 @@ export class AgentConnection implements OutboxOwner {
 
   heartbeat(nowMs: number, wallMs: number): void {
     if (this.#endedWith !== undefined) return;
+    if (!this.review()) return;
     this.#authentication.check(wallMs);
     if (this.ended) return;
     // While nothing is read no pong can be seen; then only standstill counts.
@@ -218,8 +305,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** Without a word to the other side. */
   terminate(): void {
-    this.#end(1006);
-    this.#ws.terminate();
+    this.#cut(1006);
   }
 
   answerSent(request: number): void {
@@ -275,7 +361,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #received(data: RawData, isBinary: boolean): void {
-    if (this.#endedWith !== undefined) return;
+    if (!this.review()) return;
     this.#heardAtMs = this.#setup.clock.nowMs();
     const bytes = asBuffer(data);
     if (isBinary !== this.#codec.binary) {
@@ -388,8 +474,8 @@ export class AgentConnection implements OutboxOwner {
         limits: {
           frameBytesMax: limits.frameBytesMax,
           valueBytesMax: protocolLimits.valueBytesMax,
-          requestsInFlightMax: limits.requestsInFlightMax,
-          subscriptionsMax: limits.subscriptionsMax,
+          requestsInFlightMax: this.#requestsInFlightMax,
+          subscriptionsMax: this.#subscriptionsMax,
           operationsPerWriteMax: protocolLimits.operationsPerWriteMax,
         },
         endpoints,
@@ -434,15 +520,34 @@ export class AgentConnection implements OutboxOwner {
   #admit(request: Request): GatewayRequest | undefined {
     const { id, body } = request;
     if (this.#isTaken(id)) return this.#refuseTaken(id, body.kind);
-    const { requestsInFlightMax } = this.#setup.limits;
+    const requestsInFlightMax = this.#requestsInFlightMax;
     if (this.#inFlight.size >= requestsInFlightMax) {
       const message = `${requestsInFlightMax} requests are in flight, as many as a connection may have: wait for answers`;
       return this.#refuse(id, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
+    const limited = this.#rateRefusal();
+    if (limited !== undefined) return this.#refuse(id, limited, body.kind);
     if (this.#scope === undefined) throw new Error('a request was looked at before it was known whose it is');
     const refusal = refusalOf(body, this.#scope, this.principal);
     if (refusal !== undefined) return this.#refuse(id, refusal.failure, refusal.verb, refusal.key);
     return this.#toServer(request);
+  }
+
+  get #requestsInFlightMax(): number {
+    return Math.min(this.#setup.limits.requestsInFlightMax, this.#limits?.requestsInFlight ?? Infinity);
+  }
+
+  get #subscriptionsMax(): number {
+    return Math.min(this.#setup.limits.subscriptionsMax, this.#limits?.subscriptions ?? Infinity);
+  }
+
+  #rateRefusal(): Failure | undefined {
+    const perSecond = this.#limits?.requestsPerSecond ?? Infinity;
+    if (perSecond === Infinity) return undefined;
+    const retryAfterMs = this.#owner.rateWaitMs(this.principal, perSecond);
+    if (retryAfterMs === 0) return undefined;
+    const message = `${this.principal} makes more than ${perSecond} requests a second, as many as its policies allow: wait ${retryAfterMs} ms`;
+    return { code: 'RATE_LIMITED', message, retryAfterMs };
   }
 
   #toServer(request: Request): GatewayRequest | undefined {
@@ -478,12 +583,23 @@ export class AgentConnection implements OutboxOwner {
       case 'clock':
       case 'status':
       case 'member_list':
+      case 'acl_get':
+        this.#inFlight.begin(id, flights.plain, body);
+        return { ...base, ...body };
       case 'member_add':
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
+        this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body };
+      case 'acl_apply':
+        return this.#applyPolicies(base, body);
+      case 'acl_revoke':
+      case 'acl_restore':
+        this.#audit.asked(body.kind);
+        this.#inFlight.begin(id, flights.plain);
+        return { ...base, ...body, by: this.#subject };
       case 'snapshot_read':
         return this.#readSnapshot(base, body);
       case 'cancel':
@@ -492,6 +608,41 @@ export class AgentConnection implements OutboxOwner {
       default:
         return body satisfies never;
     }
+  }
+
+  get #subject(): Subject {
+    const { identity } = this;
+    if (identity === undefined) throw new Error('a request was looked at before it was known whose it is');
+    return subjectOf(identity);
+  }
+
+  #applyPolicies(
+    base: { readonly connection: ConnectionId; readonly request: number; readonly timeoutMs?: number },
+    { document, ifRevision, force }: Extract<Request['body'], { kind: 'acl_apply' }>,
+  ): GatewayRequest | undefined {
+    const { identity } = this;
+    if (identity === undefined) throw new Error('a request was looked at before it was known whose it is');
+    let checked;
+    try {
+      checked = checkDocument(document, identity, this.#setup.clock.wallMs());
+    } catch (error) {
+      if (!(error instanceof FuturestoreError)) throw error;
+      const { code, message } = error;
+      return this.#refuse(base.request, { code, message }, 'acl.change');
+    }
+    if (!checked.keepsAuthor && !force) {
+      const message = `with these policies ${this.principal} could not change policies any more (acl.change): allow it, or force it`;
+      return this.#refuse(base.request, { code: 'ACCESS_REFUSED', message }, 'acl.change');
+    }
+    this.#audit.asked('acl_apply');
+    this.#inFlight.begin(base.request, flights.plain);
+    return {
+      ...base,
+      kind: 'acl_apply',
+      by: subjectOf(identity),
+      document: checked.document,
+      ...(ifRevision !== undefined && { ifRevision }),
+    };
   }
 
   #openSession(
@@ -513,7 +664,8 @@ export class AgentConnection implements OutboxOwner {
     this.#sessionToDetach = session;
     this.#sessionNumber += 1;
     this.#inFlight.begin(base.request, flights.opening);
-    return { ...base, kind: 'session_open', session, principal: this.principal, graceMs, resume };
+    const { principal } = this;
+    return { ...base, kind: 'session_open', session, principal, graceMs, resume, subject: this.#subject };
   }
 
   #readSnapshot(
@@ -524,17 +676,17 @@ export class AgentConnection implements OutboxOwner {
       const message = `${snapshotReadsMax} parts of snapshots are on their way to this connection, as many as may be: wait for one`;
       return this.#refuse(base.request, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
-    this.#inFlight.beginSnapshotRead(base.request);
+    this.#inFlight.beginSnapshotRead(base.request, body);
     return { ...base, ...body };
   }
 
   #subscribe(id: number, body: Extract<Request['body'], { kind: 'subscribe' }>): GatewayRequest | undefined {
-    const { subscriptionsMax } = this.#setup.limits;
+    const subscriptionsMax = this.#subscriptionsMax;
     if (this.#subscriptions.size + this.#inFlight.subscribing >= subscriptionsMax) {
       const message = `the connection has ${subscriptionsMax} subscriptions, as many as it may: cancel one, or put more patterns into one`;
       return this.#refuse(id, { code: 'LIMIT_EXCEEDED', message }, body.kind);
     }
-    this.#inFlight.begin(id, flights.subscribing);
+    this.#inFlight.begin(id, flights.subscribing, body);
     return { connection: this.id, request: id, ...body };
   }
 
@@ -593,6 +745,8 @@ export class AgentConnection implements OutboxOwner {
     // Cancelled meanwhile.
     if (flight === undefined) return;
     if (body.kind === 'subscribed') {
+      const asked = this.#inFlight.reads.get(request);
+      if (asked?.kind === 'subscribe') this.#followed.set(request, asked.patterns);
       this.#subscriptions.set(request, body.position.revision);
     } else if (body.kind === 'session_closed') {
       if (flight === this.#sessionNumber) this.#forgetSession();
@@ -620,6 +774,7 @@ export class AgentConnection implements OutboxOwner {
     const revision = this.#subscriptions.get(subscription);
     if (revision === undefined) return;
     this.#subscriptions.delete(subscription);
+    this.#followed.delete(subscription);
     this.#outbox.add({ kind: 'ended', subscription, revision, failure });
   }
 
@@ -690,6 +845,7 @@ export class AgentConnection implements OutboxOwner {
     this.#outbox.clear();
     this.#inFlight.clear();
     this.#subscriptions.clear();
+    this.#followed.clear();
     this.#audit.tellSuppressed();
     if (this.greeted) {
       this.#setup.metrics.connectionClosed(code);
@@ -701,6 +857,8 @@ export class AgentConnection implements OutboxOwner {
     this.#owner.ended(this);
   }
 }
+
+const subjectOf = ({ principal, credential }: Identity): Subject => ({ principal, credential });
 
 const asBuffer = (data: RawData): Buffer => {
   if (Buffer.isBuffer(data)) return data;

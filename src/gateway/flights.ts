@@ -1,5 +1,5 @@
 /** The requests of one connection that are in flight: from their admission until their answer has been sent. */
-import type { Operation } from '../protocol/index.ts';
+import type { Operation, RequestBody } from '../protocol/index.ts';
 
 /** What a request is, as far as its end matters to the connection. Those of a session carry its number instead. */
 export const flights = { plain: 0, subscribing: 1, opening: 2, answered: 3 } as const;
@@ -13,6 +13,8 @@ const largeWriteBytes = 4 * 1024;
 export class Flights {
   /** Request id → one of `flights`, or the number (≥ 4) of the session that it belongs to. */
   readonly #requests = new Map<number, number>();
+  /** What is read by those of them that read: looked at again when policies change. */
+  readonly #reads = new Map<number, RequestBody>();
   /** Of the large writes among them that have no answer yet. */
   readonly #writeBytes = new Map<number, number>();
   #writeBytesSum = 0;
@@ -48,13 +50,20 @@ export class Flights {
     return this.#requests.get(request);
   }
 
-  begin(request: number, flight: number): void {
+  /** By request, up to when its answer has been sent. */
+  get reads(): ReadonlyMap<number, RequestBody> {
+    return this.#reads;
+  }
+
+  /** `body` of what reads. */
+  begin(request: number, flight: number, body?: RequestBody): void {
     this.#requests.set(request, flight);
+    if (body !== undefined) this.#reads.set(request, body);
     if (flight === flights.subscribing) this.#subscribing += 1;
   }
 
-  beginSnapshotRead(request: number): void {
-    this.begin(request, flights.plain);
+  beginSnapshotRead(request: number, body: RequestBody): void {
+    this.begin(request, flights.plain, body);
     this.#snapshotReads.add(request);
   }
 
@@ -84,11 +93,13 @@ export class Flights {
   /** Its answer has been sent: the id is free again. */
   over(request: number): void {
     this.#requests.delete(request);
+    this.#reads.delete(request);
     this.#snapshotReads.delete(request);
   }
 
   clear(): void {
     this.#requests.clear();
+    this.#reads.clear();
     this.#writeBytes.clear();
     this.#writeBytesSum = 0;
     this.#subscribing = 0;

@@ -2,7 +2,7 @@
  * About how many bytes an answer becomes: above the truth for protobuf, so that frames can be filled without encoding
  * anything twice. JSON frames may become a third larger (base64).
  */
-import type { AnswerBody, Future } from '../protocol/index.ts';
+import type { AnswerBody, Future, RevocationRecord } from '../protocol/index.ts';
 
 /** Tags, lengths and numbers: ten bytes for each of a message's few fields. */
 const messageBytes = 96;
@@ -36,10 +36,17 @@ export const answerBytes = (body: AnswerBody): number => {
       return messageBytes;
     case 'snapshot_part':
       return 2 * messageBytes + body.part.clusterId.length + body.part.records.length;
+    case 'access_changed':
+      return messageBytes;
+    case 'access':
+      return messageBytes + body.access.document.length + revocationsBytes(body.access.revocations);
     default:
       return body satisfies never;
   }
 };
+
+const revocationsBytes = (revocations: readonly RevocationRecord[]): number =>
+  revocations.reduce((sum, { revocation }) => sum + messageBytes + JSON.stringify(revocation).length, 0);
 
 const futuresBytes = (futures: readonly Future[]): number => {
   let sum = 0;

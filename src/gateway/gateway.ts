@@ -6,13 +6,16 @@ import type {
   GatewayNotice,
 } from '../server/index.ts';
 import { closeCodes } from '../protocol/index.ts';
-import type { Policies, RealmDocument } from '../scopes/index.ts';
+import type { RealmDocument } from '../scopes/index.ts';
+import { accessAfter, accessOfFile } from './access.ts';
+import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
 import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
 import { FrontDoor } from './front-door.ts';
 import type { Identity } from './identity.ts';
+import { RequestRates } from './request-rates.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
 
@@ -49,6 +52,10 @@ export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOpti
 /** Deadlines are met to within it. */
 const tickMs = 1000;
 
+/** 20,000 connections are judged anew within half a second, in steps of two milliseconds or so. */
+const reviewEveryMs = 5;
+const reviewedAtOnce = 256;
+
 const drainReason = 'the server is shutting down: connect to another one';
 
 /** Drained connections are closed in steps of this, or of a hundredth of the grace. */
@@ -56,7 +63,11 @@ const drainStepMs = 50;
 
 class Agents implements AgentGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
-  readonly #policies: Policies;
+  #access: AccessInForce;
+  /** Not looked at since the last change of access. */
+  readonly #unreviewed = new Set<AgentConnection>();
+  #stopReviewing: (() => void) | undefined;
+  readonly #rates = new RequestRates();
   readonly #door: Door;
   readonly #connections = new Map<ConnectionId, AgentConnection>();
   /** Without hello, in the order of their arrival. */
@@ -78,7 +89,7 @@ class Agents implements AgentGateway, ConnectionOwner {
 
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
-    this.#policies = options.policies;
+    this.#access = accessOfFile(options.policies);
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
@@ -100,6 +111,10 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#notices = notices;
     const touched = new Set<AgentConnection>();
     for (const event of events) {
+      if (event.kind === 'access') {
+        this.#accessChanged(event);
+        continue;
+      }
       if (event.kind === 'ticket_keys') {
         this.#door.replaceTicketKeys(event.keys);
         continue;
@@ -140,6 +155,8 @@ class Agents implements AgentGateway, ConnectionOwner {
   async close(): Promise<void> {
     this.#stopTicking?.();
     this.#stopTicking = undefined;
+    this.#stopReviewing?.();
+    this.#stopReviewing = undefined;
     for (const connection of this.#connections.values()) connection.terminate();
     await this.#door.close();
   }
@@ -148,8 +165,9 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#door.replaceCertificate(certificate);
   }
 
-  replaceFileRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void> {
-    return this.#door.replaceRealms(realms);
+  async replaceFileRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void> {
+    // The cluster's count.
+    if (!this.#access.replicated) await this.#door.replaceRealms(realms);
   }
 
   lookForLists(): Promise<void> {
@@ -178,6 +196,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#connections.delete(connection.id);
     this.#countPrincipal(connection, -1);
     this.#waiting.delete(connection);
+    this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
     this.#roundOf(connection.id).delete(connection);
     if (connection.greeted) this.#greeted -= 1;
@@ -185,10 +204,22 @@ class Agents implements AgentGateway, ConnectionOwner {
   }
 
   identified(connection: AgentConnection, identity: Identity): void {
+    this.#unreviewed.delete(connection);
+    const { policies, revocations } = this.#access;
     const isNew = connection.identity === undefined;
-    connection.become(identity, this.#policies.scopeFor(identity.principal));
+    const scope = policies.scopeFor(identity.principal);
+    if (revocations.find(identity.credential) !== undefined) {
+      // Its principal is not counted, so it must not be known to have one.
+      if (isNew) connection.close(closeCodes.revoked, 'the credential is revoked');
+      else connection.revoke();
+      return;
+    }
+    connection.become(identity, scope);
     if (!isNew) return;
-    const { connectionsPerPrincipalMax } = this.#setup.limits;
+    const connectionsPerPrincipalMax = Math.min(
+      this.#setup.limits.connectionsPerPrincipalMax,
+      scope.limits.connections,
+    );
     if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
     const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
     connection.close(closeCodes.tooManyConnections, reason);
@@ -213,6 +244,58 @@ class Agents implements AgentGateway, ConnectionOwner {
     // It was in the middle of its handshake when the doors were closed.
     if (this.#draining) connection.close(closeCodes.draining, drainReason);
     else if (identity !== undefined) this.identified(connection, identity);
+  }
+
+  get access(): AccessInForce {
+    return this.#access;
+  }
+
+  rateWaitMs(principal: string, perSecond: number): number {
+    return this.#rates.waitFor(principal, perSecond, this.#setup.clock.nowMs());
+  }
+
+  /**
+   * The revoked are closed at once, which costs a look-up each, and those with much unsent are judged anew. All others are judged anew before anything else is sent
+   * to them or taken from them, and a few at a time where nothing is.
+   */
+  #accessChanged(event: Extract<GatewayEvent, { readonly kind: 'access' }>): void {
+    const before = this.#access;
+    this.#access = accessAfter(before, event);
+    const { policies, revocations, replicated, revision } = this.#access;
+    if (replicated && policies !== before.policies) {
+      this.#setup.logger.info(
+        { revision },
+        'the policies of the cluster count here, the policy file does not',
+      );
+      this.#door.replaceRealms(policies.document.realms).catch((error: unknown) => {
+        this.#setup.logger.error(
+          { err: error },
+          'the realms of the policies cannot be used: those before stay',
+        );
+      });
+    }
+    for (const connection of this.#connections.values()) {
+      const { identity } = connection;
+      if (identity === undefined) continue;
+      if (revocations.find(identity.credential) === undefined) this.#unreviewed.add(connection);
+      else connection.revoke();
+    }
+    // What their sockets hold leaves meanwhile.
+    for (const connection of this.#congested) connection.review();
+    if (this.#unreviewed.size > 0)
+      this.#stopReviewing ??= this.#setup.clock.every(reviewEveryMs, () => this.#reviewSome());
+  }
+
+  #reviewSome(): void {
+    let left = reviewedAtOnce;
+    for (const connection of this.#unreviewed) {
+      if (left === 0) return;
+      left -= 1;
+      this.#unreviewed.delete(connection);
+      connection.flush();
+    }
+    this.#stopReviewing?.();
+    this.#stopReviewing = undefined;
   }
 
   /** How many connections its principal has now. */

@@ -169,6 +169,33 @@ export class Outbox {
     this.#progressAtMs = nowMs;
   }
 
+  /** The answer to the request waits here no more, a refusal does in its place. */
+  refuse(request: number, failure: Failure): void {
+    const at = this.#queue.findIndex(
+      (waiting, place) => place >= this.#head && waiting.kind === 'answer' && waiting.request === request,
+    );
+    if (at >= 0) this.#queue[at] = { kind: 'answer', request, body: { kind: 'failed', failure } };
+  }
+
+  /** Takes out the subscription's pushes that wait. Gives their bytes. */
+  withdraw(subscription: number): number {
+    let bytes = 0;
+    const kept = this.#queue.slice(this.#head).filter((waiting) => {
+      if (waiting.kind !== 'push' || waiting.subscription !== subscription) return true;
+      bytes += waiting.bytes;
+      return false;
+    });
+    this.#queue.length = 0;
+    this.#queue.push(...kept);
+    this.#head = 0;
+    return bytes;
+  }
+
+  /** The socket has something that has not left. */
+  get unsent(): boolean {
+    return this.#ws.bufferedAmount > 0;
+  }
+
   clear(): void {
     this.#queue.length = 0;
     this.#head = 0;
@@ -223,7 +250,8 @@ export class Outbox {
   /** An answer that no frame can hold becomes an error: a client refuses larger frames, and would ask for ever. */
   #fitting(body: AnswerBody, bytes: number): AnswerBody {
     if (bytes <= this.#limits.frameBytesMax) return body;
-    if (body.kind === 'snapshot_part' && bytes <= snapshotPartBytesMax) return body;
+    if ((body.kind === 'snapshot_part' || body.kind === 'access') && bytes <= snapshotPartBytesMax)
+      return body;
     return {
       kind: 'failed',
       failure: {

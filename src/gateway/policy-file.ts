@@ -91,9 +91,14 @@ export function parsePolicyFile(source: string, fileName: string): PolicyDocumen
   if (faults.length > 0) throw invalid(fileName, faults);
   const shape = shapeProblem(document);
   if (shape !== undefined) throw invalid(fileName, [shape]);
-  const checked = v.safeParse(documentSchema, document.toJS({ maxAliasCount: 0 }));
+  return checkPolicyDocument(document.toJS({ maxAliasCount: 0 }), fileName);
+}
+
+/** Checks the form of data that may be a policy document. Throws as `parsePolicyFile` does. */
+export function checkPolicyDocument(data: unknown, name: string): PolicyDocument {
+  const checked = v.safeParse(documentSchema, data);
   if (checked.success) return checked.output;
-  throw invalid(fileName, checked.issues.map(describeIssue));
+  throw invalid(name, checked.issues.map(describeIssue));
 }
 
 function invalid(fileName: string, problems: readonly string[]): FuturestoreError {

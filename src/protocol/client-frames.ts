@@ -1,5 +1,11 @@
 /** Client frames as agent.proto's messages and back. Converts and checks the shape; limits are in request-checks.ts. */
 import {
+  aclApplyFromMessage,
+  aclRevokeFromMessage,
+  revocationFromMessage,
+  revocationToMessage,
+} from './access-messages.ts';
+import {
   memberAddFromMessage,
   memberAddToMessage,
   snapshotReadFromMessage,
@@ -131,6 +137,23 @@ function addBody(message: RequestMessage, body: RequestBody): void {
     case 'snapshot_read':
       message.snapshotRead = snapshotReadToMessage(body);
       break;
+    case 'acl_apply': {
+      const { document, ifRevision, force } = body;
+      message.aclApply = { document, force, ...(ifRevision !== undefined && { ifRevision }) };
+      break;
+    }
+    case 'acl_get':
+      message.aclGet = {};
+      break;
+    case 'acl_revoke':
+      message.aclRevoke = {
+        revocation: revocationToMessage(body.revocation),
+        untilMs: body.untilMs ?? 0,
+      };
+      break;
+    case 'acl_restore':
+      message.aclRestore = { revocation: revocationToMessage(body.revocation) };
+      break;
     default:
       body satisfies never;
   }
@@ -240,6 +263,13 @@ function clusterBodyFromMessage(message: RequestMessage): RequestBody {
     return { kind: 'member_remove', member: incoming(message.memberRemove.member, 'member_remove.member') };
   if (given(message.transferLeader)) return transferLeaderFromMessage(message.transferLeader);
   if (given(message.snapshotRead)) return snapshotReadFromMessage(message.snapshotRead);
+  if (given(message.aclApply)) return aclApplyFromMessage(message.aclApply);
+  if (given(message.aclGet)) return { kind: 'acl_get' };
+  if (given(message.aclRevoke)) return aclRevokeFromMessage(message.aclRevoke);
+  if (given(message.aclRestore)) {
+    const revocation = revocationFromMessage(message.aclRestore.revocation, 'acl_restore.revocation');
+    return { kind: 'acl_restore', revocation };
+  }
   throw malformed(
     'body',
     'is missing: the request must be one of open_session, write, get, list, await, subscribe, …',

@@ -42,10 +42,20 @@ export const errorDefinitions = {
     true,
   ),
   LIMIT_EXCEEDED: define('A limit on the number or size of something is reached.'),
+  QUOTA_EXCEEDED: define(
+    'The principal has as much as its policies let it have: pending futures, or stored bytes.',
+  ),
+  RATE_LIMITED: define(
+    'The principal has made as many requests in a second as its policies let it make.',
+    true,
+  ),
   VERSION_NOT_SUPPORTED: define('Client and server have no version of the protocol in common.'),
   CONNECTION_CLOSED: define('The client was closed, or told not to come back.'),
   MEMBERSHIP_REFUSED: define(
     'The change of members would not be safe, or not possible, as the cluster is now.',
+  ),
+  ACCESS_REFUSED: define(
+    'The change of policies or revocations would not be safe, or not possible, as the cluster is now.',
   ),
   MEMBER_REMOVED: define('This server has been removed from the cluster.'),
   CONFIGURATION_INVALID: define('A configuration, profile or policy file is not valid.'),
@@ -83,6 +93,8 @@ export interface Failure {
   readonly message: string;
   /** Which operation of a write it was (0-based). */
   readonly operation?: number;
+  /** Of RATE_LIMITED: not before. */
+  readonly retryAfterMs?: number;
 }
 
 /** The codes with which the cluster itself rejects a future (a producer may use any code of its own). */

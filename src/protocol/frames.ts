@@ -3,6 +3,7 @@
  * knowledge of the state: ids, keys, sizes, enums, durations and counts are within their limits.
  */
 import type { Failure } from './errors.ts';
+import type { Revocation } from '../scopes/index.ts';
 import type { Change, Future, Operation, Position, WriteResult } from './futures.ts';
 
 export interface Hello {
@@ -72,7 +73,20 @@ export type RequestBody =
   /** `member` absent: to the most up-to-date one. */
   | { readonly kind: 'transfer_leader'; readonly member?: number }
   /** `snapshot` absent: opens a view of the present state; `part` is 0 then. */
-  | { readonly kind: 'snapshot_read'; readonly snapshot?: number; readonly part: number };
+  | { readonly kind: 'snapshot_read'; readonly snapshot?: number; readonly part: number }
+  | {
+      readonly kind: 'acl_apply';
+      /** A policy document as JSON; who decodes it checks no more than its size. */
+      readonly document: Uint8Array;
+      /** The policies are of exactly this revision; 0: none have been applied. */
+      readonly ifRevision?: number;
+      /** Also where the asker may not change policies any more then. */
+      readonly force: boolean;
+    }
+  | { readonly kind: 'acl_get' }
+  /** `untilMs` (since 1970) absent: for ever. */
+  | { readonly kind: 'acl_revoke'; readonly revocation: Revocation; readonly untilMs?: number }
+  | { readonly kind: 'acl_restore'; readonly revocation: Revocation };
 
 export interface Request {
   readonly id: number;
@@ -170,6 +184,23 @@ export interface SnapshotReadPart {
   readonly term: number;
 }
 
+export interface RevocationRecord {
+  readonly revocation: Revocation;
+  /** At which it was made. */
+  readonly revision: number;
+  /** Since 1970; undefined: for ever. */
+  readonly untilMs: number | undefined;
+}
+
+/** Who may do what, as the whole cluster has it. */
+export interface AccessState {
+  /** Of the policies; 0: none have been applied, and each server's policy file counts. */
+  readonly revision: number;
+  /** A policy document as canonical JSON; empty where none was applied. */
+  readonly document: Uint8Array;
+  readonly revocations: readonly RevocationRecord[];
+}
+
 export type AnswerBody =
   | { readonly kind: 'failed'; readonly failure: Failure }
   | { readonly kind: 'session_opened' }
@@ -194,7 +225,10 @@ export type AnswerBody =
   | { readonly kind: 'members'; readonly list: MemberList }
   | { readonly kind: 'member_changed'; readonly member: number }
   | { readonly kind: 'leader_transferred'; readonly member: number }
-  | { readonly kind: 'snapshot_part'; readonly part: SnapshotReadPart };
+  | { readonly kind: 'snapshot_part'; readonly part: SnapshotReadPart }
+  /** `unchanged`: it was already so; `revision` is then that of the last change. */
+  | { readonly kind: 'access_changed'; readonly revision: number; readonly unchanged: boolean }
+  | { readonly kind: 'access'; readonly access: AccessState };
 
 export interface Answer {
   readonly id: number;

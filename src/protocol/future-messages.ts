@@ -304,11 +304,14 @@ function operationResultFromMessage(message: messages.agent.OperationResult.$Pro
 }
 
 export function failureToMessage(failure: Failure): FailureMessage {
-  const { code, message, operation } = failure;
-  const { retryable } = errorDefinitions[code];
-  return operation === undefined
-    ? { code, message, retryable }
-    : { code, message, retryable, operation: outgoing(operation) };
+  const { code, message, operation, retryAfterMs } = failure;
+  return {
+    code,
+    message,
+    retryable: errorDefinitions[code].retryable,
+    ...(operation !== undefined && { operation: outgoing(operation) }),
+    ...(retryAfterMs !== undefined && { retryAfterMs: outgoing(retryAfterMs) }),
+  };
 }
 
 /** Throws PROTOCOL_ERROR for a code that is not in the registry. */
@@ -316,6 +319,11 @@ export function failureFromMessage(message: FailureMessage): Failure {
   const code = message.code ?? '';
   if (!isErrorCode(code)) throw malformed('code', 'of an error is not in the registry of this version');
   const operation = incomingOptional(message.operation, 'operation');
-  const text = message.message ?? '';
-  return operation === undefined ? { code, message: text } : { code, message: text, operation };
+  const retryAfterMs = incomingOptional(message.retryAfterMs, 'retry_after_ms');
+  return {
+    code,
+    message: message.message ?? '',
+    ...(operation !== undefined && { operation }),
+    ...(retryAfterMs !== undefined && { retryAfterMs }),
+  };
 }

@@ -120,6 +120,11 @@ export const limits = {
   /** Half of a first frame; issuers' tokens are one or two KiB. */
   tokenBytesMax: 8 * 1024,
   memberIdMax: 2 ** 31,
+  /** As JSON, with all certificates and keys in it: a thousand rules take about 150 KiB. */
+  policyDocumentBytesMax: 512 * 1024,
+  /** All of them are in one answer, in every server's memory, and in its snapshots. */
+  revocationsMax: 4096,
+  tokenIdBytesMax: 256,
   /**
    * What a client accepts from a server: a part of a snapshot may hold a value of the greatest size behind many small
    * ones, in base64.

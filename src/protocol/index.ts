@@ -7,6 +7,7 @@
  * encoder refuses what it could not encode exactly. Beside that, what the doors for agents and for peers both need
  * against strangers: a waiting room and a budget of log lines.
  */
+export { revocationFromMessage, revocationToMessage } from './access-messages.ts';
 export * from './addresses.ts';
 export * from './durations.ts';
 export * from './errors.ts';
@@ -21,4 +22,6 @@ export * from './codecs.ts';
 export { StrictReader } from './strict-reader.ts';
 export { WaitingRoom } from './waiting-room.ts';
 export { helloProblem, operationProblem, requestProblem } from './request-checks.ts';
+export { denied, writeRefusal, type Refusal } from './write-permissions.ts';
 export { parseSize } from '../scopes/index.ts';
+export type { Revocation } from '../scopes/index.ts';

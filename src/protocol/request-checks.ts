@@ -3,7 +3,7 @@
  * here, an encoder refuses to send it. Texts name the field as the .proto files do, and show the value unless it is
  * the payload of a future.
  */
-import { keyProblem, parsePattern } from '../scopes/index.ts';
+import { isSegment, keyProblem, parsePattern, parseSerial, type Revocation } from '../scopes/index.ts';
 import { isAgentsUrl, isMemberName, isPeersAddress } from './addresses.ts';
 import type { ErrorCode, Failure } from './errors.ts';
 import type { Hello, Request, RequestBody, SubscriptionStart } from './frames.ts';
@@ -93,10 +93,20 @@ function bodyProblem(body: RequestBody): Failure | undefined {
       return body.member === undefined ? undefined : memberIdProblem('transfer_leader.member', body.member);
     case 'snapshot_read':
       return snapshotReadProblem(body.snapshot, body.part);
+    case 'acl_apply':
+      return aclApplyProblem(body.document, body.ifRevision);
+    case 'acl_revoke':
+      return (
+        revocationProblem('acl_revoke.revocation', body.revocation) ??
+        (body.untilMs === undefined ? undefined : numberProblem('acl_revoke.until_ms', body.untilMs, 1))
+      );
+    case 'acl_restore':
+      return revocationProblem('acl_restore.revocation', body.revocation);
     case 'close_session':
     case 'clock':
     case 'status':
     case 'member_list':
+    case 'acl_get':
       return undefined;
     default:
       return body satisfies never;
@@ -236,6 +246,53 @@ function memberAddProblem(body: Extract<RequestBody, { kind: 'member_add' }>): F
   }
   return replaces === undefined ? undefined : memberIdProblem('member_add.replaces', replaces);
 }
+
+function aclApplyProblem(document: Uint8Array, ifRevision: number | undefined): Failure | undefined {
+  const { policyDocumentBytesMax } = limits;
+  if (document.length === 0) return invalid('acl_apply.document is empty: give a policy document');
+  if (document.length > policyDocumentBytesMax) {
+    return failure(
+      'LIMIT_EXCEEDED',
+      `acl_apply.document has ${document.length} bytes: at most ${policyDocumentBytesMax} are allowed`,
+    );
+  }
+  return ifRevision === undefined ? undefined : numberProblem('acl_apply.if_revision', ifRevision, 0);
+}
+
+/** What is wrong with a revocation; undefined: nothing. */
+function revocationProblem(field: string, revocation: Revocation): Failure | undefined {
+  const { realm } = revocation;
+  if (!isSegment(realm) || realm.includes(':'))
+    return invalid(`${field}.realm is ${shown(realm)}: it must be the name of a realm`);
+  switch (revocation.kind) {
+    case 'certificate':
+      if (parseSerial(revocation.serial) === revocation.serial) return undefined;
+      return invalid(
+        `${field}.serial is ${shown(revocation.serial)}: it must be lower-case hexadecimal digits, the first not 0`,
+      );
+    case 'principal':
+      return isSegment(revocation.name) ? undefined : nameProblem(field, revocation.name);
+    case 'token': {
+      const { tokenId } = revocation;
+      const { tokenIdBytesMax } = limits;
+      if (tokenId !== '' && tokenId.length <= tokenIdBytesMax && printableAscii.test(tokenId))
+        return undefined;
+      return invalid(
+        `${field}.token_id is ${shown(tokenId)}: it must be 1..${tokenIdBytesMax} printable ASCII characters`,
+      );
+    }
+    case 'issued_before': {
+      const { name, atMs } = revocation;
+      if (name !== undefined && !isSegment(name)) return nameProblem(`${field}.issued_before`, name);
+      return numberProblem(`${field}.issued_before.at_ms`, atMs, 1);
+    }
+    default:
+      return revocation satisfies never;
+  }
+}
+
+const nameProblem = (field: string, name: string): Failure =>
+  invalid(`${field}.name is ${shown(name)}: it must be a principal's name without its realm`);
 
 function snapshotReadProblem(snapshot: number | undefined, part: number): Failure | undefined {
   if (snapshot === undefined) {

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { keyProblem } from '../scopes/index.ts';
+import { accessFromMessage, accessToMessage } from './access-messages.ts';
 import { positionFromMessage, positionToMessage } from './client-frames.ts';
 import {
   memberIdFromMessage,
@@ -149,6 +150,12 @@ export function answerToMessage({ id, body }: Answer): AnswerMessage {
     case 'snapshot_part':
       message.snapshotPart = snapshotPartToMessage(body.part);
       break;
+    case 'access_changed':
+      message.aclChanged = { revision: outgoing(body.revision), unchanged: body.unchanged };
+      break;
+    case 'access':
+      message.aclState = accessToMessage(body.access);
+      break;
     default:
       body satisfies never;
   }
@@ -283,6 +290,11 @@ function clusterAnswerFromMessage(message: AnswerMessage): AnswerBody {
     const member = memberIdFromMessage(leaderTransferred.member, 'answer.leader_transferred.member');
     return { kind: 'leader_transferred', member };
   }
+  if (given(message.aclChanged)) {
+    const revision = incoming(message.aclChanged.revision, 'answer.acl_changed.revision');
+    return { kind: 'access_changed', revision, unchanged: message.aclChanged.unchanged ?? false };
+  }
+  if (given(message.aclState)) return { kind: 'access', access: accessFromMessage(message.aclState) };
   throw malformed('answer', 'has no body that this version knows');
 }
 

@@ -7,7 +7,8 @@ import type { Feed, FeedEvent } from '../feed/index.ts';
 import { limits, type AnswerBody, type ClusterStatus, type Failure } from '../protocol/index.ts';
 import type { LogIndex } from '../raft/index.ts';
 import { parsePattern } from '../scopes/index.ts';
-import type { Command, CommandResult, Store, TicketKeys } from '../store/index.ts';
+import type { Command, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
+import type { AccessRequests } from './access-requests.ts';
 import type { Commands } from './commands.ts';
 import type { Environment, ServerMetrics, Timer } from './environment.ts';
 import type { Leadership } from './leadership.ts';
@@ -22,7 +23,7 @@ import type {
   ServerIdentity,
 } from './port.ts';
 import type { Reads } from './reads.ts';
-import { Requests, type InFlight } from './requests.ts';
+import { Requests, type AttachedSession, type InFlight } from './requests.ts';
 import type { SnapshotViews } from './snapshot-views.ts';
 
 /** So that a connection of any gateway has one number in the log, unique in one run of a server. */
@@ -47,6 +48,7 @@ export interface GatewaysOptions {
   readonly identity: () => ServerIdentity;
   readonly clusterStatus: () => ClusterStatus;
   readonly members: MemberRequests;
+  readonly access: AccessRequests;
   readonly leadership: Leadership;
   readonly views: SnapshotViews;
   readonly leaderlessMs: () => number;
@@ -81,9 +83,11 @@ export class Gateways {
 
   attach(gateway: Gateway): GatewayPort {
     assert(this.#attached.length < gatewaysMax, `a server has at most ${gatewaysMax} gateways`);
-    const { guard, feed, store, identity, leaderlessMs } = this.#options;
+    const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
     const number = this.#requests.addGateway();
-    this.#attached.push({ gateway, events: [], ticketKeys: undefined });
+    const first = access.event();
+    this.#attached.push({ gateway, events: first === undefined ? [] : [first], ticketKeys: undefined });
+    schedule();
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
       notify: (notices) => guard(() => this.#notify(number, notices)),
@@ -112,6 +116,13 @@ export class Gateways {
       case 'member':
         this.#answer(waiter, { kind: 'member_changed', member: result.member });
         return;
+      case 'access':
+        this.#answer(waiter, {
+          kind: 'access_changed',
+          revision: result.revision,
+          unchanged: result.unchanged,
+        });
+        return;
       case 'done':
         this.#answer(waiter, {
           kind: command.kind === 'session_close' ? 'session_closed' : 'session_opened',
@@ -134,15 +145,32 @@ export class Gateways {
     for (const { gateway, connection, session } of this.#requests.sessions()) {
       // Its agent has gone elsewhere since; the connection here is a dead one that nobody has noticed yet.
       if (store.isAttachedElsewhere(session.id, this.#options.self)) continue;
-      this.#options.commands.submit({
-        kind: 'session_open',
-        session: session.id,
-        principal: session.principal,
-        graceMs: session.graceMs,
-        resume: true,
-        connection: connectionNumber(gateway, connection),
-      });
+      this.#attachAgain(session, connectionNumber(gateway, connection));
     }
+  }
+
+  #attachAgain({ id, principal, graceMs, subject }: AttachedSession, connection: number): void {
+    this.#options.commands.submit({
+      kind: 'session_open',
+      session: id,
+      principal,
+      graceMs,
+      resume: true,
+      connection,
+      ...this.#described(subject),
+    });
+  }
+
+  /** Only where the cluster decides over access: else servers of an earlier version would keep something else. */
+  #described(subject: Subject): { readonly subject?: Subject } {
+    return this.#options.store().access === undefined ? {} : { subject };
+  }
+
+  /** Policies or revocations are others now. To be called before the results of what was applied with the change. */
+  accessChanged(): void {
+    const event = this.#options.access.event();
+    if (event !== undefined) for (const { events } of this.#attached) events.push(event);
+    this.#options.schedule();
   }
 
   /** The end of a turn: what may be read, told and delivered now is. */
@@ -224,10 +252,15 @@ export class Gateways {
     const { commands, reads } = this.#options;
     switch (request.kind) {
       case 'session_open': {
-        const { session, principal, graceMs, resume } = request;
-        this.#requests.connection(gateway, request.connection).session = { id: session, principal, graceMs };
+        const { session, principal, graceMs, resume, subject } = request;
+        const attached = { id: session, principal, graceMs, subject };
+        this.#requests.connection(gateway, request.connection).session = attached;
         const connection = connectionNumber(gateway, request.connection);
-        commands.submit({ kind: 'session_open', session, principal, graceMs, resume, connection }, inFlight);
+        const described = this.#described(subject);
+        commands.submit(
+          { kind: 'session_open', session, principal, graceMs, resume, connection, ...described },
+          inFlight,
+        );
         return;
       }
       case 'session_close': {
@@ -250,8 +283,17 @@ export class Gateways {
       case 'subscribe':
       // Confirmed as any read is: a server that is cut off may have fallen behind cluster time.
       case 'clock':
+      case 'acl_get':
         reads.add(inFlight);
         return;
+      case 'acl_apply':
+      case 'acl_revoke':
+      case 'acl_restore': {
+        const checked = this.#options.access.check(request);
+        if ('failure' in checked) this.answerLater(inFlight, { kind: 'failed', failure: checked.failure });
+        else commands.submit(checked.command, inFlight);
+        return;
+      }
       case 'status':
       case 'member_list':
         this.#readLater(inFlight);
@@ -293,15 +335,17 @@ export class Gateways {
         const parsed = parsePattern(text);
         assert(parsed.ok, `a gateway let the pattern ${text} pass`);
         const bytesMax = limits.listPageBytesMax;
-        const page = store.list({
+        const { readOnAfter, ...page } = store.list({
           pattern: parsed.pattern,
-          after,
+          after: inFlight.readOnAfter ?? after,
           limit,
           values,
           bytesMax,
           nowMs: clusterMs,
         });
-        this.#answer(inFlight, { kind: 'listed', revision: store.revision, ...page });
+        inFlight.readOnAfter = readOnAfter;
+        if (readOnAfter !== undefined) this.#readLater(inFlight);
+        else this.#answer(inFlight, { kind: 'listed', revision: store.revision, ...page });
         return;
       }
       case 'await': {
@@ -328,6 +372,9 @@ export class Gateways {
         else this.#answer(inFlight, { kind: 'failed', failure });
         return;
       }
+      case 'acl_get':
+        this.#answer(inFlight, { kind: 'access', access: this.#options.access.state() });
+        return;
       case 'snapshot_read':
         this.#options.views.confirmed(inFlight);
         return;
@@ -338,6 +385,9 @@ export class Gateways {
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
+      case 'acl_apply':
+      case 'acl_revoke':
+      case 'acl_restore':
         throw new Error(`a ${request.kind} is no read`);
       default:
         request satisfies never;
@@ -358,6 +408,14 @@ export class Gateways {
         case 'delivered':
           feed.delivered(gateway, connection, notice.bytes);
           break;
+        case 'identified': {
+          const known = this.#requests.connection(gateway, connection);
+          if (known.session === undefined) break;
+          known.session = { ...known.session, subject: notice.subject };
+          const access = this.#options.store().access;
+          if (access !== undefined) this.#attachAgain(known.session, connectionNumber(gateway, connection));
+          break;
+        }
         case 'closed':
           for (const inFlight of this.#requests.close(gateway, connection)) this.#forget(inFlight);
           feed.closed(gateway, connection);
@@ -438,6 +496,10 @@ const timedOutText = ({ kind }: GatewayRequest): string => {
     case 'member_remove':
     case 'transfer_leader':
       return `the ${kind} was not confirmed within its timeout and may still happen: look at the list of members`;
+    case 'acl_apply':
+    case 'acl_revoke':
+    case 'acl_restore':
+      return `the ${kind} was not confirmed within its timeout and may still happen: look at what holds with acl_get`;
     default:
       return `the ${kind} was not answered within its timeout`;
   }

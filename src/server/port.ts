@@ -3,6 +3,8 @@
  * live on another thread. Everything a gateway passes in has been decoded, checked and authorised.
  */
 import type { AnswerBody, Failure, Operation, SharedChange, SubscriptionStart } from '../protocol/index.ts';
+import type { PolicyDocument, Revocation } from '../scopes/index.ts';
+import type { Subject } from '../store/index.ts';
 
 /** A gateway's own number for one of its connections; never reused by that gateway in this run. */
 export type ConnectionId = number;
@@ -15,6 +17,8 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
       readonly principal: string;
       readonly graceMs: number;
       readonly resume: boolean;
+      /** All that policies and revocations look at; of this connection. */
+      readonly subject: Subject;
       readonly timeoutMs?: number;
     }
   | {
@@ -75,6 +79,28 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
       readonly part: number;
       readonly timeoutMs?: number;
     }
+  | { readonly kind: 'acl_get'; readonly timeoutMs?: number }
+  /** `document`: canonical JSON of a document that has been checked. */
+  | {
+      readonly kind: 'acl_apply';
+      readonly by: Subject;
+      readonly document: Uint8Array;
+      readonly ifRevision?: number;
+      readonly timeoutMs?: number;
+    }
+  | {
+      readonly kind: 'acl_revoke';
+      readonly by: Subject;
+      readonly revocation: Revocation;
+      readonly untilMs?: number;
+      readonly timeoutMs?: number;
+    }
+  | {
+      readonly kind: 'acl_restore';
+      readonly by: Subject;
+      readonly revocation: Revocation;
+      readonly timeoutMs?: number;
+    }
 );
 
 /** Told by a gateway about its connections. */
@@ -83,13 +109,27 @@ export type GatewayNotice =
   | { readonly kind: 'cancel'; readonly connection: ConnectionId; readonly request: number }
   /** The connection's socket has taken this many bytes of pushes: so many more may follow. */
   | { readonly kind: 'delivered'; readonly connection: ConnectionId; readonly bytes: number }
+  /** The connection's principal has shown another credential: its session is to be known by it. */
+  | { readonly kind: 'identified'; readonly connection: ConnectionId; readonly subject: Subject }
   /** All its requests, waits and subscriptions are over; `session` is detached. */
   | { readonly kind: 'closed'; readonly connection: ConnectionId; readonly session: string | undefined };
 
 /** From the server to one gateway, in order. */
 export type GatewayEvent =
   /** Secret; 48 bytes, the same at all servers. At the attaching, where there are some, and whenever there are others. */
-  { readonly kind: 'ticket_keys'; readonly keys: Uint8Array } | ConnectionEvent;
+  | { readonly kind: 'ticket_keys'; readonly keys: Uint8Array }
+  /**
+   * Who may do what, as of this revision: from the first one on, this counts and nothing else. It comes before any
+   * answer or push that could hold something later, first of all to a gateway that has just been attached.
+   */
+  | {
+      readonly kind: 'access';
+      readonly revision: number;
+      /** undefined: no policies were applied, those of the policy file count. */
+      readonly document: PolicyDocument | undefined;
+      readonly revocations: readonly Revocation[];
+    }
+  | ConnectionEvent;
 
 export type ConnectionEvent =
   | {

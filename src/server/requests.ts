@@ -1,4 +1,5 @@
 /** The requests in flight: who asked, and until when an answer is worth anything. */
+import type { Subject } from '../store/index.ts';
 import type { GatewayRequest, ConnectionId } from './port.ts';
 
 /** A request that has not been answered yet. */
@@ -7,16 +8,25 @@ export interface InFlight {
   readonly request: GatewayRequest;
   /** Answered, cancelled, timed out or its connection closed: nobody waits any more. */
   done: boolean;
+  /** Of a list that has found nothing yet: behind which key it reads on. */
+  readOnAfter: string | undefined;
   /** A write's number in the table of commands. */
   command: number | undefined;
   /** By the monotonic clock; Infinity: none. */
   readonly deadlineMs: number;
 }
 
+export interface AttachedSession {
+  readonly id: string;
+  readonly principal: string;
+  readonly graceMs: number;
+  readonly subject: Subject;
+}
+
 /** What the server knows of a connection that has something in flight or a session. */
 export interface Connection {
   readonly requests: Map<number, InFlight>;
-  session: { readonly id: string; readonly principal: string; readonly graceMs: number } | undefined;
+  session: AttachedSession | undefined;
 }
 
 /** A binary min-heap by deadline. Requests that were answered stay in it until they come up or outnumber the rest. */
@@ -113,6 +123,7 @@ export class Requests {
       gateway,
       request,
       done: false,
+      readOnAfter: undefined,
       command: undefined,
       deadlineMs: timeoutMs === undefined ? Infinity : nowMs + timeoutMs,
     };
@@ -169,7 +180,7 @@ export class Requests {
   *sessions(): IterableIterator<{
     gateway: number;
     connection: ConnectionId;
-    session: NonNullable<Connection['session']>;
+    session: AttachedSession;
   }> {
     for (const [gateway, connections] of this.#gateways.entries()) {
       for (const [connection, { session }] of connections)

@@ -7,6 +7,8 @@ import { Store } from '../store/index.ts';
 import type { StateWrite } from '../store/index.ts';
 
 export interface RestoreOptions {
+  /** Whether policies and revocations of the snapshot go on to count; else the policy file does. Default: they do. */
+  readonly keepAccess?: boolean;
   /** A snapshot file. */
   readonly file: string;
   /** Not there yet, or empty. */
@@ -24,6 +26,8 @@ export interface Restored {
   readonly epoch: number;
   readonly keys: number;
   readonly sessions: number;
+  /** Of the policies that count in the new cluster; 0: its policy file does. */
+  readonly policiesRevision: number;
 }
 
 /** What goes into one write at most, about: the engine holds all of it in memory. */
@@ -117,7 +121,8 @@ export const restoreInto = async (
       `it is as of revision ${store.revision} of epoch ${store.epoch}, its header says ${revision} of ${epoch}.`,
     );
   }
-  store.prepareRestored();
+  const kept = options.keepAccess ?? true;
+  store.prepareRestored({ keepAccess: kept });
   const [first = [], ...others] = inWrites(store.takeStateWrites());
   await storage.write({
     hardState: { term, vote: undefined, commit: index },
@@ -127,7 +132,13 @@ export const restoreInto = async (
     sync: true,
   });
   for (const stateWrites of others) await storage.write({ entries: [], stateWrites, sync: true });
-  return { snapshot: reader.summary, epoch: store.epoch, keys: store.keys, sessions: store.sessions };
+  return {
+    snapshot: reader.summary,
+    epoch: store.epoch,
+    keys: store.keys,
+    sessions: store.sessions,
+    policiesRevision: store.access?.revision ?? 0,
+  };
 };
 
 /**

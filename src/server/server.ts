@@ -19,7 +19,15 @@ import {
   type SoftState,
 } from '../raft/index.ts';
 import type { Storage } from '../storage/index.ts';
-import { decodeLogEntry, type Store } from '../store/index.ts';
+import {
+  decodeLogEntry,
+  type Access,
+  type CommandResult,
+  type LogEntry,
+  type Store,
+} from '../store/index.ts';
+import { changeLine } from './change-lines.ts';
+import { AccessRequests } from './access-requests.ts';
 import { ClusterClock } from './cluster-clock.ts';
 import { Commands } from './commands.ts';
 import { CompactionPolicy } from './compaction.ts';
@@ -68,6 +76,8 @@ export class Server {
   readonly #raft: Raft;
   readonly #run: number;
   #store: Store;
+  /** As the gateways know it. */
+  #access: Access | undefined;
   readonly #feed: Feed;
   readonly #clock: ClusterClock;
   readonly #writer: DiskWriter;
@@ -108,6 +118,7 @@ export class Server {
     this.#raft = parts.raft;
     this.#run = parts.run;
     this.#store = parts.store;
+    this.#access = parts.store.access;
     this.#applied = { ...parts.storage.recovered.applied };
     const { environment, metrics, logger } = options;
     this.#ledAtMs = environment.monotonicMs();
@@ -228,6 +239,7 @@ export class Server {
       identity: () => this.#description.identity(),
       clusterStatus: () => this.#description.cluster(),
       members: this.#memberRequests,
+      access: new AccessRequests({ membership: this.#membership, store: () => this.#store }),
       leadership: this.#leadership,
       views: this.#views,
       leaderlessMs: () => (this.#soft.leader === undefined ? environment.monotonicMs() - this.#ledAtMs : 0),
@@ -511,6 +523,7 @@ export class Server {
     this.#writer.stateIsOnDisk(point.index, this.#store.revision);
     this.#options.observer?.restored(point);
     this.#outdated.look(this.#store.server(this.#options.self.id));
+    this.#accessChanged();
     this.#feed.replaceSource(this.#store);
     // What became of these is somewhere inside the snapshot: their answers are remembered in it.
     this.#commands.sendAgain();
@@ -553,6 +566,8 @@ export class Server {
     const outcome = this.#store.apply(decoded, entry.index);
     this.#options.observer?.applied(entry, decoded, outcome);
     const { results, changes } = outcome;
+    if (this.#store.access !== this.#access) this.#accessChanged();
+    this.#tellOfChanges(entry, decoded, results);
     if (changes.length > 0) {
       this.#feed.changed(changes, clusterMs);
       const expired = changes.filter(
@@ -576,6 +591,28 @@ export class Server {
       this.#resultAtMs = this.#options.environment.monotonicMs();
       this.#housekeeping.applied(pending.number);
       if (pending.waiter) this.#gateways.result(pending.waiter, command, result);
+    }
+  }
+
+  /** Before anything is told that could be later. */
+  #accessChanged(): void {
+    const decides = this.#access !== undefined;
+    this.#access = this.#store.access;
+    if (this.#access === undefined) return;
+    this.#gateways.accessChanged();
+    // Whose sessions these are has not been in the log so far.
+    if (!decides) this.#sessionsToAttach = true;
+  }
+
+  /** The audit of what concerns the whole cluster, on every server: who asked is not always there to log the answer. */
+  #tellOfChanges(entry: Entry, { commands }: LogEntry, results: readonly CommandResult[]): void {
+    for (const [position, command] of commands.entries()) {
+      const line = changeLine(command, results[position]);
+      if (line !== undefined)
+        this.#options.logger.info(
+          { audit: 'changed', index: entry.index, ...line },
+          'the cluster was changed',
+        );
     }
   }
 

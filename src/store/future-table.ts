@@ -11,6 +11,7 @@ import { RevisionIndex, type Placed, type RevisionChunk } from './revision-index
 import type { Session } from './sessions.ts';
 import { ShardedMap } from './sharded-map.ts';
 import type { Timer, TimerWheel } from './timer-wheel.ts';
+import { Usage } from './usage.ts';
 
 /** A key as an operation finds or leaves it. */
 export interface Slot {
@@ -79,6 +80,8 @@ export class FutureTable {
   readonly revisions = new RevisionIndex<KeyRecord>();
   readonly #tombstones = new RevisionIndex<Tombstone>();
   readonly #wheel: TimerWheel<KeyRecord | Session>;
+  /** What each principal has of all futures. */
+  readonly usage = new Usage();
   /** Whose records are rewritten later. */
   readonly expiries = new ExpiryGroups();
   #dirty: KeyRecord[] = [];
@@ -118,6 +121,7 @@ export class FutureTable {
 
   /** Between `load` and `placeLoaded`: what a group says of a key whose own record is older. */
   endLoaded(record: KeyRecord, future: Future, group: ExpiryGroup): void {
+    this.usage.replace(record.future, future);
     record.future = future;
     record.revision = group.revision;
     this.expiries.add(group, record);
@@ -233,6 +237,7 @@ export class FutureTable {
     } else if (record.future === undefined) {
       this.ordered.add(record.key);
     }
+    this.usage.replace(record.future, future);
     record.future = future;
     record.lastGeneration = slot.lastGeneration;
     record.createdRevision = slot.createdRevision;

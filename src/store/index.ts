@@ -3,7 +3,8 @@
  * here, and nothing else does.
  *
  * Owns the rules of futures (transitions.ts), batches (writes.ts), idempotency sessions, time and expiry, the
- * remembering of deletions, what is wanted of the cluster's servers (members.ts), and the form in which entries and
+ * remembering of deletions, what is wanted of the cluster's servers (members.ts), policies and revocations (access.ts),
+ * and the form in which entries and
  * state are kept. May call scopes and protocol. Is pure and synchronous: no I/O, no clock, no randomness, no promise.
  * Promises that `apply` is a function of the state and the entry; that loading the records of a state gives that state;
  * that a future is settled at most once in a generation and no generation of a key is used twice; that the id of a
@@ -17,9 +18,12 @@ export {
   encodeLogEntryFromCommands,
 } from './log-codec.ts';
 export { Store } from './store.ts';
+export { policiesOf } from './access.ts';
 export { ticketKeyBytes } from './ticket-keys.ts';
 export type { TicketKeys } from './ticket-keys.ts';
 export type {
+  Access,
+  AccessCommand,
   Applied,
   ChangesPage,
   ChangesQuery,
@@ -38,4 +42,5 @@ export type {
   StateRecord,
   StateWrite,
   StoreOptions,
+  Subject,
 } from './types.ts';

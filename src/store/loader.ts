@@ -1,4 +1,5 @@
 /** Builds the tables from the records of a state, and refuses what cannot be a state. */
+import { revocationKey, type AccessTable } from './access.ts';
 import { assert } from './assert.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
@@ -11,6 +12,8 @@ import {
   decodeExpiry,
   decodeKeyRecord,
   decodeMember,
+  decodePolicies,
+  decodeRevocation,
   decodeServer,
   decodeSession,
   decodeTicketKeys,
@@ -27,6 +30,7 @@ interface LoadTarget {
   readonly sessions: SessionTable;
   readonly servers: Map<number, ServerState>;
   readonly members: MemberTable;
+  readonly access: AccessTable;
   readonly ticketKeys: TicketKeyTable;
   readonly counters: Counters;
 }
@@ -50,6 +54,8 @@ export class StateLoader {
       else if (key.startsWith('m/')) this.#addServer(key, value);
       else if (key.startsWith('w/')) this.#addMember(key, value);
       else if (key.startsWith('e/')) this.#groups.push(decodeExpiry(key, value));
+      else if (key === recordKeys.policies) this.#addPolicies(key, value);
+      else if (key.startsWith('r/')) this.#addRevocation(key, value);
       else if (key === recordKeys.ticketKeys) {
         const loaded = this.#target.ticketKeys.load(decodeTicketKeys(key, value));
         if (loaded === undefined) throw damaged(key, 'is there twice');
@@ -62,9 +68,9 @@ export class StateLoader {
     const { futures, counters } = this.#target;
     const loaded = this.#counters;
     if (loaded === undefined) {
-      const { servers, members } = this.#target;
-      const empty =
-        this.#records.length === 0 && this.#sessions.size === 0 && servers.size === 0 && members.size === 0;
+      const { servers, members, access } = this.#target;
+      const sizes = [this.#records.length, this.#sessions.size, servers.size, members.size, access.size];
+      const empty = sizes.every((size) => size === 0);
       if (!empty) throw damaged(recordKeys.counters, 'is missing');
       return;
     }
@@ -74,6 +80,7 @@ export class StateLoader {
     this.#records.sort((a, b) => a.revision - b.revision);
     this.#checkRevisions(loaded);
     this.#checkMembers(loaded);
+    this.#checkAccess(loaded);
     for (const session of this.#sessions.values()) this.#putSession(session);
     for (const { record, session } of this.#ties) {
       // Its own record is older than its end.
@@ -115,6 +122,24 @@ export class StateLoader {
   #addMember(recordKey: string, bytes: Uint8Array): void {
     if (!this.#target.members.load(decodeMember(recordKey, bytes)))
       throw damaged(recordKey, 'is there twice');
+  }
+
+  #addPolicies(recordKey: string, bytes: Uint8Array): void {
+    const { revision, document } = decodePolicies(recordKey, bytes);
+    let isNew: boolean;
+    try {
+      isNew = this.#target.access.loadPolicies(revision, document);
+    } catch (cause) {
+      throw damaged(recordKey, 'is no policy document', cause);
+    }
+    if (!isNew) throw damaged(recordKey, 'is there twice');
+  }
+
+  #addRevocation(recordKey: string, bytes: Uint8Array): void {
+    const record = decodeRevocation(recordKey, bytes);
+    if (recordKeys.revocation(revocationKey(record.revocation)) !== recordKey)
+      throw damaged(recordKey, 'holds another revocation');
+    if (!this.#target.access.loadRevocation(record)) throw damaged(recordKey, 'is there twice');
   }
 
   #addCounters(recordKey: string, bytes: Uint8Array): void {
@@ -162,12 +187,25 @@ export class StateLoader {
       throw damaged(recordKeys.member(last.member), `has an id above the last one given, ${lastMember}`);
   }
 
+  #checkAccess({ revision }: Counters): void {
+    const { access } = this.#target;
+    const last = Math.max(access.revision, ...access.revocations.map(([, record]) => record.revision));
+    if (last > revision)
+      throw damaged(
+        recordKeys.policies,
+        `or a revocation has revision ${last}, behind the state's ${revision}`,
+      );
+    if (access.revocations.length > 0 && !access.active)
+      throw damaged(recordKeys.policies, 'is missing though there are revocations');
+  }
+
   #putSession(loaded: LoadedSession): void {
     const { sessions } = this.#target;
     const session = sessions.create(loaded.id, loaded.principal, loaded.graceMs);
     if (loaded.member === 0) sessions.detach(session, loaded.expiresAtMs);
     else sessions.attach(session, loaded.member, loaded.run, loaded.connection, loaded.graceMs);
     session.answeredBelow = loaded.answeredBelow;
+    session.subject = loaded.subject;
     assert(session.answers === undefined, 'a new session remembers answers');
     for (const remembered of loaded.answers)
       (session.answers ??= new Map()).set(remembered.sequence, remembered);

@@ -7,6 +7,12 @@ import {
   operationToMessage,
   outgoing,
 } from '../protocol/index.ts';
+import {
+  accessCommandFromMessage,
+  accessCommandToMessage,
+  subjectFromMessage,
+  subjectToMessage,
+} from './access-codec.ts';
 import { assert, isGiven, unreachable } from './assert.ts';
 import type { Command, CommandBody, DueFuture, DueSession, LogEntry, SessionId } from './types.ts';
 
@@ -23,6 +29,9 @@ type CommandBodyMessage = Pick<
   | 'memberAdd'
   | 'memberPromote'
   | 'memberRemove'
+  | 'aclApply'
+  | 'aclRevoke'
+  | 'aclRestore'
   | 'ticketKeys'
 >;
 
@@ -121,6 +130,7 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
           graceMs: outgoing(command.graceMs),
           resume: command.resume,
           connection: outgoing(command.connection),
+          ...(command.subject !== undefined && { subject: subjectToMessage(command.subject) }),
         },
       };
     case 'session_close':
@@ -156,6 +166,10 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
       return { memberPromote: { member: outgoing(command.member) } };
     case 'member_remove':
       return { memberRemove: { member: outgoing(command.member) } };
+    case 'acl_apply':
+    case 'acl_revoke':
+    case 'acl_restore':
+      return accessCommandToMessage(command);
     case 'ticket_keys':
       return { ticketKeys: { number: outgoing(command.number), keys: command.keys } };
     case 'expire':
@@ -206,6 +220,9 @@ const bodyFromMessage = (message: CommandBodyMessage): CommandBody => {
       graceMs: incoming(sessionOpen.graceMs, 'session_open.grace_ms'),
       resume: sessionOpen.resume ?? false,
       connection: incoming(sessionOpen.connection, 'session_open.connection'),
+      ...(isGiven(sessionOpen.subject) && {
+        subject: subjectFromMessage(sessionOpen.subject, 'session_open.subject'),
+      }),
     };
   }
   if (isGiven(sessionClose)) {
@@ -238,7 +255,7 @@ const bodyFromMessage = (message: CommandBodyMessage): CommandBody => {
       sessions: (expire.sessions ?? []).map(dueSessionFromMessage),
     };
   }
-  return memberCommandFromMessage(message);
+  return accessCommandFromMessage(message) ?? memberCommandFromMessage(message);
 };
 
 const memberCommandFromMessage = ({

@@ -31,12 +31,12 @@ export const list = (table: FutureTable, query: ListQuery): ListPage => {
   let bytes = 0;
   let visits = 0;
   let last = '';
-  let next: string | undefined;
+  let more = false;
   table.ordered.scan(after > prefix ? after : prefix, (key) => {
     if (key === after) return true;
     if (!key.startsWith(prefix)) return false;
     if (futures.length >= limit || visits >= listVisitMax) {
-      next = last;
+      more = true;
       return false;
     }
     if (matches(pattern, key)) {
@@ -46,7 +46,7 @@ export const list = (table: FutureTable, query: ListQuery): ListPage => {
         const shown = query.values && !fresh.sensitive ? fresh : withoutValue(fresh);
         bytes += sizeOf(shown);
         if (bytes > bytesMax && futures.length > 0) {
-          next = last;
+          more = true;
           return false;
         }
         futures.push(shown);
@@ -57,7 +57,13 @@ export const list = (table: FutureTable, query: ListQuery): ListPage => {
     // Nothing that an exact pattern matches comes behind it.
     return !pattern.exact;
   });
-  return { futures, next };
+  // The last key that was looked at may be none of the pattern's, and so none that the asker may know of.
+  const shown = futures.at(-1)?.key;
+  return {
+    futures,
+    next: more ? shown : undefined,
+    readOnAfter: more && shown === undefined ? last : undefined,
+  };
 };
 
 const matchesAny = (patterns: readonly Pattern[], key: string): boolean => {

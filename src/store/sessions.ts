@@ -8,7 +8,8 @@ import type { KeyRecord } from './future-table.ts';
 import { OrderedKeys } from './ordered-keys.ts';
 import { ShardedMap } from './sharded-map.ts';
 import type { Timer, TimerWheel } from './timer-wheel.ts';
-import type { SessionId } from './types.ts';
+import type { Judgement } from './access.ts';
+import type { SessionId, Subject } from './types.ts';
 
 export type Answer =
   | { readonly kind: 'written'; readonly result: WriteResult }
@@ -35,6 +36,10 @@ export class Session {
   expiresAtMs = 0;
   answeredBelow = 0;
   answers: Map<number, Remembered> | undefined = undefined;
+  /** Who it belongs to, where the cluster decides over access; undefined: has not been told since. */
+  subject: Subject | undefined = undefined;
+  /** What was found of the subject last; see AccessTable. */
+  judgement: Judgement | undefined = undefined;
   /** Pending futures that are rejected when it ends. */
   tied: Set<KeyRecord> | undefined = undefined;
   timer: Timer<KeyRecord | Session> | undefined = undefined;
@@ -111,6 +116,12 @@ export class SessionTable {
     let attached = this.#attached.get(member);
     if (attached === undefined) this.#attached.set(member, (attached = new Set()));
     attached.add(session);
+    this.touch(session);
+  }
+
+  describe(session: Session, subject: Subject | undefined): void {
+    session.subject = subject;
+    session.judgement = undefined;
     this.touch(session);
   }
 

@@ -8,22 +8,28 @@ import {
   incoming,
   messages,
   outgoing,
+  revocationFromMessage,
+  revocationToMessage,
   writeResultFromMessage,
   writeResultToMessage,
   type Future,
+  type RevocationRecord,
 } from '../protocol/index.ts';
 import { keyProblem } from '../scopes/index.ts';
+import { subjectFromMessage, subjectToMessage } from './access-codec.ts';
 import { assert, isGiven } from './assert.ts';
 import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
 import type { KeyRecord } from './future-table.ts';
 import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
 import type { Remembered, Session } from './sessions.ts';
-import type { MemberRecord, SessionId } from './types.ts';
+import type { MemberRecord, SessionId, Subject } from './types.ts';
 import { ticketKeyBytes } from './ticket-keys.ts';
 import type { TicketKeys } from './ticket-keys.ts';
 
 /** SessionRecord.answers: field 9, length-delimited. */
 const answersTag = (9 << 3) | 2;
+/** SessionRecord.subject: field 10, length-delimited. */
+const subjectTag = (10 << 3) | 2;
 const noBytes = new Uint8Array(0);
 
 /** The state's own numbers. */
@@ -46,13 +52,13 @@ export interface ServerState {
   readonly run: number;
   /** Empty: the run has not been announced yet. */
   readonly diskId: Uint8Array;
-  /** The last command about members that this run asked for; undefined: there was none. */
+  /** The last command about members or access that this run asked for; undefined: there was none. */
   readonly change: MemberChange | undefined;
 }
 
 interface MemberChange {
   readonly request: number;
-  /** 0: it was refused. */
+  /** 0: it was refused, or about access. */
   readonly member: number;
 }
 
@@ -63,6 +69,9 @@ export const recordKeys = {
   server: (member: number): string => `m/${member}`,
   /** A member and what is wanted of it. */
   member: (member: number): string => `w/${member}`,
+  policies: 'p/document',
+  /** As `revocationKey` gives it. */
+  revocation: (key: string): string => `r/${key}`,
   /** 16 digits hold every safe integer. */
   expiry: (revision: number): string => `e/${String(revision).padStart(16, '0')}`,
   ticketKeys: 'ticket_keys',
@@ -104,6 +113,10 @@ export const encodeSession = (session: Session): Uint8Array => {
   for (const remembered of inOrder(session)) {
     remembered.encoded ??= encodeRemembered(remembered);
     writer.uint32(answersTag).bytes(remembered.encoded);
+  }
+  if (session.subject !== undefined) {
+    const subject = messages.log.Subject.encode(subjectToMessage(session.subject)).finish();
+    writer.uint32(subjectTag).bytes(subject);
   }
   return writer.finish();
 };
@@ -161,6 +174,16 @@ export const encodeExpiry = ({ revision, atMs, keys, generations }: ExpiryGroup)
     generations,
   }).finish();
 
+export const encodePolicies = (revision: number, document: Uint8Array): Uint8Array =>
+  messages.log.AccessRecord.encode({ revision: outgoing(revision), document }).finish();
+
+export const encodeRevocation = ({ revocation, revision, untilMs }: RevocationRecord): Uint8Array =>
+  messages.agent.RevocationRecord.encode({
+    revocation: revocationToMessage(revocation),
+    revision: outgoing(revision),
+    untilMs: outgoing(untilMs ?? 0),
+  }).finish();
+
 export const encodeCounters = (counters: Counters): Uint8Array =>
   messages.log.StateRecord.encode({
     revision: outgoing(counters.revision),
@@ -195,6 +218,7 @@ export interface LoadedSession {
   readonly expiresAtMs: number;
   readonly answeredBelow: number;
   readonly answers: readonly Remembered[];
+  readonly subject: Subject | undefined;
 }
 
 /** Names the record by its kind and key, never by what is in it. */
@@ -273,6 +297,7 @@ export const decodeSession = (recordKey: string, bytes: Uint8Array): LoadedSessi
       expiresAtMs: incoming(message.expiresAtMs, 'expires_at_ms'),
       answeredBelow: incoming(message.answeredBelow, 'answered_below'),
       answers: (message.answers ?? []).map(rememberedFromMessage),
+      subject: isGiven(message.subject) ? subjectFromMessage(message.subject, 'subject') : undefined,
     };
     check(recordKey, session.principal !== '', 'belongs to no principal');
     check(recordKey, session.member === 0 || session.expiresAtMs === 0, 'is attached and expires');
@@ -344,6 +369,29 @@ export const decodeMember = (recordKey: string, bytes: Uint8Array): MemberRecord
       peersAddress: message.peersAddress ?? '',
       agentsUrl: message.agentsUrl ?? '',
       wanted,
+    };
+  });
+
+export const decodePolicies = (
+  recordKey: string,
+  bytes: Uint8Array,
+): { readonly revision: number; readonly document: Uint8Array } =>
+  decoding(recordKey, () => {
+    const message = messages.log.AccessRecord.decode(asBuffer(bytes));
+    const revision = incoming(message.revision, 'revision');
+    const document = new Uint8Array(message.document ?? noBytes);
+    check(recordKey, (revision === 0) === (document.length === 0), 'has policies of no revision');
+    return { revision, document };
+  });
+
+export const decodeRevocation = (recordKey: string, bytes: Uint8Array): RevocationRecord =>
+  decoding(recordKey, () => {
+    const message = messages.agent.RevocationRecord.decode(asBuffer(bytes));
+    const untilMs = incoming(message.untilMs, 'until_ms');
+    return {
+      revocation: revocationFromMessage(message.revocation, 'revocation'),
+      revision: incoming(message.revision, 'revision'),
+      untilMs: untilMs === 0 ? undefined : untilMs,
     };
   });
 

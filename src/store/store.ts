@@ -1,5 +1,6 @@
 import type { Change, ErrorCode, Future } from '../protocol/index.ts';
 import { limits } from '../protocol/index.ts';
+import { AccessTable, accessRefused } from './access.ts';
 import { assert, unreachable } from './assert.ts';
 import { Digest } from './digest.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
@@ -13,6 +14,8 @@ import {
   encodeExpiry,
   encodeKeyRecord,
   encodeMember,
+  encodePolicies,
+  encodeRevocation,
   encodeServer,
   encodeSession,
   encodeTicketKeys,
@@ -25,6 +28,8 @@ import type { TicketKeys } from './ticket-keys.ts';
 import { TimerWheel } from './timer-wheel.ts';
 import { expired, freshAt, producerLost, stateAt } from './transitions.ts';
 import type {
+  Access,
+  AccessCommand,
   Applied,
   ChangesPage,
   ChangesQuery,
@@ -42,7 +47,9 @@ import type {
   StateRecord,
   StateWrite,
   StoreOptions,
+  Subject,
 } from './types.ts';
+import { QuotaCheck } from './usage.ts';
 import { write } from './writes.ts';
 
 type Body<Kind extends CommandBody['kind']> = Extract<CommandBody, { kind: Kind }>;
@@ -61,6 +68,16 @@ const forgetFarOverMax = 4096;
 const notAnnounced = new Uint8Array(0);
 
 const done: CommandResult = { kind: 'done' };
+
+/** Not remembered: its server describes the session as soon as it sees that the cluster decides over access. */
+const notDescribed: CommandResult = {
+  kind: 'failed',
+  failure: {
+    code: 'UNAVAILABLE',
+    message:
+      'the cluster has just begun to decide over access, and does not know whose session this is: send it again',
+  },
+};
 
 const failed = (code: ErrorCode, message: string): CommandResult => ({
   kind: 'failed',
@@ -91,6 +108,7 @@ export class Store {
     members: [],
   };
   readonly #members = new MemberTable(this.#counters);
+  readonly #access = new AccessTable(this.#counters);
   readonly #ticketKeys = new TicketKeyTable();
   readonly #dirtyServers = new Set<number>();
   #countersDirty = false;
@@ -149,6 +167,11 @@ export class Store {
     return this.#counters.lastMember;
   }
 
+  /** Policies and revocations that commands have made; undefined: there was no such command. The same until one changes them. */
+  get access(): Access | undefined {
+    return this.#access.active ? this.#access.current : undefined;
+  }
+
   /** For TLS session tickets of agents; undefined: none yet. The same object until there are others. */
   get ticketKeys(): TicketKeys | undefined {
     return this.#ticketKeys.current;
@@ -164,12 +187,14 @@ export class Store {
     const counters = this.#counters;
     if (entry.timeMs > counters.timeMs) counters.timeMs = entry.timeMs;
     this.#countersDirty = true;
+    this.#access.expire(counters.timeMs);
     const results: CommandResult[] = [];
     const changes: Change[] = [];
     for (const command of entry.commands) {
       const before = changes.length;
-      results.push(this.#run(command, changes));
-      if (changes.length > before) counters.revision++;
+      const result = this.#run(command, changes);
+      results.push(result);
+      if (changes.length > before || (result.kind === 'access' && !result.unchanged)) counters.revision++;
     }
     this.#forget();
     this.#wheel.keepUp(counters.timeMs);
@@ -189,13 +214,18 @@ export class Store {
   /**
    * Makes the loaded state the beginning of another cluster, in the next epoch: positions of the old one mean nothing
    * there. Its servers and members are gone and no session is attached; answers are remembered as long as before.
+   * `keepAccess`: policies and revocations stay, else the policy files of the new servers count.
    * Only right after `finishLoad`: `takeStateWrites` then gives what differs from what was loaded.
    */
-  prepareRestored(): void {
+  prepareRestored({ keepAccess }: { readonly keepAccess: boolean }): void {
     assert(this.#loader === undefined && this.#index === 0, 'a state that is in use is restored');
     for (const session of this.#sessions.all()) if (session.member !== 0) this.#detach(session);
     for (const member of this.#servers.keys()) this.#dropServer(member);
     this.#members.clear();
+    if (!keepAccess) {
+      this.#access.clear();
+      for (const session of this.#sessions.all()) this.#describe(session, undefined);
+    }
     // The old cluster's, and whoever has the snapshot has them.
     this.#ticketKeys.clear();
     this.#counters.epoch += 1;
@@ -236,6 +266,17 @@ export class Store {
     this.#members.takeDirty((member, record) => {
       writes.push({ key: recordKeys.member(member), value: record && encodeMember(record) });
     });
+    this.#access.takeDirty(
+      (present) => {
+        const { revision, document } = this.#access;
+        writes.push({
+          key: recordKeys.policies,
+          value: present ? encodePolicies(revision, document) : undefined,
+        });
+      },
+      (key, record) =>
+        writes.push({ key: recordKeys.revocation(key), value: record && encodeRevocation(record) }),
+    );
     this.#ticketKeys.takeDirty((keys) => {
       writes.push({ key: recordKeys.ticketKeys, value: keys && encodeTicketKeys(keys) });
     });
@@ -260,6 +301,7 @@ export class Store {
       sessions: this.#sessions,
       servers: this.#servers,
       members: this.#members,
+      access: this.#access,
       ticketKeys: this.#ticketKeys,
       counters: this.#counters,
     });
@@ -346,6 +388,13 @@ export class Store {
     for (const member of this.#members.sorted) {
       records.push({ key: recordKeys.member(member.member), bytes: encodeMember(member) });
     }
+    if (this.#access.active) {
+      const { revision, document } = this.#access;
+      records.push({ key: recordKeys.policies, bytes: encodePolicies(revision, document) });
+    }
+    for (const [key, record] of this.#access.revocations) {
+      records.push({ key: recordKeys.revocation(key), bytes: encodeRevocation(record) });
+    }
     const { current } = this.#ticketKeys;
     if (current !== undefined) records.push({ key: recordKeys.ticketKeys, bytes: encodeTicketKeys(current) });
     records.push({ key: recordKeys.counters, bytes: encodeCounters(this.#counters) });
@@ -378,6 +427,10 @@ export class Store {
       case 'member_promote':
       case 'member_remove':
         return this.#changeMembers(command, command.origin);
+      case 'acl_apply':
+      case 'acl_revoke':
+      case 'acl_restore':
+        return this.#changeAccess(command, command.origin);
       case 'ticket_keys':
         this.#ticketKeys.replace(command.number, command.keys, this.#counters.timeMs);
         return done;
@@ -410,10 +463,31 @@ export class Store {
       );
     }
     const { revision, timeMs, generationFloor } = this.#counters;
+    let quota: QuotaCheck | undefined;
+    if (this.#access.active) {
+      const { subject } = session;
+      if (subject === undefined) return notDescribed;
+      const judgement = this.#access.judge(subject, session.judgement);
+      session.judgement = judgement;
+      const refusal = this.#access.refusal(judgement, command.operations, principal);
+      if (refusal !== undefined) {
+        const answer = { kind: 'failed', failure: refusal } as const;
+        this.#sessions.remember(session, sequence, answer);
+        return answer;
+      }
+      if (judgement.limits !== undefined)
+        quota = new QuotaCheck(principal, judgement.limits, this.#futures.usage.of(principal));
+    }
     const at = { nowMs: timeMs, revision: revision + 1, principal, session };
-    const answer = write(this.#futures, generationFloor, command.operations, at, revision, changes);
+    const answer = write(this.#futures, generationFloor, command.operations, at, revision, changes, quota);
     this.#sessions.remember(session, sequence, answer);
     return answer;
+  }
+
+  /** Nobody's are told where the cluster does not decide: servers of an earlier version would not remember them. */
+  #describe(session: Session, subject: Subject | undefined): void {
+    const told = this.#access.active ? subject : undefined;
+    if (told !== session.subject) this.#sessions.describe(session, told);
   }
 
   #openSession(command: Body<'session_open'>, origin: Origin, changes: Change[]): CommandResult {
@@ -439,6 +513,7 @@ export class Store {
       return failed('SESSION_EXPIRED', 'the session does not exist: open a new one, with a new id');
     }
     this.#sessions.attach(session, origin.member, origin.run, connection, graceMs);
+    this.#describe(session, command.subject);
     // Nobody will ever say of a server that has left that it is lost.
     if (this.#members.isGone(origin.member)) this.#detach(session);
     return done;
@@ -502,6 +577,27 @@ export class Store {
     // Numbers begin at 1. It may come before the announcement of its run, when that was lost on its way.
     assert(request > 0, 'a command about members has no number');
     this.#servers.set(member, { member, run, diskId: known?.diskId ?? notAnnounced, change });
+    this.#dirtyServers.add(member);
+    return result;
+  }
+
+  /** Once, as the commands about members: sent again later it would undo what others have changed since. */
+  #changeAccess(command: AccessCommand, { member, run, request }: Origin): CommandResult {
+    const known = this.#servers.get(member);
+    if (this.#members.isGone(member) || (known !== undefined && known.run > run))
+      return accessRefused(`member ${member}, which was asked, has left or has been started again: ask anew`);
+    const last = known?.run === run ? known.change : undefined;
+    if (last !== undefined && request <= last.request)
+      return accessRefused('this was asked for before, and decided: see with acl get what holds now');
+    const result = this.#access.change(command);
+    // Numbers begin at 1.
+    assert(request > 0, 'a command about access has no number');
+    this.#servers.set(member, {
+      member,
+      run,
+      diskId: known?.diskId ?? notAnnounced,
+      change: { request, member: 0 },
+    });
     this.#dirtyServers.add(member);
     return result;
   }

@@ -1,9 +1,28 @@
 /** What goes into the replicated state machine and what comes out. */
-import type { Change, Failure, Future, Operation, WriteResult } from '../protocol/index.ts';
-import type { Pattern } from '../scopes/index.ts';
+import type { Change, Failure, Future, Operation, RevocationRecord, WriteResult } from '../protocol/index.ts';
+import type { Credential, Pattern, Policies, Principal, Revocation } from '../scopes/index.ts';
 
 /** 16 random bytes as 32 lower-case hex digits. */
 export type SessionId = string;
+
+/** Who asks, with all that policies and revocations look at. */
+export interface Subject {
+  readonly principal: Principal;
+  readonly credential: Credential;
+}
+
+/** Who may do what, as the cluster has it. */
+export interface Access {
+  /** Changes whenever something here does; not the same on all servers. */
+  readonly version: number;
+  /** Of the policies; 0: none were applied. */
+  readonly revision: number;
+  /** As canonical JSON; empty: none were applied. */
+  readonly document: Uint8Array;
+  readonly policies: Policies | undefined;
+  /** In one order on all servers. */
+  readonly revocations: readonly RevocationRecord[];
+}
 
 /** Who waits for a command's result: the server that proposed it, its present run, its number there. */
 export interface Origin {
@@ -31,6 +50,8 @@ export type CommandBody =
       readonly graceMs: number;
       readonly resume: boolean;
       readonly connection: number;
+      /** Only where the cluster decides over access. */
+      readonly subject?: Subject;
     }
   | { readonly kind: 'session_close'; readonly session: SessionId; readonly principal: string }
   /** Ignored if the session has been attached elsewhere since. */
@@ -58,6 +79,7 @@ export type CommandBody =
     }
   | { readonly kind: 'member_promote'; readonly member: number }
   | { readonly kind: 'member_remove'; readonly member: number }
+  | AccessCommand
   /** For TLS session tickets of agents; ignored unless `number` follows that of the present ones. */
   | { readonly kind: 'ticket_keys'; readonly number: number; readonly keys: Uint8Array }
   /** What is early or outdated in it is ignored. */
@@ -66,6 +88,24 @@ export type CommandBody =
       readonly futures: readonly DueFuture[];
       readonly sessions: readonly DueSession[];
     };
+
+/** Judged with the policies as they are when it is applied. */
+export type AccessCommand =
+  /** `document`: canonical JSON. `ifRevision`: of the policies now; 0: there are none. */
+  | {
+      readonly kind: 'acl_apply';
+      readonly by: Subject;
+      readonly document: Uint8Array;
+      readonly ifRevision?: number;
+    }
+  /** `untilMs` absent: for ever. */
+  | {
+      readonly kind: 'acl_revoke';
+      readonly by: Subject;
+      readonly revocation: Revocation;
+      readonly untilMs?: number;
+    }
+  | { readonly kind: 'acl_restore'; readonly by: Subject; readonly revocation: Revocation };
 
 /** A deadline (pending) or the end of freshness (settled). */
 export interface DueFuture {
@@ -91,6 +131,8 @@ export type CommandResult =
   | { readonly kind: 'done' }
   /** Of the member commands: whom it is about. */
   | { readonly kind: 'member'; readonly member: number }
+  /** Of the commands about access. */
+  | { readonly kind: 'access'; readonly revision: number; readonly unchanged: boolean }
   | { readonly kind: 'failed'; readonly failure: Failure };
 
 /** A server that was added, or is to be removed: what the leader makes the configuration agree with. */
@@ -131,11 +173,13 @@ export interface StoreOptions {
   readonly tombstoneAgeMs?: number;
 }
 
-/** In the order of keys. May have fewer futures than asked for, or none, and still not be the last. */
+/** In the order of keys. May have fewer futures than asked for and still not be the last. */
 export interface ListPage {
   readonly futures: readonly Future[];
   /** Pass as `after`; undefined: this was the last page. */
   readonly next: string | undefined;
+  /** Nothing was found yet: pass it as `after`. It may be a key that the asker must not know of. */
+  readonly readOnAfter: string | undefined;
 }
 
 /** In the order of revisions (within one revision in no particular order), each key's latest change only. */

@@ -2,6 +2,7 @@
 import type { Change, Failure, Operation, OperationResult } from '../protocol/index.ts';
 import type { FutureTable, KeyRecord, Slot } from './future-table.ts';
 import type { Answer } from './sessions.ts';
+import type { QuotaCheck } from './usage.ts';
 import { freshAt, operate, type Circumstances, type Outcome } from './transitions.ts';
 
 interface Staged {
@@ -11,7 +12,7 @@ interface Staged {
 }
 
 /**
- * Appends to `changes` what changed. A generation up to `generationFloor` may have been used for a key that is not
+ * `quota` undefined: the principal may have as much as it likes. Appends to `changes` what changed. A generation up to `generationFloor` may have been used for a key that is not
  * known any more. The revision of the answer is that of the changes, or `lastRevision`.
  */
 export const write = (
@@ -21,6 +22,7 @@ export const write = (
   at: Circumstances,
   lastRevision: number,
   changes: Change[],
+  quota: QuotaCheck | undefined,
 ): Answer => {
   const only = operations[0];
   if (only !== undefined && operations.length === 1) {
@@ -30,11 +32,13 @@ export const write = (
     if (outcome.kind === 'failed') return refused(outcome.failure, 0);
     // Before the commit, which changes the very record that `slot` may be.
     const results = [resultOf(slot, outcome, at)];
+    const exceeded = outcome.kind === 'changed' && quota?.admit(only, slot.future, outcome.slot.future);
+    if (exceeded) return refused(exceeded, 0);
     if (outcome.kind === 'unchanged') return { kind: 'written', result: { revision: lastRevision, results } };
     commit(table, only.key, record, outcome.slot, at, changes);
     return { kind: 'written', result: { revision: at.revision, results } };
   }
-  return writeBatch(table, generationFloor, operations, at, lastRevision, changes);
+  return writeBatch(table, generationFloor, operations, at, lastRevision, changes, quota);
 };
 
 const writeBatch = (
@@ -44,6 +48,7 @@ const writeBatch = (
   at: Circumstances,
   lastRevision: number,
   changes: Change[],
+  quota: QuotaCheck | undefined,
 ): Answer => {
   const staged = new Map<string, Staged>();
   const results: OperationResult[] = [];
@@ -60,6 +65,8 @@ const writeBatch = (
     if (outcome.kind === 'failed') return refused(outcome.failure, number);
     results.push(resultOf(stage.slot, outcome, at));
     if (outcome.kind === 'changed') {
+      const exceeded = quota?.admit(operation, stage.slot.future, outcome.slot.future);
+      if (exceeded) return refused(exceeded, number);
       stage.slot = outcome.slot;
       stage.changed = true;
       revision = at.revision;

@@ -19,6 +19,7 @@ import type {
   ReceivedServerFrame,
   Request,
   RequestBody,
+  Revocation,
   ServerFrame,
   SubscriptionStart,
 } from '../../src/protocol/index.ts';
@@ -152,6 +153,25 @@ const peersAddress = fc
   .map(([host, port]) => `${host}:${port}`);
 const agentsUrl = peersAddress.map((address) => `wss://${address}`);
 
+const segmentName = fc.stringMatching(/^[a-z][a-z0-9-]{0,8}$/);
+const revocation: fc.Arbitrary<Revocation> = fc.oneof(
+  plain({
+    kind: fc.constant('certificate' as const),
+    realm: segmentName,
+    serial: fc.stringMatching(/^[1-9a-f][0-9a-f]{0,39}$/),
+  }),
+  plain({ kind: fc.constant('principal' as const), realm: segmentName, name: segmentName }),
+  plain({
+    kind: fc.constant('token' as const),
+    realm: segmentName,
+    tokenId: fc.stringMatching(/^[\x20-\x7e]{1,40}$/),
+  }),
+  record(
+    { kind: fc.constant('issued_before' as const), realm: segmentName, atMs: identifier },
+    { name: segmentName },
+  ),
+);
+
 const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
   plain({
     kind: fc.constant('open_session' as const),
@@ -196,6 +216,17 @@ const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
   record({ kind: fc.constant('transfer_leader' as const) }, { member: memberId }),
   plain({ kind: fc.constant('snapshot_read' as const), part: fc.constant(0) }),
   plain({ kind: fc.constant('snapshot_read' as const), snapshot: identifier, part: number }),
+  plain({ kind: fc.constant('acl_get' as const) }),
+  record(
+    {
+      kind: fc.constant('acl_apply' as const),
+      document: fc.uint8Array({ minLength: 1, maxLength: 64 }),
+      force: fc.boolean(),
+    },
+    { ifRevision: number },
+  ),
+  record({ kind: fc.constant('acl_revoke' as const), revocation }, { untilMs: identifier }),
+  plain({ kind: fc.constant('acl_restore' as const), revocation }),
 );
 
 const request: fc.Arbitrary<Request> = record({ id: identifier, body: requestBody }, { timeoutMs: duration });
@@ -236,7 +267,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
 
 export const failure: fc.Arbitrary<Failure> = record(
   { code: fc.constantFrom(...Object.keys(errorDefinitions).filter(isErrorCode)), message: text },
-  { operation: whole(0, 255) },
+  { operation: whole(0, 255), retryAfterMs: number },
 );
 
 const futures = fc.array(future, { maxLength: 3 });
@@ -338,6 +369,18 @@ const answerBody: fc.Arbitrary<AnswerBody> = fc.oneof(
     member: identifier,
   }),
   plain({ kind: fc.constant('snapshot_part' as const), part: snapshotPart }),
+  plain({ kind: fc.constant('access_changed' as const), revision: number, unchanged: fc.boolean() }),
+  plain({
+    kind: fc.constant('access' as const),
+    access: plain({
+      revision: number,
+      document: bytes,
+      revocations: fc.array(
+        plain({ revocation, revision: number, untilMs: fc.option(identifier, { nil: undefined }) }),
+        { maxLength: 3 },
+      ),
+    }),
+  }),
 );
 
 const answer: fc.Arbitrary<Answer> = plain({ id: identifier, body: answerBody });

@@ -57,7 +57,14 @@ test('a view has its revision also when other writes finish before it is open', 
   await finish();
   begin(2);
   const request = { kind: 'snapshot_read', connection: 1, request: 1, part: 0 } as const;
-  const inFlight: InFlight = { gateway: 0, request, done: false, command: undefined, deadlineMs: Infinity };
+  const inFlight: InFlight = {
+    gateway: 0,
+    request,
+    done: false,
+    readOnAfter: undefined,
+    command: undefined,
+    deadlineMs: Infinity,
+  };
   views.read(inFlight, request);
   views.confirmed(inFlight);
   await finish();

@@ -141,6 +141,10 @@ class Writer extends Client {
         principal: 'agents:test',
         graceMs: 3_600_000,
         resume: false,
+        subject: {
+          principal: { realm: 'agents', name: 'test' },
+          credential: { realm: 'agents', name: 'test' },
+        },
       },
       (body) => expect(body).toEqual({ kind: 'session_opened' }),
     );

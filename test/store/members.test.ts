@@ -354,7 +354,7 @@ describe('the records', () => {
 describe('a state that is restored', () => {
   const restored = (): Store => {
     const store = cluster.copy();
-    store.prepareRestored();
+    store.prepareRestored({ keepAccess: true });
     return store;
   };
 
@@ -425,6 +425,6 @@ describe('a state that is restored', () => {
   });
 
   test('in use is not restored', () => {
-    expect(() => cluster.store.prepareRestored()).toThrow(/in use/);
+    expect(() => cluster.store.prepareRestored({ keepAccess: true })).toThrow(/in use/);
   });
 });

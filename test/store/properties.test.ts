@@ -78,6 +78,7 @@ const short = (result: CommandResult): unknown => {
   if (result.kind === 'done') return 'done';
   if (result.kind === 'written') return result.result;
   if (result.kind === 'member') return { member: result.member };
+  if (result.kind === 'access') return { access: result.revision };
   const { code, operation } = result.failure;
   return operation === undefined ? code : `${code}@${operation}`;
 };

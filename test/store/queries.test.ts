@@ -77,11 +77,25 @@ describe('list', () => {
     }
     const page = cluster.store.list(query('n/*/none'));
     expect(page.futures).toEqual([]);
-    expect(page.next).toBeDefined();
-    expect(cluster.store.list(query('n/*/none', { after: page.next ?? '' }))).toEqual({
+    expect(page).toMatchObject({ next: undefined, readOnAfter: expect.stringMatching(/^n\//) });
+    expect(cluster.store.list(query('n/*/none', { after: page.readOnAfter ?? '' }))).toEqual({
       futures: [],
       next: undefined,
+      readOnAfter: undefined,
     });
+  });
+
+  test('a page names no key that the pattern does not match, also where the asker goes on from', () => {
+    for (let at = 0; at < 12_000; at += 250) {
+      cluster.write(Array.from({ length: 250 }, (_, i) => op.declare(`n/${at + i}/private`)));
+    }
+    cluster.write([op.declare('n/0/out'), op.declare('n/z/out')]);
+    const first = cluster.store.list(query('n/*/out'));
+    expect(first).toMatchObject({ futures: [{ key: 'n/0/out' }], next: 'n/0/out', readOnAfter: undefined });
+    const second = cluster.store.list(query('n/*/out', { after: first.next ?? '' }));
+    expect(second).toMatchObject({ futures: [], next: undefined, readOnAfter: expect.any(String) });
+    const third = cluster.store.list(query('n/*/out', { after: second.readOnAfter ?? '' }));
+    expect(third).toMatchObject({ futures: [{ key: 'n/z/out' }], next: undefined, readOnAfter: undefined });
   });
 
   test('shows no value that is sensitive, was not asked for, or is not fresh any more', () => {

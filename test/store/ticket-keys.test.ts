@@ -32,7 +32,7 @@ describe('keys for TLS session tickets', () => {
     cluster.flush();
     const copy = cluster.copy();
     expect(copy.ticketKeys).toEqual(cluster.store.ticketKeys);
-    copy.prepareRestored();
+    copy.prepareRestored({ keepAccess: true });
     expect(copy.ticketKeys).toBeUndefined();
     expect(copy.takeStateWrites()).toContainEqual({ key: 'ticket_keys', value: undefined });
   });

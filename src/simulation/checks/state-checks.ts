@@ -44,6 +44,7 @@ const resultText = (result: CommandResult): string => {
   if (result.kind === 'done') return 'done';
   if (result.kind === 'failed') return `failed ${result.failure.code}`;
   if (result.kind === 'member') return `member ${result.member}`;
+  if (result.kind === 'access') return `access ${result.revision} ${result.unchanged}`;
   const { revision, results } = result.result;
   const each = results.map((one) => `${one.generation} ${one.state} ${one.revision} ${one.unchanged}`);
   return `written ${revision} [${each.join(', ')}]`;

@@ -12,6 +12,7 @@ import {
   type MemberDescription,
   type Server,
   type StartServerOptions,
+  type Subject,
 } from '../../../src/server/index.ts';
 import { MemoryDisk, openMemoryStorage } from '../../../src/storage/index.ts';
 import { VirtualNetwork } from './virtual-network.ts';
@@ -28,6 +29,13 @@ export class Agent {
   readonly connection: number;
   readonly session: string;
   readonly pushes: Push[] = [];
+  /** All that came, and after how much of it there was news of access. */
+  readonly log: GatewayEvent[] = [];
+  readonly accessAt: number[] = [];
+  subject: Subject = {
+    principal: { realm: 'agents', name: 'test' },
+    credential: { realm: 'agents', name: 'test' },
+  };
   readonly #gateway: TestGateway;
   readonly #answers = new Map<number, AnswerBody>();
   #lastRequest = 0;
@@ -58,6 +66,7 @@ export class Agent {
       principal: 'agents:test',
       graceMs: 5000,
       resume,
+      subject: this.subject,
     });
   }
 
@@ -82,6 +91,7 @@ export class Agent {
   }
 
   received(event: GatewayEvent): void {
+    this.log.push(event);
     if (event.kind === 'answer') {
       if (this.#answers.has(event.request)) throw new Error(`request ${event.request} was answered twice`);
       this.#answers.set(event.request, event.body);
@@ -92,7 +102,10 @@ export class Agent {
   }
 }
 
+type AccessEvent = Extract<GatewayEvent, { readonly kind: 'access' }>;
+
 class TestGateway implements Gateway {
+  readonly access: AccessEvent[] = [];
   readonly agents = new Map<number, Agent>();
   readonly port: GatewayPort;
   readonly ticketKeys: Uint8Array[] = [];
@@ -107,7 +120,10 @@ class TestGateway implements Gateway {
 
   deliver(events: readonly GatewayEvent[]): void {
     for (const event of events) {
-      if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
+      if (event.kind === 'access') {
+        this.access.push(event);
+        for (const agent of this.agents.values()) agent.accessAt.push(agent.log.length);
+      } else if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
       else this.agents.get(event.connection)?.received(event);
     }
   }
@@ -251,6 +267,11 @@ export class ServerCluster {
 
   server(id: number): Server {
     return this.#get(id).server;
+  }
+
+  /** What the server's gateway was told of access, in order. */
+  access(id: number): readonly AccessEvent[] {
+    return this.#get(id).gateway.access;
   }
 
   agent(id: number, session = `${this.#lastConnection + 1}`.padStart(32, '0')): Agent {

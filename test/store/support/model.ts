@@ -223,6 +223,10 @@ export class Model {
           if (session.detachedAtMs + session.graceMs === atMs && atMs <= s.timeMs) this.#end(id);
         }
         return 'done';
+      case 'acl_apply':
+      case 'acl_revoke':
+      case 'acl_restore':
+        throw new Error('access is not part of the model: access.test.ts');
       default:
         return command satisfies never;
     }

@@ -1,0 +1,39 @@
+/** How many requests each principal makes in a second, over all its connections to this server. */
+
+interface Bucket {
+  tokens: number;
+  filledAtMs: number;
+}
+
+/** Buckets of principals that make no requests are forgotten when there are more than this. */
+const bucketsMax = 4096;
+
+/** Token buckets that hold what is allowed in one second: a burst of so much, and then so many a second. */
+export class RequestRates {
+  readonly #buckets = new Map<string, Bucket>();
+
+  /** Milliseconds until one more is allowed; 0: it is, and counts. */
+  waitFor(principal: string, perSecond: number, nowMs: number): number {
+    let bucket = this.#buckets.get(principal);
+    if (bucket === undefined) {
+      this.#tidy(nowMs);
+      bucket = { tokens: perSecond, filledAtMs: nowMs };
+      this.#buckets.set(principal, bucket);
+    }
+    const filled = bucket.tokens + ((nowMs - bucket.filledAtMs) / 1000) * perSecond;
+    bucket.tokens = Math.min(perSecond, filled);
+    bucket.filledAtMs = nowMs;
+    if (bucket.tokens >= 1) {
+      bucket.tokens -= 1;
+      return 0;
+    }
+    return Math.max(1, Math.ceil(((1 - bucket.tokens) / perSecond) * 1000));
+  }
+
+  /** A bucket that nothing was taken from for a second is full, as a new one is. */
+  #tidy(nowMs: number): void {
+    if (this.#buckets.size < bucketsMax) return;
+    for (const [principal, { filledAtMs }] of this.#buckets)
+      if (nowMs - filledAtMs >= 1000) this.#buckets.delete(principal);
+  }
+}
