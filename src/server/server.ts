@@ -156,6 +156,7 @@ export class Server {
       transport: parts.transport,
       environment,
       logger,
+      unapplied: parts.storage.recovered.entries.filter(({ index }) => index > this.#applied.index),
       onRemoved: (reason) => options.onRemoved?.(reason),
       onOutdated: (reason) => this.#outdated.found(reason),
     });
