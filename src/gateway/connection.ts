@@ -42,6 +42,7 @@ const framingSlackBytes = 1024;
 const snapshotReadsMax = 2;
 
 const openFirst = 'open a session first (open_session), writes and close_session belong to one';
+const openAgain = 'the session of this connection could not be opened: open it again (open_session)';
 
 export class AgentConnection implements OutboxOwner {
   readonly id: ConnectionId;
@@ -460,7 +461,12 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #refuseWithoutSession(id: number, kind: string): undefined {
-    return this.#refuse(id, { code: 'INVALID_ARGUMENT', message: openFirst }, kind);
+    // It was sent before its client could know that the opening has failed.
+    const failure: Failure =
+      this.#sessionToDetach === undefined
+        ? { code: 'INVALID_ARGUMENT', message: openFirst }
+        : { code: 'SESSION_EXPIRED', message: openAgain };
+    return this.#refuse(id, failure, kind);
   }
 
   #refuse(id: number, failure: Failure, verb: string, key?: string): undefined {
@@ -514,10 +520,9 @@ export class AgentConnection implements OutboxOwner {
       if (flight === this.#sessionNumber) this.#forgetSession();
     } else if (body.kind === 'failed') {
       this.#setup.metrics.refused(body.failure.code);
-      if (
-        body.failure.code === 'SESSION_EXPIRED' &&
-        (flight === this.#sessionNumber || flight === flights.opening)
-      ) {
+      // A write may be applied before the opening that it followed, which was lost on its way and is sent again.
+      const ofSession = flight === this.#sessionNumber && !this.#inFlight.isOpening;
+      if (body.failure.code === 'SESSION_EXPIRED' && (ofSession || flight === flights.opening)) {
         this.#forgetSession();
       } else if (flight === flights.opening) {
         // It may have been opened all the same: its end is still told, and the client may ask again.

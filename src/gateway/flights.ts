@@ -17,6 +17,7 @@ export class Flights {
   readonly #writeBytes = new Map<number, number>();
   #writeBytesSum = 0;
   #subscribing = 0;
+  #opening = 0;
   /** Their answers are large: they count until they have been sent. */
   readonly #snapshotReads = new Set<number>();
 
@@ -27,6 +28,11 @@ export class Flights {
   /** Subscriptions asked for and not answered yet. */
   get subscribing(): number {
     return this.#subscribing;
+  }
+
+  /** What the log will say of the session is not known yet. */
+  get isOpening(): boolean {
+    return this.#opening > 0;
   }
 
   /** Parts of snapshots asked for and not sent yet. */
@@ -51,6 +57,7 @@ export class Flights {
   begin(request: number, flight: number): void {
     this.#requests.set(request, flight);
     if (flight === flights.subscribing) this.#subscribing += 1;
+    if (flight === flights.opening) this.#opening += 1;
   }
 
   beginSnapshotRead(request: number): void {
@@ -73,6 +80,7 @@ export class Flights {
     if (flight === undefined || flight === flights.answered) return undefined;
     this.#requests.set(request, flights.answered);
     if (flight === flights.subscribing) this.#subscribing -= 1;
+    if (flight === flights.opening) this.#opening -= 1;
     const bytes = this.#writeBytes.get(request);
     if (bytes !== undefined) {
       this.#writeBytes.delete(request);
@@ -92,6 +100,7 @@ export class Flights {
     this.#writeBytes.clear();
     this.#writeBytesSum = 0;
     this.#subscribing = 0;
+    this.#opening = 0;
     this.#snapshotReads.clear();
   }
 }
