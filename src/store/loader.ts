@@ -4,6 +4,7 @@ import { assert } from './assert.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
 import type { MemberTable } from './members.ts';
+import type { ServerTable } from './servers.ts';
 import type { SessionTable } from './sessions.ts';
 import type { TicketKeyTable } from './ticket-keys.ts';
 import {
@@ -20,7 +21,6 @@ import {
   recordKeys,
   type Counters,
   type LoadedSession,
-  type ServerState,
 } from './state-codec.ts';
 import { expired } from './transitions.ts';
 import type { SessionId, StateRecord } from './types.ts';
@@ -28,7 +28,7 @@ import type { SessionId, StateRecord } from './types.ts';
 interface LoadTarget {
   readonly futures: FutureTable;
   readonly sessions: SessionTable;
-  readonly servers: Map<number, ServerState>;
+  readonly servers: ServerTable;
   readonly members: MemberTable;
   readonly access: AccessTable;
   readonly ticketKeys: TicketKeyTable;
@@ -115,8 +115,8 @@ export class StateLoader {
 
   #addServer(recordKey: string, bytes: Uint8Array): void {
     const server = decodeServer(recordKey, bytes);
-    if (this.#target.servers.has(server.member)) throw damaged(recordKey, 'is there twice');
-    this.#target.servers.set(server.member, server);
+    if (this.#target.servers.find(server.member) !== undefined) throw damaged(recordKey, 'is there twice');
+    this.#target.servers.load(server);
   }
 
   #addMember(recordKey: string, bytes: Uint8Array): void {

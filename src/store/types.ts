@@ -33,6 +33,8 @@ export interface Origin {
 
 export type Command = { readonly origin: Origin } & CommandBody;
 
+export type CommandOf<Kind extends CommandBody['kind']> = Extract<CommandBody, { kind: Kind }>;
+
 export type CommandBody =
   | {
       readonly kind: 'write';

@@ -45,7 +45,7 @@ export const serverMutations: readonly Mutation[] = [
   {
     name: 'answer-of-an-earlier-run',
     rule: 'A result belongs to the run of the server that asked for it.',
-    file: 'server/server.ts',
+    file: 'server/applied-state.ts',
     find: 'if (command.origin.member !== self.id || command.origin.run !== run) continue;',
     replace: 'if (command.origin.member !== self.id) continue;',
   },
@@ -73,8 +73,8 @@ export const serverMutations: readonly Mutation[] = [
   {
     name: 'feed-keeps-the-old-state',
     rule: 'When a snapshot becomes the state, subscribers and waiters are served from it.',
-    file: 'server/server.ts',
-    find: 'this.#feed.replaceSource(this.#store);',
+    file: 'server/applied-state.ts',
+    find: 'this.#tell.feed.replaceSource(this.#store);',
     replace: '',
   },
   {

@@ -22,7 +22,7 @@ export const storeMutations: readonly Mutation[] = [
   {
     name: 'expire-what-was-renewed',
     rule: 'An expiry names what it expires, and is ignored if that has changed.',
-    file: 'store/store.ts',
+    file: 'store/commands.ts',
     find: 'if (present.generation !== generation || instantOf(present) !== atMs || atMs > timeMs) continue;',
     replace: 'if (instantOf(present) === undefined) continue;',
     quick: true,
@@ -60,7 +60,7 @@ export const storeMutations: readonly Mutation[] = [
   {
     name: 'write-executed-twice',
     rule: 'A write that comes again gets its first answer, and does nothing.',
-    file: 'store/store.ts',
+    file: 'store/commands.ts',
     find: 'if (remembered !== undefined) return remembered.answer;',
     replace: '',
     quick: true,
@@ -106,7 +106,7 @@ export const storeMutations: readonly Mutation[] = [
   {
     name: 'wish-not-in-the-snapshot',
     rule: 'What is wanted of the members is part of the persisted state.',
-    file: 'store/store.ts',
+    file: 'store/state-records.ts',
     find: 'value: record && encodeMember(record) });',
     replace: 'value: undefined });',
   },
