@@ -207,16 +207,16 @@ export class AccessTable {
       );
     const key = revocationKey(revocation);
     const known = this.#records.get(key);
-    if (known !== undefined && known.untilMs === untilMs && saysAsMuch(known.revocation, revocation))
-      return this.#unchanged;
+    const both = known === undefined ? { revocation, untilMs } : united(known, { revocation, untilMs });
+    if (both === known) return this.#unchanged;
     if (known === undefined && this.#records.size >= limits.revocationsMax) {
       return failed(
         'LIMIT_EXCEEDED',
         `there are ${limits.revocationsMax} revocations: take some back, or revoke all that was issued before an instant`,
       );
     }
-    this.#records.set(key, { revocation, revision: revision + 1, untilMs });
-    this.#nextEndMs = Math.min(this.#nextEndMs, untilMs ?? Infinity);
+    this.#records.set(key, { ...both, revision: revision + 1 });
+    this.#nextEndMs = Math.min(this.#nextEndMs, both.untilMs ?? Infinity);
     this.#dirty.add(key);
     return this.#changed();
   }
@@ -311,6 +311,18 @@ const revokedFailure = (principal: string): Failure => ({
   message: `the credential of ${principal} is revoked`,
 });
 
-/** Of two for the same credential. */
-const saysAsMuch = (known: Revocation, asked: Revocation): boolean =>
-  known.kind !== 'issued_before' || asked.kind !== 'issued_before' || known.atMs >= asked.atMs;
+type Said = Pick<RevocationRecord, 'revocation' | 'untilMs'>;
+
+/** Of two for the same credential: `known` itself where the other says no more. Only a restoration makes it less. */
+const united = (known: Said, asked: Said): Said => {
+  const isLonger = (asked.untilMs ?? Infinity) > (known.untilMs ?? Infinity);
+  const isMore =
+    known.revocation.kind === 'issued_before' &&
+    asked.revocation.kind === 'issued_before' &&
+    asked.revocation.atMs > known.revocation.atMs;
+  if (!isLonger && !isMore) return known;
+  return {
+    revocation: isMore ? asked.revocation : known.revocation,
+    untilMs: isLonger ? asked.untilMs : known.untilMs,
+  };
+};
