@@ -39,7 +39,9 @@ export const accessAfter = (before: AccessInForce, event: AccessEvent): AccessIn
   const { document, revision } = event;
   const revocations = new Revocations(event.revocations);
   if (document === undefined) return { ...before, revocations, revision };
-  const same = before.replicated && canonicalJson(before.policies.document) === canonicalJson(document);
+  const known = before.policies.document;
+  // With a revocation alone it is the same object, and half a megabyte need not be compared.
+  const same = before.replicated && (known === document || canonicalJson(known) === canonicalJson(document));
   return {
     policies: same ? before.policies : compilePolicies(document),
     revocations,
