@@ -153,16 +153,22 @@ export class AccessTable {
     return writeRefusal(operations, judgement.scope, principal)?.failure;
   }
 
+  /** Of a change of the cluster; undefined: it may be, or none has said by whom it is. */
+  refusalToChange(by: Subject | undefined, verb: 'acl.change' | 'member.change'): CommandResult | undefined {
+    if (by === undefined) return undefined;
+    const { scope, revoked } = this.judge(by, undefined);
+    const principal = `${by.principal.realm}:${by.principal.name}`;
+    if (revoked) return { kind: 'failed', failure: revokedFailure(principal) };
+    if (scope === undefined || scope.allows(verb, '')) return undefined;
+    return failed('PERMISSION_DENIED', `${principal} may not ask for ${verb}: no policy allows it`);
+  }
+
   // ---- changing ----
 
   /** Whoever asks must be allowed to by the policies that there are; by none, the gateway's word counts. */
   change(command: AccessCommand): CommandResult {
-    const { by } = command;
-    const { scope, revoked } = this.judge(by, undefined);
-    const principal = `${by.principal.realm}:${by.principal.name}`;
-    if (revoked) return { kind: 'failed', failure: revokedFailure(principal) };
-    if (scope !== undefined && !scope.allows('acl.change', ''))
-      return failed('PERMISSION_DENIED', `${principal} may not ask for acl.change: no policy allows it`);
+    const refused = this.refusalToChange(command.by, 'acl.change');
+    if (refused !== undefined) return refused;
     switch (command.kind) {
       case 'acl_apply':
         return this.#apply(command.document, command.ifRevision);

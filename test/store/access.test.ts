@@ -243,6 +243,25 @@ describe('a revocation', () => {
   });
 });
 
+describe('who changes members', () => {
+  const removal = (by?: Subject): CommandBody => ({ kind: 'member_remove', member: 3, ...(by && { by }) });
+
+  test('is judged at the place in the log, also where a server that knows of no revocation was asked', () => {
+    cluster.revoke({ kind: 'principal', realm: 'puppet', name: 'alice' });
+    expect(cluster.one(removal(subject('alice')))).toMatchObject({ failure: { code: 'PERMISSION_DENIED' } });
+    expect(cluster.store.members).toEqual([]);
+    expect(cluster.one(removal(subject('bob')))).toMatchObject({ kind: 'member' });
+  });
+
+  test('needs member.change by the policies that are applied, if it is known who asked', () => {
+    applied(everything);
+    expect(cluster.one(removal(subject('alice')))).toMatchObject({ failure: { code: 'PERMISSION_DENIED' } });
+    applied(everything, { allow: ['member.change'] });
+    expect(cluster.one(removal(subject('alice', {}, { role: 'web' })))).toMatchObject({ kind: 'member' });
+    expect(cluster.one(removal())).toMatchObject({ kind: 'member' });
+  });
+});
+
 describe('who changes access', () => {
   test('is judged by the policies and revocations as they are then, not by the server that was asked', () => {
     applied(everything);
