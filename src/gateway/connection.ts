@@ -586,15 +586,15 @@ export class AgentConnection implements OutboxOwner {
       case 'acl_get':
         this.#inFlight.begin(id, flights.plain, body);
         return { ...base, ...body };
-      case 'member_add':
-      case 'member_promote':
-      case 'member_remove':
       case 'transfer_leader':
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body };
       case 'acl_apply':
         return this.#applyPolicies(base, body);
+      case 'member_add':
+      case 'member_promote':
+      case 'member_remove':
       case 'acl_revoke':
       case 'acl_restore':
         this.#audit.asked(body.kind);

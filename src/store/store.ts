@@ -572,7 +572,8 @@ export class Store {
         );
       return { kind: 'member', member: last.member };
     }
-    const result = this.#members.change(command);
+    const refused = this.#access.refusalToChange(command.by, 'member.change');
+    const result = refused ?? this.#members.change(command);
     const change = { request, member: result.kind === 'member' ? result.member : 0 };
     // Numbers begin at 1. It may come before the announcement of its run, when that was lost on its way.
     assert(request > 0, 'a command about members has no number');
