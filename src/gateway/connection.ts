@@ -2,7 +2,7 @@
 import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, denied, limits as protocolLimits } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame, Request } from '../protocol/index.ts';
-import { canonicalJson } from '../scopes/index.ts';
+import { canonicalJson, revokes } from '../scopes/index.ts';
 import type { Scope, ScopeLimits } from '../scopes/index.ts';
 import type {
   ConnectionEvent,
@@ -11,7 +11,7 @@ import type {
   GatewayRequest,
   Subject,
 } from '../server/index.ts';
-import { checkDocument } from './access.ts';
+import { checkDocument, revokesItself } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { Audit } from './audit.ts';
 import { refusalOf } from './authorise.ts';
@@ -597,6 +597,8 @@ export class AgentConnection implements OutboxOwner {
       case 'member_remove':
       case 'acl_revoke':
       case 'acl_restore':
+        if (body.kind === 'acl_revoke' && revokes(body.revocation, this.#subject.credential))
+          return this.#refuse(id, revokesItself, 'acl.change');
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body, by: this.#subject };

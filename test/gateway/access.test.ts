@@ -314,6 +314,20 @@ describe('who changes access', () => {
     expect(rig.port.requests).toEqual([]);
   });
 
+  test.each<Revocation>([
+    { kind: 'principal', realm: 'puppet', name: 'web1' },
+    { kind: 'issued_before', realm: 'puppet', atMs: 9_000_000_000_000 },
+    { kind: 'issued_before', realm: 'puppet', name: 'web1', atMs: 9_000_000_000_000 },
+  ])('does not revoke itself by %j', async (revocation) => {
+    const agent = await admin();
+    const id = agent.request({ kind: 'acl_revoke', revocation });
+    expect(await agent.failure(id)).toMatchObject({ code: 'ACCESS_REFUSED' });
+    agent.request({ kind: 'acl_restore', revocation });
+    agent.request({ kind: 'acl_revoke', revocation: { kind: 'issued_before', realm: 'puppet', atMs: 1 } });
+    await rig.port.until(({ requests }) => requests.length === 2);
+    expect(rig.port.requests).toMatchObject([{ kind: 'acl_restore' }, { kind: 'acl_revoke' }]);
+  });
+
   test('is not let to lock itself out, unless it is forced', async () => {
     const agent = await admin();
     const document = bytesOf(documentOf(asBefore));
