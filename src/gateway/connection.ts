@@ -174,7 +174,8 @@ export class AgentConnection implements OutboxOwner {
     let withdrawn = false;
     for (const [request, body] of this.#inFlight.reads) {
       const refusal = refusalOf(body, scope, this.principal);
-      if (refusal === undefined) continue;
+      // A subscription that was begun ends as one, below.
+      if (refusal === undefined || this.#followed.has(request)) continue;
       withdrawn = true;
       const { failure, verb, key } = refusal;
       this.#audit.refused({ failure, verb, key });

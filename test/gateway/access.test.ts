@@ -164,6 +164,24 @@ describe('narrower policies', () => {
     if (late.kind === 'push') expect(rig.port.delivered(1)).toBeGreaterThanOrEqual(late.bytes);
   });
 
+  test('end a subscription whose beginning has not been sent yet in one way only', async () => {
+    rig = await startGateway();
+    const agent = await rig.greeted();
+    const id = agent.request(subscribe('shared/open/**'));
+    await rig.port.until(({ requests }) => requests.length === 1);
+    await written();
+    rig.gateway.deliver([subscribed(1, id), push(1, id, 'shared/open/x'), access(nothing)]);
+    expect(await agent.answer(id)).toMatchObject({ kind: 'subscribed' });
+    await agent.until(() => agent.frames.some(({ pushes }) => pushes.length > 0));
+    expect(agent.frames.flatMap(({ pushes }) => pushes)).toMatchObject([
+      { subscription: id, changes: [], ended: { code: 'PERMISSION_DENIED' } },
+    ]);
+    const again = agent.request({ kind: 'get', key: 'nothing', stale: false });
+    await rig.port.until(({ requests }) => requests.length === 2);
+    rig.gateway.deliver([got(1, again)]);
+    expect(await agent.answer(again)).toMatchObject({ kind: 'got' });
+  });
+
   test('take back what waits for a slow reader, and end it where its socket holds some', async () => {
     rig = await startGateway();
     const agent = await rig.greeted();
