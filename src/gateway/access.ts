@@ -2,7 +2,7 @@
  * Who may do what, as this gateway knows it: the policy file's policies until the cluster has its own, and the cluster's
  * revocations. What a document must be before the cluster is asked to take it is checked here, too.
  */
-import { FuturestoreError } from '../protocol/index.ts';
+import { FuturestoreError, type Failure } from '../protocol/index.ts';
 import {
   canonicalJson,
   compilePolicies,
@@ -39,7 +39,9 @@ export const accessAfter = (before: AccessInForce, event: AccessEvent): AccessIn
   const { document, revision } = event;
   const revocations = new Revocations(event.revocations);
   if (document === undefined) return { ...before, revocations, revision };
-  const same = before.replicated && canonicalJson(before.policies.document) === canonicalJson(document);
+  const known = before.policies.document;
+  // With a revocation alone it is the same object, and half a megabyte need not be compared.
+  const same = before.replicated && (known === document || canonicalJson(known) === canonicalJson(document));
   return {
     policies: same ? before.policies : compilePolicies(document),
     revocations,
@@ -67,6 +69,13 @@ const withoutLists = (
       return [name, { ...realm, tls }];
     }),
   );
+
+/** Nobody might be left who could take it back. */
+export const revokesItself: Failure = {
+  code: 'ACCESS_REFUSED',
+  message:
+    'this would revoke the very credential that asks for it, and perhaps the last that may change access: ask with another one, which it leaves alone',
+};
 
 export interface CheckedDocument {
   /** Canonical JSON. */

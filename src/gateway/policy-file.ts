@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { isAlias, isMap, isPair, parseDocument, visit } from 'yaml';
 import type { Document } from 'yaml';
 import { FuturestoreError } from '../protocol/index.ts';
-import type { PolicyDocument } from '../scopes/index.ts';
+import { problemsText, type PolicyDocument } from '../scopes/index.ts';
 
 /** A policy file is written by people; more than this is a mistake. */
 const fileCharactersMax = 1024 * 1024;
@@ -104,7 +104,7 @@ export function checkPolicyDocument(data: unknown, name: string): PolicyDocument
 function invalid(fileName: string, problems: readonly string[]): FuturestoreError {
   return new FuturestoreError(
     'CONFIGURATION_INVALID',
-    `The policy file ${fileName} is not valid: ${problems.join('; ')}`,
+    `The policy file ${fileName} is not valid: ${problemsText(problems)}`,
   );
 }
 

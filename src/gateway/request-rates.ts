@@ -11,6 +11,7 @@ const bucketsMax = 4096;
 /** Token buckets that hold what is allowed in one second: a burst of so much, and then so many a second. */
 export class RequestRates {
   readonly #buckets = new Map<string, Bucket>();
+  #tidiedAtMs = -Infinity;
 
   /** Milliseconds until one more is allowed; 0: it is, and counts. */
   waitFor(principal: string, perSecond: number, nowMs: number): number {
@@ -30,9 +31,13 @@ export class RequestRates {
     return Math.max(1, Math.ceil(((1 - bucket.tokens) / perSecond) * 1000));
   }
 
-  /** A bucket that nothing was taken from for a second is full, as a new one is. */
+  /**
+   * A bucket that nothing was taken from for a second is full, as a new one is. Once a second: where thousands come at
+   * once each would go through all that came before it, and find none.
+   */
   #tidy(nowMs: number): void {
-    if (this.#buckets.size < bucketsMax) return;
+    if (this.#buckets.size < bucketsMax || nowMs - this.#tidiedAtMs < 1000) return;
+    this.#tidiedAtMs = nowMs;
     for (const [principal, { filledAtMs }] of this.#buckets)
       if (nowMs - filledAtMs >= 1000) this.#buckets.delete(principal);
   }

@@ -4,7 +4,7 @@
  */
 import { FuturestoreError } from '../protocol/index.ts';
 import type { Failure, ReceivedClientFrame, Request } from '../protocol/index.ts';
-import { canonicalJson } from '../scopes/index.ts';
+import { canonicalJson, revokes } from '../scopes/index.ts';
 import type { Scope, ScopeLimits } from '../scopes/index.ts';
 import type {
   ConnectionEvent,
@@ -13,7 +13,7 @@ import type {
   GatewayRequest,
   Subject,
 } from '../server/index.ts';
-import { checkDocument } from './access.ts';
+import { checkDocument, revokesItself } from './access.ts';
 import { AgentSession } from './agent-session.ts';
 import type { Audit } from './audit.ts';
 import type { Authentication } from './authentication.ts';
@@ -250,17 +250,19 @@ export class Requests {
       case 'acl_get':
         this.#inFlight.begin(id, flights.plain, body);
         return { ...base, ...body };
-      case 'member_add':
-      case 'member_promote':
-      case 'member_remove':
       case 'transfer_leader':
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body };
       case 'acl_apply':
         return this.#applyPolicies(base, body);
+      case 'member_add':
+      case 'member_promote':
+      case 'member_remove':
       case 'acl_revoke':
       case 'acl_restore':
+        if (body.kind === 'acl_revoke' && revokes(body.revocation, this.#subject.credential))
+          return this.refuse(id, revokesItself, 'acl.change');
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body, by: this.#subject };

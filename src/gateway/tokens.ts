@@ -35,6 +35,11 @@ const known: ReadonlySet<string> = new Set(jwtAlgorithms);
 const skewSeconds = 30;
 const keysMax = 64;
 const claimLengthMax = 128;
+/** The last instant that has a date. */
+const instantMsMax = 8_640_000_000_000_000;
+/** Half of a surrogate pair is no text that could be sent or stored. */
+const halfCharacter = /\p{Surrogate}/u;
+const printableAscii = /^[\x20-\x7e]+$/;
 
 export class TokenRealm {
   readonly realm: string;
@@ -95,13 +100,21 @@ export class TokenRealm {
     if (unfit !== undefined) return refused(unfit.problem);
     const { exp, iat, jti } = payload;
     if (exp === undefined) return refused('the token has no exp: it must say until when it counts');
+    // The library takes any number, so fractions and far too large ones; both go into the log.
+    const issuedAtMs = iat === undefined ? 0 : Math.max(0, Math.floor(iat * 1000));
+    if (!(issuedAtMs <= instantMsMax))
+      return refused("the token's claim iat is no time: it must be in seconds since 1970");
+    if (jti !== undefined && !isTokenId(jti))
+      return refused(
+        `the token's claim jti must be 1 to ${limits.tokenIdBytesMax} printable ASCII characters, so that it can be revoked by it`,
+      );
     const token: ProvenToken = {
       realm: this.realm,
       name,
       id: jti,
-      issuedAtMs: iat === undefined ? 0 : iat * 1000,
+      issuedAtMs,
       // What was accepted within the tolerance lives on to its end.
-      expiresAtMs: (exp + skewSeconds) * 1000,
+      expiresAtMs: Math.min(Math.floor((exp + skewSeconds) * 1000), instantMsMax),
       claims: plainClaims(payload),
       verifiedWith: this.verifiedWith,
     };
@@ -113,6 +126,10 @@ const invalid = (realm: string, problem: string, cause?: unknown): FuturestoreEr
   new FuturestoreError('CONFIGURATION_INVALID', `realm ${realm}: ${problem}`, { cause });
 
 const refused = (problem: string): TokenVerdict => ({ ok: false, problem, expired: false });
+
+/** What the library calls a text is only said to be one. */
+const isTokenId = (jti: unknown): boolean =>
+  typeof jti === 'string' && jti.length <= limits.tokenIdBytesMax && printableAscii.test(jti);
 
 const instantOf = (seconds: unknown): string => {
   const date = new Date(typeof seconds === 'number' ? seconds * 1000 : Number.NaN);
@@ -142,7 +159,7 @@ const plainClaims = (payload: JWTPayload): ReadonlyMap<string, string> => {
     if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') continue;
     const text = String(value);
     // More is no segment of a key, so no variable either.
-    if (text.length <= claimLengthMax) claims.set(claim, text);
+    if (text.length <= claimLengthMax && !halfCharacter.test(text)) claims.set(claim, text);
   }
   return claims;
 };

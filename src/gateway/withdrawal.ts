@@ -28,11 +28,12 @@ export const withdraw = (from: Withdrawal): boolean => {
 };
 
 const withdrawReads = (from: Withdrawal): boolean => {
-  const { scope, connection, principal, inFlight, outbox, audit, owner } = from;
+  const { scope, connection, principal, inFlight, subscriptions, outbox, audit, owner } = from;
   let withdrawn = false;
   for (const [request, body] of inFlight.reads) {
     const refusal = refusalOf(body, scope, principal);
-    if (refusal === undefined) continue;
+    // A subscription that was begun ends as one, below.
+    if (refusal === undefined || subscriptions.followed.has(request)) continue;
     withdrawn = true;
     const { failure, verb, key } = refusal;
     audit.refused({ failure, verb, key });

@@ -134,12 +134,27 @@ export interface PolicyProblem {
   readonly problem: string;
 }
 
-/** Every problem of a document, each with its place. */
+/** A document of half a megabyte can have a hundred thousand; their text is sent in an answer, and logged. */
+const problemsToldMax = 20;
+const problemLengthMax = 400;
+
+/** One text of many problems: the first ones, none of them endless, and how many more there are. */
+export const problemsText = (problems: readonly string[]): string => {
+  const told = problems
+    .slice(0, problemsToldMax)
+    .map((text) => (text.length <= problemLengthMax ? text : `${text.slice(0, problemLengthMax - 1)}…`));
+  const more = problems.length - told.length;
+  const text = (more > 0 ? [...told, `and ${more} more`] : told).join('; ');
+  // What is quoted may be no valid Unicode, and what was cut may be none any more: it could not be sent.
+  return text.replace(/\p{Surrogate}/gu, '\ufffd');
+};
+
+/** Every problem of a document, each with its place; its text has the first ones. */
 export class PolicyError extends Error {
   readonly problems: readonly PolicyProblem[];
 
   constructor(problems: readonly PolicyProblem[]) {
-    super(problems.map(({ place, problem }) => `${place}: ${problem}`).join('; '));
+    super(problemsText(problems.map(({ place, problem }) => `${place}: ${problem}`)));
     this.name = 'PolicyError';
     this.problems = problems;
   }

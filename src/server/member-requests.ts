@@ -93,11 +93,14 @@ export class MemberRequests {
   }
 
   #commandOf(request: MemberChangeRequest): CommandBody {
-    if (request.kind !== 'member_add') return { kind: request.kind, member: request.member };
+    const { membership, store } = this.#options;
+    // Where the log decides over access it does so over this, too: who asked may have been revoked on the way.
+    const by = store().access !== undefined && request.by !== undefined ? { by: request.by } : {};
+    if (request.kind !== 'member_add') return { kind: request.kind, member: request.member, ...by };
     const { name, peersAddress, agentsUrl, replaces = 0 } = request;
-    const { current } = this.#options.membership.directory;
+    const { current } = membership.directory;
     const least = Math.max(0, ...current.map(({ id }) => id)) + 1;
-    return { kind: 'member_add', least, name, peersAddress, agentsUrl, replaces };
+    return { kind: 'member_add', least, name, peersAddress, agentsUrl, replaces, ...by };
   }
 
   #generalProblem(): string | undefined {

@@ -63,11 +63,14 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
       readonly agentsUrl: string;
       /** undefined: a new learner. */
       readonly replaces?: number;
+      /** Who asks. */
+      readonly by?: Subject;
       readonly timeoutMs?: number;
     }
   | {
       readonly kind: 'member_promote' | 'member_remove';
       readonly member: number;
+      readonly by?: Subject;
       readonly timeoutMs?: number;
     }
   /** `member` undefined: the most up-to-date one. */

@@ -153,16 +153,22 @@ export class AccessTable {
     return writeRefusal(operations, judgement.scope, principal)?.failure;
   }
 
+  /** Of a change of the cluster; undefined: it may be, or none has said by whom it is. */
+  refusalToChange(by: Subject | undefined, verb: 'acl.change' | 'member.change'): CommandResult | undefined {
+    if (by === undefined) return undefined;
+    const { scope, revoked } = this.judge(by, undefined);
+    const principal = `${by.principal.realm}:${by.principal.name}`;
+    if (revoked) return { kind: 'failed', failure: revokedFailure(principal) };
+    if (scope === undefined || scope.allows(verb, '')) return undefined;
+    return failed('PERMISSION_DENIED', `${principal} may not ask for ${verb}: no policy allows it`);
+  }
+
   // ---- changing ----
 
   /** Whoever asks must be allowed to by the policies that there are; by none, the gateway's word counts. */
   change(command: AccessCommand): CommandResult {
-    const { by } = command;
-    const { scope, revoked } = this.judge(by, undefined);
-    const principal = `${by.principal.realm}:${by.principal.name}`;
-    if (revoked) return { kind: 'failed', failure: revokedFailure(principal) };
-    if (scope !== undefined && !scope.allows('acl.change', ''))
-      return failed('PERMISSION_DENIED', `${principal} may not ask for acl.change: no policy allows it`);
+    const refused = this.refusalToChange(command.by, 'acl.change');
+    if (refused !== undefined) return refused;
     switch (command.kind) {
       case 'acl_apply':
         return this.#apply(command.document, command.ifRevision);
@@ -207,16 +213,16 @@ export class AccessTable {
       );
     const key = revocationKey(revocation);
     const known = this.#records.get(key);
-    if (known !== undefined && known.untilMs === untilMs && saysAsMuch(known.revocation, revocation))
-      return this.#unchanged;
+    const both = known === undefined ? { revocation, untilMs } : united(known, { revocation, untilMs });
+    if (both === known) return this.#unchanged;
     if (known === undefined && this.#records.size >= limits.revocationsMax) {
       return failed(
         'LIMIT_EXCEEDED',
         `there are ${limits.revocationsMax} revocations: take some back, or revoke all that was issued before an instant`,
       );
     }
-    this.#records.set(key, { revocation, revision: revision + 1, untilMs });
-    this.#nextEndMs = Math.min(this.#nextEndMs, untilMs ?? Infinity);
+    this.#records.set(key, { ...both, revision: revision + 1 });
+    this.#nextEndMs = Math.min(this.#nextEndMs, both.untilMs ?? Infinity);
     this.#dirty.add(key);
     return this.#changed();
   }
@@ -311,6 +317,18 @@ const revokedFailure = (principal: string): Failure => ({
   message: `the credential of ${principal} is revoked`,
 });
 
-/** Of two for the same credential. */
-const saysAsMuch = (known: Revocation, asked: Revocation): boolean =>
-  known.kind !== 'issued_before' || asked.kind !== 'issued_before' || known.atMs >= asked.atMs;
+type Said = Pick<RevocationRecord, 'revocation' | 'untilMs'>;
+
+/** Of two for the same credential: `known` itself where the other says no more. Only a restoration makes it less. */
+const united = (known: Said, asked: Said): Said => {
+  const isLonger = (asked.untilMs ?? Infinity) > (known.untilMs ?? Infinity);
+  const isMore =
+    known.revocation.kind === 'issued_before' &&
+    asked.revocation.kind === 'issued_before' &&
+    asked.revocation.atMs > known.revocation.atMs;
+  if (!isLonger && !isMore) return known;
+  return {
+    revocation: isMore ? asked.revocation : known.revocation,
+    untilMs: isLonger ? asked.untilMs : known.untilMs,
+  };
+};

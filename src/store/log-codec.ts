@@ -14,7 +14,7 @@ import {
   subjectToMessage,
 } from './access-codec.ts';
 import { assert, isGiven, unreachable } from './assert.ts';
-import type { Command, CommandBody, DueFuture, DueSession, LogEntry, SessionId } from './types.ts';
+import type { Command, CommandBody, DueFuture, DueSession, LogEntry, SessionId, Subject } from './types.ts';
 
 type CommandMessage = messages.log.Command.$Properties;
 type CommandBodyMessage = Pick<
@@ -160,12 +160,13 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
           peersAddress: command.peersAddress,
           agentsUrl: command.agentsUrl,
           replaces: outgoing(command.replaces),
+          ...byToMessage(command),
         },
       };
     case 'member_promote':
-      return { memberPromote: { member: outgoing(command.member) } };
+      return { memberPromote: { member: outgoing(command.member), ...byToMessage(command) } };
     case 'member_remove':
-      return { memberRemove: { member: outgoing(command.member) } };
+      return { memberRemove: { member: outgoing(command.member), ...byToMessage(command) } };
     case 'acl_apply':
     case 'acl_revoke':
     case 'acl_restore':
@@ -258,6 +259,14 @@ const bodyFromMessage = (message: CommandBodyMessage): CommandBody => {
   return accessCommandFromMessage(message) ?? memberCommandFromMessage(message);
 };
 
+const byToMessage = ({ by }: { readonly by?: Subject }) =>
+  by === undefined ? {} : { by: subjectToMessage(by) };
+
+const byFromMessage = (
+  { by }: Pick<messages.log.MemberRemove.$Properties, 'by'>,
+  command: string,
+): { readonly by?: Subject } => (isGiven(by) ? { by: subjectFromMessage(by, `${command}.by`) } : {});
+
 const memberCommandFromMessage = ({
   memberAdd,
   memberPromote,
@@ -276,13 +285,16 @@ const memberCommandFromMessage = ({
       peersAddress: memberAdd.peersAddress ?? '',
       agentsUrl: memberAdd.agentsUrl ?? '',
       replaces: incoming(memberAdd.replaces, 'member_add.replaces'),
+      ...byFromMessage(memberAdd, 'member_add'),
     };
   }
   if (isGiven(memberPromote)) {
-    return { kind: 'member_promote', member: incoming(memberPromote.member, 'member_promote.member') };
+    const member = incoming(memberPromote.member, 'member_promote.member');
+    return { kind: 'member_promote', member, ...byFromMessage(memberPromote, 'member_promote') };
   }
   if (isGiven(memberRemove)) {
-    return { kind: 'member_remove', member: incoming(memberRemove.member, 'member_remove.member') };
+    const member = incoming(memberRemove.member, 'member_remove.member');
+    return { kind: 'member_remove', member, ...byFromMessage(memberRemove, 'member_remove') };
   }
   throw new FuturestoreError('PROTOCOL_ERROR', 'A command has no body that this version knows');
 };

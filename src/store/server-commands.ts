@@ -54,7 +54,8 @@ export const changeMembers = (
       );
     return { kind: 'member', member: last.member };
   }
-  const result = tables.members.change(command);
+  const refused = tables.access.refusalToChange(command.by, 'member.change');
+  const result = refused ?? tables.members.change(command);
   const change = { request, member: result.kind === 'member' ? result.member : 0 };
   // Numbers begin at 1. It may come before the announcement of its run, when that was lost on its way.
   assert(request > 0, 'a command about members has no number');

@@ -78,9 +78,11 @@ export type CommandBody =
       readonly agentsUrl: string;
       /** 0: none. */
       readonly replaces: number;
+      /** Who asked; absent where the cluster did not decide over access then. */
+      readonly by?: Subject;
     }
-  | { readonly kind: 'member_promote'; readonly member: number }
-  | { readonly kind: 'member_remove'; readonly member: number }
+  | { readonly kind: 'member_promote'; readonly member: number; readonly by?: Subject }
+  | { readonly kind: 'member_remove'; readonly member: number; readonly by?: Subject }
   | AccessCommand
   /** For TLS session tickets of agents; ignored unless `number` follows that of the present ones. */
   | { readonly kind: 'ticket_keys'; readonly number: number; readonly keys: Uint8Array }

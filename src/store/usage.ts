@@ -61,7 +61,8 @@ export class QuotaCheck {
 
   /**
    * Counts what the operation makes of a key's future. Why it may not be; undefined: it may. What takes nothing more
-   * may always be, and so may the settling of what one has announced oneself: nobody waits for ever for a quota.
+   * may always be, and so may the settling of what one has announced oneself: nobody waits for ever for a quota. So
+   * nothing more may be announced by who is beyond its bytes already, or they would be no limit.
    */
   admit(operation: Operation, before: Future | undefined, after: Future | undefined): Failure | undefined {
     const pending = this.#own(after, pendingOf) - this.#own(before, pendingOf);
@@ -75,7 +76,7 @@ export class QuotaCheck {
     if (settlesOwn) return undefined;
     if (pending > 0 && this.#pending > this.#limits.pending)
       return this.#exceeded('pending futures', this.#limits.pending, 'settle or delete some of them');
-    if (storedBytes > 0 && this.#storedBytes > this.#limits.storedBytes)
+    if (pending + storedBytes > 0 && this.#storedBytes > this.#limits.storedBytes)
       return this.#exceeded(
         'stored bytes',
         this.#limits.storedBytes,

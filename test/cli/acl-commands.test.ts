@@ -205,6 +205,10 @@ describe('acl revoke and restore', () => {
     [['agents', '--serial', 'xyz']],
     [['agents', '--serial', 'ab', '--token', 'x']],
     [['agents', '--issued-before', 'yesterday']],
+    [['agents', '--issued-before', '5']],
+    [['agents', '--issued-before', '2026-01-02T03:04:05']],
+    [['agents', '--issued-before', '2026-13-02T03:04:05Z']],
+    [['agents:web1', '--until', '2028-01-01 00:00']],
   ])('refuses %j', async (args) => {
     expect(await runCommand(['acl', 'revoke', ...args], {})).toMatchObject({ code: 2 });
   });

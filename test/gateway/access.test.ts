@@ -164,6 +164,24 @@ describe('narrower policies', () => {
     if (late.kind === 'push') expect(rig.port.delivered(1)).toBeGreaterThanOrEqual(late.bytes);
   });
 
+  test('end a subscription whose beginning has not been sent yet in one way only', async () => {
+    rig = await startGateway();
+    const agent = await rig.greeted();
+    const id = agent.request(subscribe('shared/open/**'));
+    await rig.port.until(({ requests }) => requests.length === 1);
+    await written();
+    rig.gateway.deliver([subscribed(1, id), push(1, id, 'shared/open/x'), access(nothing)]);
+    expect(await agent.answer(id)).toMatchObject({ kind: 'subscribed' });
+    await agent.until(() => agent.frames.some(({ pushes }) => pushes.length > 0));
+    expect(agent.frames.flatMap(({ pushes }) => pushes)).toMatchObject([
+      { subscription: id, changes: [], ended: { code: 'PERMISSION_DENIED' } },
+    ]);
+    const again = agent.request({ kind: 'get', key: 'nothing', stale: false });
+    await rig.port.until(({ requests }) => requests.length === 2);
+    rig.gateway.deliver([got(1, again)]);
+    expect(await agent.answer(again)).toMatchObject({ kind: 'got' });
+  });
+
   test('take back what waits for a slow reader, and end it where its socket holds some', async () => {
     rig = await startGateway();
     const agent = await rig.greeted();
@@ -312,6 +330,20 @@ describe('who changes access', () => {
       expect(message).toMatch(why);
     }
     expect(rig.port.requests).toEqual([]);
+  });
+
+  test.each<Revocation>([
+    { kind: 'principal', realm: 'puppet', name: 'web1' },
+    { kind: 'issued_before', realm: 'puppet', atMs: 9_000_000_000_000 },
+    { kind: 'issued_before', realm: 'puppet', name: 'web1', atMs: 9_000_000_000_000 },
+  ])('does not revoke itself by %j', async (revocation) => {
+    const agent = await admin();
+    const id = agent.request({ kind: 'acl_revoke', revocation });
+    expect(await agent.failure(id)).toMatchObject({ code: 'ACCESS_REFUSED' });
+    agent.request({ kind: 'acl_restore', revocation });
+    agent.request({ kind: 'acl_revoke', revocation: { kind: 'issued_before', realm: 'puppet', atMs: 1 } });
+    await rig.port.until(({ requests }) => requests.length === 2);
+    expect(rig.port.requests).toMatchObject([{ kind: 'acl_restore' }, { kind: 'acl_revoke' }]);
   });
 
   test('is not let to lock itself out, unless it is forced', async () => {

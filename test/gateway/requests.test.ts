@@ -255,6 +255,9 @@ describe('what is not allowed', () => {
     expect(rig.port.requests.slice(1)).toEqual(
       requests.map(([, body]) => expect.objectContaining({ ...body, connection: 2 })),
     );
+    const changes = rig.port.requests.filter(({ kind }) => /^member_(add|promote|remove)$/.test(kind));
+    expect(changes).toHaveLength(4);
+    for (const change of changes) expect(change).toMatchObject({ by: { principal: { name: 'admin' } } });
   });
 
   test("a value above the policy's limit is refused, and its bytes are told nobody", async () => {

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { Realms } from '../../src/gateway/identity.ts';
 import type { IdentityVerdict } from '../../src/gateway/identity.ts';
 import type { RealmDocument } from '../../src/scopes/index.ts';
+import { decodeCommand, encodeCommand } from '../../src/store/index.ts';
 import { audience, issuer, token, tokenKey, tokenRealm } from './token-issuer.ts';
 import type { TokenKey } from './token-issuer.ts';
 
@@ -60,9 +61,36 @@ describe('a token', () => {
     ['without a name', { sub: undefined }, /claim sub/],
     ['whose name is no segment', { sub: 'a/b' }, /no segment of a key/],
     ['whose name is a wildcard', { sub: '**' }, /no segment of a key/],
+    ['whose id is no text', { jti: 7 }, /claim jti/],
+    ['whose id nobody could name to revoke it', { jti: 'a\ud800' }, /claim jti/],
+    ['whose id is longer than one that can be revoked', { jti: 'x'.repeat(257) }, /claim jti/],
+    ['that was issued at no time', { iat: 1e300 }, /claim iat/],
     ['that is not valid yet', { nbf: Math.floor(Date.now() / 1000) + 120 }, /claim nbf/],
   ])('%s is refused', async (_what, claims, text) => {
     expect(await problem(token({ key: k1.key, claims }))).toMatch(text);
+  });
+
+  test.each([
+    ['fractions of seconds', { iat: 1_700_000_000.1234, exp: 9_700_000_000.5678 }],
+    ['a time before 1970', { iat: -1.5 }],
+    ['an end beyond all dates', { exp: 1e300 }],
+    ['half a character in a claim', { department: 'a\ud800b' }],
+  ])('with %s can be written into the log, and read from it', async (_what, claims) => {
+    const verdict = await judge(await token({ key: k1.key, claims }));
+    if (!verdict.ok) throw new Error(verdict.problem);
+    const { principal, credential, expiresAtMs } = verdict.identity;
+    const opening = {
+      kind: 'session_open',
+      session: '00'.repeat(16),
+      principal: 'ci:build-7',
+      graceMs: 1000,
+      resume: false,
+      connection: 1,
+      subject: { principal, credential },
+      origin: { member: 1, run: 1, request: 1 },
+    } as const;
+    expect(decodeCommand(encodeCommand(opening))).toEqual(opening);
+    expect(Number.isSafeInteger(expiresAtMs)).toBe(true);
   });
 
   test('that has expired is refused with a close code to come back with, half a minute after it did', async () => {

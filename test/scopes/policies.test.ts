@@ -441,6 +441,23 @@ test.each([
   expect(parseVariableSource(text)).toEqual(source);
 });
 
+test('a document with thousands of problems has a text that can be sent, of the first ones', () => {
+  const verbs = [...Array.from({ length: 30_000 }, () => 'x'), `\ud800${'y'.repeat(5000)}`];
+  const text = (allow: readonly string[]): string => {
+    const policies = { agent: [{ allow, on: '**' }] };
+    try {
+      compilePolicies({ realms: puppet, policies, bindings: [] });
+    } catch (error) {
+      if (error instanceof PolicyError) return error.message;
+    }
+    return '';
+  };
+  expect(text(verbs)).toMatch(/there is no verb 'x'.* and 29981 more$/);
+  expect(text(verbs).length).toBeLessThan(10_000);
+  expect(text(verbs.slice(-1))).toMatch(/there is no verb '\ufffdyyy/);
+  expect(text(verbs.slice(-1))).not.toMatch(/\p{Surrogate}/u);
+});
+
 test.each([
   ['500ms', 500],
   ['30 d', 2_592_000_000],

@@ -155,6 +155,25 @@ describe('a revocation', () => {
     for (const id of cluster.ids) expect(cluster.access(id).at(-1)).toMatchObject({ revocations: [theTest] });
   });
 
+  test('ends what the revoked has asked of a cut-off server about members, which comes into the log behind it', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await revoke(cluster, 1, { ...theTest, name: 'somebody-else' });
+    const behind = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    const elsewhere = cluster.ids.find((id) => id !== behind) ?? 1;
+    cluster.network.isolate(behind, cluster.ids);
+    const by: Subject = {
+      principal: { realm: 'agents', name: 'test' },
+      credential: { realm: 'agents', name: 'test' },
+    };
+    const operator = cluster.agent(behind);
+    const address = { peersAddress: 'north:7422', agentsUrl: 'wss://north:7421' };
+    const request = operator.send({ kind: 'member_add', name: 'north', ...address, by });
+    await revoke(cluster, elsewhere);
+    cluster.network.heal();
+    expect(await cluster.answer(operator, request)).toMatchObject({ failure: { code: 'PERMISSION_DENIED' } });
+    expect(cluster.server(elsewhere).inspect().store.members).toEqual([]);
+  });
+
   test('takes a revision of which subscriptions see nothing, and go on', async () => {
     const cluster = await ServerCluster.start({ servers: 1 });
     const reader = cluster.agent(1);

@@ -208,6 +208,27 @@ describe('a revocation', () => {
     expect(cluster.copy().digest()).toBe(cluster.store.digest());
   });
 
+  test('asked for again with less never says less than before: only taking it back does', () => {
+    const before = (atMs: number): Revocation => ({
+      kind: 'issued_before',
+      realm: 'puppet',
+      name: 'alice',
+      atMs,
+    });
+    const recorded = () =>
+      cluster.store.access?.revocations.map(({ revocation, untilMs }) => [revocation, untilMs]);
+    cluster.revoke(before(startMs + 50));
+    expect(cluster.revoke(before(startMs + 10), startMs + 1000)).toMatchObject({ unchanged: true });
+    expect(recorded()).toEqual([[before(startMs + 50), undefined]]);
+    cluster.restore(before(startMs));
+    cluster.revoke(before(startMs + 50), startMs + 1000);
+    expect(cluster.revoke(before(startMs + 10), startMs + 2000)).toMatchObject({ unchanged: false });
+    expect(recorded()).toEqual([[before(startMs + 50), startMs + 2000]]);
+    expect(cluster.revoke(before(startMs + 60), startMs + 500)).toMatchObject({ unchanged: false });
+    expect(recorded()).toEqual([[before(startMs + 60), startMs + 2000]]);
+    expect(cluster.copy().digest()).toBe(cluster.store.digest());
+  });
+
   test('asked for again changes nothing and takes no revision', () => {
     const alices: Revocation = { kind: 'principal', realm: 'puppet', name: 'alice' };
     cluster.revoke(alices);
@@ -219,6 +240,25 @@ describe('a revocation', () => {
       unchanged: true,
     });
     expect(cluster.store.revision).toBe(revision);
+  });
+});
+
+describe('who changes members', () => {
+  const removal = (by?: Subject): CommandBody => ({ kind: 'member_remove', member: 3, ...(by && { by }) });
+
+  test('is judged at the place in the log, also where a server that knows of no revocation was asked', () => {
+    cluster.revoke({ kind: 'principal', realm: 'puppet', name: 'alice' });
+    expect(cluster.one(removal(subject('alice')))).toMatchObject({ failure: { code: 'PERMISSION_DENIED' } });
+    expect(cluster.store.members).toEqual([]);
+    expect(cluster.one(removal(subject('bob')))).toMatchObject({ kind: 'member' });
+  });
+
+  test('needs member.change by the policies that are applied, if it is known who asked', () => {
+    applied(everything);
+    expect(cluster.one(removal(subject('alice')))).toMatchObject({ failure: { code: 'PERMISSION_DENIED' } });
+    applied(everything, { allow: ['member.change'] });
+    expect(cluster.one(removal(subject('alice', {}, { role: 'web' })))).toMatchObject({ kind: 'member' });
+    expect(cluster.one(removal())).toMatchObject({ kind: 'member' });
   });
 });
 
@@ -310,8 +350,21 @@ describe('quotas', () => {
     cluster.write(op.resolve('c', 'x'));
   });
 
-  test('what has ended by itself counts no more', () => {
+  test('who is beyond its bytes by settling announces nothing more, alone or in one write with its settling', () => {
     applied(everything, limited);
+    cluster.write([op.declare('a'), op.declare('b')]);
+    cluster.write(op.resolve('a', 'far more than ten bytes'));
+    expect(cluster.failure(op.declare('c'))).toBe('QUOTA_EXCEEDED');
+    expect(cluster.failure([op.declare('c'), op.resolve('c', 'more')])).toBe('QUOTA_EXCEEDED');
+    cluster.write(op.resolve('b', 'as it was announced before'));
+    cluster.write([op.delete('a'), op.delete('b')]);
+    cluster.write([op.declare('c'), op.resolve('c', 'far more than ten bytes, once')]);
+    expect(cluster.failure([op.declare('d'), op.resolve('d', 'x')])).toBe('QUOTA_EXCEEDED');
+  });
+
+  test('what has ended by itself counts no more', () => {
+    // The cluster's own words for a deadline that passed are stored, too.
+    applied(everything, { limit: { pending: 2, stored: '100B' } });
     cluster.write(op.resolve('a', '1234567890', { ttlMs: 10 }));
     cluster.write([op.declare('p', { deadlineMs: 10 }), op.declare('q')]);
     cluster.later(10);

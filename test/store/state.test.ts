@@ -8,6 +8,7 @@ import {
   encodeLogEntry,
   encodeLogEntryFromCommands,
   type Command,
+  type Subject,
 } from '../../src/store/index.ts';
 import {
   ClusterOfOne,
@@ -24,6 +25,11 @@ let cluster: ClusterOfOne;
 beforeEach(() => {
   cluster = new ClusterOfOne();
 });
+
+const asker: Subject = {
+  principal: { realm: 'ops', name: 'root', variables: { role: 'admin' } },
+  credential: { realm: 'ops', name: 'root', certificate: { serial: '3fa0', issuedAtMs: startMs } },
+};
 
 const commands: readonly Command[] = [
   command(
@@ -80,6 +86,17 @@ const commands: readonly Command[] = [
   command({ kind: 'member_add', least: 0, name: '', peersAddress: '', agentsUrl: '', replaces: 0 }),
   command({ kind: 'member_promote', member: 4 }),
   command({ kind: 'member_remove', member: 4 }),
+  command({ kind: 'member_promote', member: 4, by: asker }),
+  command({ kind: 'member_remove', member: 4, by: asker }),
+  command({
+    kind: 'member_add',
+    least: 4,
+    name: 'n',
+    peersAddress: 'n:1',
+    agentsUrl: 'wss://n',
+    replaces: 0,
+    by: asker,
+  }),
 ];
 
 describe('log entries', () => {
