@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { jsonOf, textOf, type Client } from '../../src/client/index.ts';
-import { eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
+import { command, eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
 import { PuppetAgents, puppetVersion } from '../support/puppet-agents.ts';
 
 if (!puppetVersion) {
@@ -145,14 +145,17 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
     });
   });
 
-  test('a timeout, a key out of scope, wrong options and an unwrapped secret each fail one resource, and show nothing', async () => {
-    const secret = 'tr0ub4dor';
-    await admin.resolve('nodes/a/out/secret', secret, { sensitive: true });
-    await admin.resolve('nodes/a/out/pub/secret', secret, { sensitive: true });
-    await admin.resolve('nodes/c/out/secret', 'of c', { sensitive: true });
-    const { code, output } = await agents.apply(
-      'b',
-      `${file('b', 'three-slow', awaiting('nodes/a/out/pub/nobody', "'timeout' => '500ms'"))}
+  // This one and the next have an agent each, and so run side by side.
+  test.concurrent(
+    'a timeout, a key out of scope, wrong options and an unwrapped secret each fail one resource, and show nothing',
+    async () => {
+      const secret = 'tr0ub4dor';
+      await admin.resolve('nodes/a/out/secret', secret, { sensitive: true });
+      await admin.resolve('nodes/a/out/pub/secret', secret, { sensitive: true });
+      await admin.resolve('nodes/c/out/secret', 'of c', { sensitive: true });
+      const { code, output } = await agents.apply(
+        'b',
+        `${file('b', 'three-slow', awaiting('nodes/a/out/pub/nobody', "'timeout' => '500ms'"))}
        ${file('b', 'three-default', awaiting('nodes/a/out/pub/nobody', "'timeout' => 1, 'default' => 'instead'"))}
        ${file('b', 'three-denied', awaiting('nodes/a/out/secret'))}
        ${file('b', 'three-denied-too', `Sensitive(${awaiting('nodes/c/out/secret')})`)}
@@ -164,33 +167,54 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
        file { '${work('b', 'three-unfit')}': ensure => file, mode => Sensitive(${awaiting('nodes/a/out/pub/secret')}) }
        ${file('b', 'three-get', "Deferred('futurestore::get', ['nodes/b/out/pub/none', { 'default' => 'nothing yet' }])")}
        ${file('b', 'three-else', "'x'")}`,
-      { args: ['--debug', '--trace', '--evaltrace', '--show_diff'] },
-    ).ended;
-    expect(code, output).toBe(6);
-    expect(output).toContain('no value for nodes/a/out/pub/nobody within 500ms');
-    expect(output).toContain('agents:b may not await nodes/a/out/secret: no policy allows it');
-    expect(output).toContain('agents:b may not await nodes/c/out/secret: no policy allows it');
-    expect(output).toContain(
-      'there is no option "patience": there are timeout, default, any, least_generation',
+        { args: ['--debug', '--trace', '--evaltrace', '--show_diff'] },
+      ).ended;
+      expect(code, output).toBe(6);
+      expect(output).toContain('no value for nodes/a/out/pub/nobody within 500ms');
+      expect(output).toContain('agents:b may not await nodes/a/out/secret: no policy allows it');
+      expect(output).toContain('agents:b may not await nodes/c/out/secret: no policy allows it');
+      expect(output).toContain(
+        'there is no option "patience": there are timeout, default, any, least_generation',
+      );
+      expect(output).toContain(
+        "nodes/a/out/pub/secret is sensitive: write Sensitive(Deferred('futurestore::await', ['nodes/a/out/pub/secret']))",
+      );
+      expect(output).toContain('a value that is sensitive, and so not shown, does not fit its parameter');
+      for (const title of ['slow', 'denied', 'denied-too', 'wrong', 'open', 'epp'])
+        expect(content('b', `three-${title}`), title).toBeUndefined();
+      expect(content('b', 'three-default')).toBe('instead');
+      expect(content('b', 'three-right')).toBe(secret);
+      expect(content('b', 'three-right-epp')).toBe(`<${secret}>`);
+      expect(content('b', 'three-get')).toBe('nothing yet');
+      expect(content('b', 'three-else')).toBe('x');
+      expect(output).not.toContain(secret);
+      const found = (where: string): string =>
+        execFileSync('sh', ['-c', `grep -rlaF ${secret} "$0" || true`, where], { encoding: 'utf8' });
+      expect(found(agents.path('b', 'var'))).toBe('');
+      expect(readFileSync(agents.path('b', 'relay.log'), 'utf8')).not.toContain(secret);
+      for (const id of cluster.ids) expect(cluster.log(id)).not.toContain(secret);
+      expect(agents.report('b')).toContain('transaction_completed: true');
+    },
+  );
+
+  test.concurrent('a run that is ended early rejects what it owes', async () => {
+    const waiting = agents.apply(
+      'a',
+      `exec { '/bin/touch ${work('a', 'nine-started')}': } -> exec { '/bin/sleep 60': }
+       -> futurestore_value { 'nodes/a/out/pub/nine': value => 'x' }`,
     );
-    expect(output).toContain(
-      "nodes/a/out/pub/secret is sensitive: write Sensitive(Deferred('futurestore::await', ['nodes/a/out/pub/secret']))",
-    );
-    expect(output).toContain('a value that is sensitive, and so not shown, does not fit its parameter');
-    for (const title of ['slow', 'denied', 'denied-too', 'wrong', 'open', 'epp'])
-      expect(content('b', `three-${title}`), title).toBeUndefined();
-    expect(content('b', 'three-default')).toBe('instead');
-    expect(content('b', 'three-right')).toBe(secret);
-    expect(content('b', 'three-right-epp')).toBe(`<${secret}>`);
-    expect(content('b', 'three-get')).toBe('nothing yet');
-    expect(content('b', 'three-else')).toBe('x');
-    expect(output).not.toContain(secret);
-    const found = (where: string): string =>
-      execFileSync('sh', ['-c', `grep -rlaF ${secret} "$0" || true`, where], { encoding: 'utf8' });
-    expect(found(agents.path('b', 'var'))).toBe('');
-    expect(readFileSync(agents.path('b', 'relay.log'), 'utf8')).not.toContain(secret);
-    for (const id of cluster.ids) expect(cluster.log(id)).not.toContain(secret);
-    expect(agents.report('b')).toContain('transaction_completed: true');
+    await applied('a', 'nine-started');
+    expect(await admin.get('nodes/a/out/pub/nine')).toMatchObject({ state: 'pending', producer: 'agents:a' });
+    process.kill(waiting.pid, 'SIGTERM');
+    await waiting.ended;
+    expect(await admin.get('nodes/a/out/pub/nine')).toMatchObject({ rejection: { code: 'OMITTED' } });
+    const { code } = await run([
+      'get',
+      'nodes/a/out/pub/nine',
+      '--profile',
+      cluster.path('agents', 'b.yaml'),
+    ]);
+    expect(code).not.toBe(0);
   });
 
   test('the wait survives the death of a server and of the relay', async () => {
@@ -378,23 +402,30 @@ describe.skipIf(!puppetVersion)(`the Puppet module, with Puppet ${puppetVersion}
     expect(renewed?.expiresAtMs ?? 0).toBeGreaterThan((before?.expiresAtMs ?? 0) + 1_000_000);
   });
 
-  test('a run that is ended early rejects what it owes', async () => {
+  test('without the module, programs of a catalog publish and wait in their turn, each in its scope', async () => {
+    const generate = (title: string, key: string): string =>
+      file(
+        'b',
+        title,
+        `Deferred('generate', ['${command}', 'await', '${key}', '--profile', '${cluster.path('agents', 'b.yaml')}', '--timeout', '60s'])`,
+      );
     const waiting = agents.apply(
-      'a',
-      `exec { '/bin/touch ${work('a', 'nine-started')}': } -> exec { '/bin/sleep 60': }
-       -> futurestore_value { 'nodes/a/out/pub/nine': value => 'x' }`,
+      'b',
+      `${file('b', 'eleven-first', "'x'")} -> ${generate('eleven-second', 'nodes/a/out/pub/eleven')}
+       -> ${generate('eleven-denied', 'nodes/c/out/eleven')}`,
     );
-    await applied('a', 'nine-started');
-    expect(await admin.get('nodes/a/out/pub/nine')).toMatchObject({ state: 'pending', producer: 'agents:a' });
-    process.kill(waiting.pid, 'SIGTERM');
-    await waiting.ended;
-    expect(await admin.get('nodes/a/out/pub/nine')).toMatchObject({ rejection: { code: 'OMITTED' } });
-    const { code } = await run([
-      'get',
-      'nodes/a/out/pub/nine',
-      '--profile',
-      cluster.path('agents', 'b.yaml'),
-    ]);
-    expect(code).not.toBe(0);
+    await applied('b', 'eleven-first');
+    const producing = agents.apply(
+      'a',
+      `exec { '${command} resolve nodes/a/out/pub/eleven http://a:8080 --profile ${cluster.path('agents', 'a.yaml')}':
+         path => $facts['path'] }`,
+    );
+    expect(content('b', 'eleven-second')).toBeUndefined();
+    const [a, b] = await Promise.all([producing.ended, waiting.ended]);
+    expect(a.code, a.output).toBe(2);
+    expect(b.code, b.output).toBe(1);
+    expect(content('b', 'eleven-second')).toBe('http://a:8080');
+    expect(content('b', 'eleven-denied')).toBeUndefined();
+    expect(b.output.indexOf('/eleven-first]')).toBeLessThan(b.output.indexOf('/eleven-second]'));
   });
 });

@@ -61,6 +61,77 @@ interface Listed {
   }[];
 }
 
+describe('relays of three agents', () => {
+  const names = ['one', 'two', 'three'];
+  const running: ChildProcess[] = [];
+  const of = (name: string): string => cluster.path(`${name}.sock`);
+
+  beforeAll(async () => {
+    await Promise.all(
+      names.map(async (name) => {
+        const made = await run(['cert', name, '--dir', cluster.path()]);
+        if (made.code !== 0) throw new Error(made.stderr);
+        const log = openSync(cluster.path(`${name}.log`), 'a');
+        const profile = cluster.path('agents', `${name}.yaml`);
+        const args = ['--profile', profile, '--socket', of(name), '--state', cluster.path(`${name}-state`)];
+        running.push(spawn(process.execPath, [command, 'relay', ...args], { stdio: ['ignore', log, log] }));
+        const isConnected = ({ body }: { readonly body: unknown }): boolean =>
+          (body as { readonly connected: boolean }).connected;
+        await eventually(`the relay of ${name} is connected`, () =>
+          ask(of(name), '/v1/status').then(isConnected, () => false),
+        );
+        const body = { key: `nodes/${name}/out/secret`, value: `secret of ${name}`, sensitive: true };
+        expect(await ask(of(name), '/v1/resolve', { body })).toMatchObject({ status: 200 });
+      }),
+    );
+  });
+  afterAll(async () => {
+    await Promise.all(
+      running.filter((child) => child.exitCode === null).map((child) => end(child, 'SIGKILL')),
+    );
+  });
+
+  test("give each its own secret, and no other's, whatever is asked; nor do they write below another's name", async () => {
+    for (const name of names) {
+      for (const other of names) {
+        const key = `nodes/${other}/out/secret`;
+        const asked = {
+          get: await ask(of(name), `/v1/futures/${key}`),
+          await: await ask(of(name), '/v1/await', { body: { keys: [key], timeout_ms: 5000 } }),
+          list: await ask(of(name), `/v1/futures?pattern=nodes/${other}/**&limit=10`),
+        };
+        if (name === other) {
+          expect(asked.get).toMatchObject({ status: 200, body: { future: { value: `secret of ${name}` } } });
+          expect(asked.await.status).toBe(200);
+          expect(asked.list.status).toBe(200);
+          continue;
+        }
+        await ask(of(name), '/v1/prefetch', { body: { keys: [key] } });
+        const body = { alternatives: [[key]], timeout_ms: 200 };
+        const all = {
+          ...asked,
+          again: await ask(of(name), `/v1/futures/${key}`),
+          available: await ask(of(name), '/v1/available', { body }),
+          watch: await ask(of(name), `/v1/watch?pattern=nodes/${other}/**`),
+          everything: await ask(of(name), '/v1/futures?pattern=**&limit=10'),
+          resolve: await ask(of(name), '/v1/resolve', { body: { key, value: 'forged', supersede: true } }),
+          reject: await ask(of(name), '/v1/reject', { body: { key, code: 'NO', message: 'forged' } }),
+        };
+        const { available, ...refused } = all;
+        for (const [request, answer] of Object.entries(refused)) {
+          const said = JSON.stringify(answer.body);
+          expect(said, `${name}: ${request} of ${key}`).toContain('PERMISSION_DENIED');
+        }
+        // Awaiting it need not wait, since it is refused; so it is for a key that is not there.
+        const absent = { alternatives: [[`nodes/${other}/out/none`]], timeout_ms: 200 };
+        const { body: ofAbsent } = await ask(of(name), '/v1/available', { body: absent });
+        expect(available.body).toEqual(ofAbsent);
+        expect(JSON.stringify(all)).not.toContain(`secret of ${other}`);
+      }
+    }
+  });
+});
+
 describe('a relay process', () => {
   test('that is killed again and again, while servers are too, sends all that it accepted, in order, each once', async () => {
     let child = await startRelay();

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { request } from 'node:http';
 import { join, resolve as resolvePath } from 'node:path';
+import { parse, stringify } from 'yaml';
 import { command, eventually, run, type ProcessCluster } from './process-cluster.ts';
 
 /** Undefined: there is none on this machine. */
@@ -80,15 +81,47 @@ export class PuppetAgents {
   async add(name: string, settings = ''): Promise<void> {
     const made = await run(['cert', name, '--dir', this.#cluster.path()]);
     if (made.code !== 0) throw new Error(`no certificate for ${name}: ${made.stderr}`);
-    for (const part of ['conf', 'var', 'work']) mkdirSync(this.path(name, part), { recursive: true });
-    writeFileSync(this.path(name, 'conf', 'futurestore.yaml'), `socket: ${this.socket(name)}\n${settings}`);
+    this.#prepare(name, settings);
     this.startRelay(name);
     await this.connected(name);
   }
 
-  startRelay(name: string): void {
+  /**
+   * One that has a Puppet server: the certificate that this one signs for it is its identity at the cluster, too. The
+   * settings are those of an administrator's puppet.conf.
+   */
+  async addServed(name: string, serverPort: number): Promise<void> {
+    this.#prepare(name, '');
+    const settings = {
+      vardir: this.path(name, 'var'),
+      ssldir: this.path(name, 'ssl'),
+      certname: name,
+      server: 'localhost',
+      serverport: serverPort,
+      preprocess_deferred: false,
+      keylength: 2048,
+    };
+    const lines = Object.entries(settings).map(([setting, value]) => `${setting} = ${value}`);
+    writeFileSync(this.path(name, 'conf', 'puppet.conf'), `[main]\n${lines.join('\n')}\n`);
+    const { code, output } = await this.#start(['ssl', 'bootstrap', ...this.#confdir(name)]).ended;
+    if (code !== 0) throw new Error(`no certificate for ${name}: ${output}`);
+    const profile = this.path(name, 'profile.yaml');
+    const made = parse(readFileSync(this.#cluster.path('admin.yaml'), 'utf8')) as object;
+    const cert = join('ssl', 'certs', `${name}.pem`);
+    const key = join('ssl', 'private_keys', `${name}.pem`);
+    const ca = this.#cluster.path('ca', 'servers.pem');
+    writeFileSync(profile, stringify({ ...made, ca, cert, key }));
+    this.startRelay(name, profile);
+    await this.connected(name);
+  }
+
+  #prepare(name: string, settings: string): void {
+    for (const part of ['conf', 'var', 'work']) mkdirSync(this.path(name, part), { recursive: true });
+    writeFileSync(this.path(name, 'conf', 'futurestore.yaml'), `socket: ${this.socket(name)}\n${settings}`);
+  }
+
+  startRelay(name: string, profile = this.#cluster.path('agents', `${name}.yaml`)): void {
     const log = openSync(this.path(name, 'relay.log'), 'a');
-    const profile = this.#cluster.path('agents', `${name}.yaml`);
     const args = ['--profile', profile, '--socket', this.socket(name), '--state', this.path(name, 'state')];
     const child = spawn(process.execPath, [command, 'relay', ...args], { stdio: ['ignore', log, log] });
     closeSync(log);
@@ -109,6 +142,16 @@ export class PuppetAgents {
       const status = (await askRelay(this.socket(name), '/v1/status')) as { connected?: boolean } | undefined;
       return status?.connected === wanted;
     });
+  }
+
+  #confdir(name: string): string[] {
+    return ['--confdir', this.path(name, 'conf')];
+  }
+
+  /** One run of `puppet agent`, with the server's catalog. */
+  runServed(name: string): Application {
+    const args = ['agent', '--onetime', '--no-daemonize', '--verbose', '--detailed-exitcodes'];
+    return this.#start([...args, ...this.#confdir(name)]);
   }
 
   /** Where `puppet apply` finds its things. */

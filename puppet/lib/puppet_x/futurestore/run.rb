@@ -167,7 +167,7 @@ module PuppetX
         needs = open_needs(held).select { |need| need.state == :unmet }
         return if needs.empty?
 
-        Puppet.info("Futurestore: nothing else is left to do, waiting for #{needs.join('; ')}") unless @announced == needs
+        Puppet.info("Futurestore: nothing else is left to do, waiting for #{needs.map(&:to_s).uniq.join('; ')}") unless @announced == needs
         @announced = needs
         end_ms = needs.map { |need| need.deadline_ms(relay.settings) }.min
         relay.patiently(end_ms) { settle(needs, (end_ms - Durations.now_ms).clamp(0, WAIT_MS)) }
