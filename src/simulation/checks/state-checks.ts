@@ -6,6 +6,7 @@
 import { crc32 } from 'node:zlib';
 import type { Change, Future } from '../../protocol/index.ts';
 import type { Command, CommandResult } from '../../store/index.ts';
+import { AccessChecks } from './access-checks.ts';
 import { SessionChecks } from './session-checks.ts';
 import { violated } from './violation.ts';
 
@@ -51,7 +52,7 @@ const resultText = (result: CommandResult): string => {
 };
 
 /** What a write is told when nothing was looked up or remembered for it. */
-const notRemembered = new Set(['SESSION_EXPIRED', 'STALE_REQUEST', 'LIMIT_EXCEEDED']);
+const notRemembered = new Set(['SESSION_EXPIRED', 'STALE_REQUEST', 'LIMIT_EXCEEDED', 'UNAVAILABLE']);
 
 /** Clocks drift, and cluster time is slewed towards a wall clock; a jump is more than this. */
 const fastest = 1.05;
@@ -61,6 +62,7 @@ const overdueMs = 5000;
 
 export class StateChecks {
   readonly sessions = new SessionChecks();
+  readonly access = new AccessChecks();
   /** Nothing was applied since `converged`. */
   #isIdle = false;
   /** What the first to apply an entry made of it. */
@@ -138,6 +140,7 @@ export class StateChecks {
     for (const [position, command] of entry.commands.entries()) {
       const result = entry.results[position];
       this.sessions.applied(command, result, this.#timeMs);
+      this.access.applied(command, result);
       if (command.kind === 'write' && result !== undefined) this.#executed(command, result);
     }
   }
@@ -209,8 +212,10 @@ export class StateChecks {
     const id = `${command.session}/${command.sequence}`;
     const text = resultText(result);
     const before = this.#answers.get(id);
-    if (before === undefined) this.#answers.set(id, text);
-    else if (before !== text) {
+    if (before === undefined) {
+      this.#answers.set(id, text);
+      this.access.judged(command, result);
+    } else if (before !== text) {
       violated('same answer', `write ${id} was answered "${before}", and then "${text}"`);
     }
   }
