@@ -43,6 +43,16 @@ const standStill = (random: Random, atMs: number, agents: number): Fault[] =>
       forMs: random.whole(500, 2500),
     }));
 
+/** Answers that are so large that some wait for readers who stand still. A socket tells only from 16 KiB on that it has room again. */
+const slowly = (plan: Plan, random: Random): Plan => ({
+  ...plan,
+  answerBufferedBytesMax: random.pick([20_000, 40_000]),
+  keys: Math.max(plan.keys, 20),
+  valueBytesMax: Math.max(plan.valueBytesMax, 4000),
+  // In JSON large values would not fit where a client takes them to fit.
+  agents: plan.agents.map((agent) => ({ ...agent, json: false, lists: Math.max(agent.lists, 4) })),
+});
+
 export const withAccess = (plan: Plan): Plan => {
   const random = new Random(plan.seed, 'access');
   if (!random.chance(0.25)) return plan;
@@ -58,8 +68,7 @@ export const withAccess = (plan: Plan): Plan => {
     if (slow) faults.push(...standStill(random, atMs, agents));
   }
   return {
-    ...plan,
-    ...(slow && { answerBufferedBytesMax: random.pick([200, 2000, 20_000]) }),
+    ...(slow ? slowly(plan, random) : plan),
     faults: [...plan.faults, ...faults].sort((one, other) => one.atMs - other.atMs),
   };
 };

@@ -52,8 +52,9 @@ export class AgentSubscriptions {
     this.#readers.clear();
   }
 
-  /** One more, to patterns of its choice. */
+  /** One more, to patterns of its choice; none where the client is closed. */
   begin(life: Life, client: Client): void {
+    if (client.state.kind === 'closed') return;
     const random = this.#random;
     const patterns = random.chance(0.7) ? ['k/**'] : ['k/1', 'k/2', `k/${random.whole(1, 20)}`, 'none/*'];
     const slowMs = random.chance(0.3) ? random.whole(5, 400) : 0;
@@ -106,7 +107,7 @@ export class AgentSubscriptions {
   #resume(life: Life, client: Client, following: Following, position: Position): void {
     const world = this.#world;
     world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
-      if (this.#owner.closing) return;
+      if (this.#owner.closing || client.state.kind === 'closed') return;
       world.operations.add('subscription resumed');
       const name = this.#reader(following.patterns, position.revision);
       const reader = client.subscribe(following.patterns, { from: position });

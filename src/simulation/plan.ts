@@ -207,7 +207,7 @@ export interface Plan {
   /** After the healing those whose disks are lost are replaced; else they stay away. */
   readonly replacesLost?: boolean;
   readonly agentsLatencyMs: number;
-  /** Of the gateways, small so that answers and pushes wait for slow readers. */
+  /** Of the gateways, small so that answers and pushes wait for slow readers; 16 KiB at least. */
   readonly answerBufferedBytesMax?: number;
   readonly keys: number;
   readonly valueBytesMax: number;

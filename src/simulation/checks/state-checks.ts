@@ -136,7 +136,14 @@ export class StateChecks {
     // A new leader may not have applied what its predecessor had put into the log: the state takes the later time.
     this.#checkSpeed(entry);
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
-    for (const change of entry.changes) this.#changed(change);
+    const accessRevisions = entry.results.flatMap((result) =>
+      result.kind === 'access' && !result.unchanged ? [result.revision] : [],
+    );
+    for (const change of entry.changes) {
+      this.#passAccess(accessRevisions, change.revision);
+      this.#changed(change);
+    }
+    this.#passAccess(accessRevisions, Infinity);
     for (const [position, command] of entry.commands.entries()) {
       const result = entry.results[position];
       this.sessions.applied(command, result, this.#timeMs);
@@ -217,6 +224,16 @@ export class StateChecks {
       this.access.judged(command, result);
     } else if (before !== text) {
       violated('same answer', `write ${id} was answered "${before}", and then "${text}"`);
+    }
+  }
+
+  /** Changes of access have revisions of their own, between those of keys. */
+  #passAccess(revisions: number[], below: number): void {
+    for (let next = revisions[0]; next !== undefined && next < below; next = revisions[0]) {
+      if (next !== this.#revision + 1)
+        violated('revisions', `access changed at ${next}, the change before was at ${this.#revision}`);
+      this.#revision = next;
+      revisions.shift();
     }
   }
 
