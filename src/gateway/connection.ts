@@ -58,6 +58,7 @@ const framingSlackBytes = 1024;
 /** Of one connection: each holds about 256 KiB of the state, or one large value, until it has been sent. */
 const snapshotReadsMax = 2;
 
+const openAgain = 'the session could not be opened: open it again (open_session), then send this again';
 const openFirst = 'open a session first (open_session), writes and close_session belong to one';
 
 export class AgentConnection implements OutboxOwner {
@@ -696,7 +697,12 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #refuseWithoutSession(id: number, kind: string): undefined {
-    return this.#refuse(id, { code: 'INVALID_ARGUMENT', message: openFirst }, kind);
+    // It may have been sent before its sender knew that the opening failed: the same again, behind another opening, is right.
+    const failure: Failure =
+      this.#sessionToDetach === undefined
+        ? { code: 'INVALID_ARGUMENT', message: openFirst }
+        : { code: 'UNAVAILABLE', message: openAgain };
+    return this.#refuse(id, failure, kind);
   }
 
   #refuse(id: number, failure: Failure, verb: string, key?: string): undefined {
@@ -752,10 +758,9 @@ export class AgentConnection implements OutboxOwner {
       if (flight === this.#sessionNumber) this.#forgetSession();
     } else if (body.kind === 'failed') {
       this.#setup.metrics.refused(body.failure.code);
-      if (
-        body.failure.code === 'SESSION_EXPIRED' &&
-        (flight === this.#sessionNumber || flight === flights.opening)
-      ) {
+      // A write that overtook the opening of its session ends nothing: the opening's answer is to come, and decides.
+      const ofSession = flight === this.#sessionNumber && !this.#inFlight.isOpening;
+      if (body.failure.code === 'SESSION_EXPIRED' && (ofSession || flight === flights.opening)) {
         this.#forgetSession();
       } else if (flight === flights.opening) {
         // It may have been opened all the same: its end is still told, and the client may ask again.

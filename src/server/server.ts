@@ -156,6 +156,7 @@ export class Server {
       transport: parts.transport,
       environment,
       logger,
+      unapplied: parts.storage.recovered.entries.filter(({ index }) => index > this.#applied.index),
       onRemoved: (reason) => options.onRemoved?.(reason),
       onOutdated: (reason) => this.#outdated.found(reason),
     });
@@ -305,8 +306,19 @@ export class Server {
   }
 
   /** To look at only, between events. */
-  inspect(): { readonly raft: Raft; readonly store: Store; readonly clusterMs: () => number } {
-    return { raft: this.#raft, store: this.#store, clusterMs: () => this.#clusterMs() };
+  inspect(): {
+    readonly raft: Raft;
+    readonly store: Store;
+    readonly clusterMs: () => number;
+    /** As the server knows it, which raft may have left behind within the turn. */
+    readonly soft: SoftState;
+  } {
+    return {
+      raft: this.#raft,
+      store: this.#store,
+      clusterMs: () => this.#clusterMs(),
+      soft: this.#soft,
+    };
   }
 
   /** The digest of the state: equal on servers that have applied the same log. */
