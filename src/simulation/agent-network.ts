@@ -6,6 +6,7 @@ import type { ClientSocket, SocketFailure, SocketHandlers } from '../client/inde
 import type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from '../gateway/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import type { RawData } from 'ws';
+import { agentRealm, nameOf } from './agent-policies.ts';
 import type { Life, VirtualTime } from './clock.ts';
 import type { Random } from './random.ts';
 import type { Counts } from './statistics.ts';
@@ -14,6 +15,14 @@ import type { Trace } from './trace.ts';
 export interface AgentNetworkConditions {
   latencyMs: number;
   jitterMs: number;
+}
+
+export interface SentFrame {
+  /** The server's process. */
+  readonly door: Life;
+  readonly agent: number;
+  readonly codec: FrameCodec;
+  readonly bytes: Uint8Array;
 }
 
 /** A gateway's way in. */
@@ -29,7 +38,6 @@ const abnormal = 1006;
 /** How long a side waits for the other's half of a close. */
 const closeTimeoutMs = 1000;
 const drainedBelowBytes = 64 * 1024;
-const agentRealm = 'agents';
 
 type Listener = (...parameters: never[]) => void;
 type OnMessage = (data: RawData, isBinary: boolean) => void;
@@ -191,6 +199,8 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   #paused = false;
   #unread: Buffer[] = [];
   #draining = false;
+  /** The gateway has done with it, though the other side may not know yet. */
+  ended = false;
 
   constructor(wire: Wire) {
     this.#wire = wire;
@@ -250,6 +260,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
     const copy = Buffer.from(data);
+    wire.network.onSent({ door: wire.door.life, agent: wire.agent, codec: wire.codec, bytes: copy });
     wire.toClientBytes += copy.length;
     this.#draining ||= wire.toClientBytes > drainedBelowBytes / 4;
     wire.toClient(() => this.#deliver(copy));
@@ -297,6 +308,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   close(code: number, reason: string): void {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
+    this.ended = true;
     wire.network.note(wire, `closed by the gateway with ${code} (${reason})`);
     wire.toClient(() => {
       wire.endClient(code, reason);
@@ -308,6 +320,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   terminate(): void {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
+    this.ended = true;
     wire.toClient(() => wire.endClient(abnormal, '', lineBroken));
     wire.network.time.after(0, wire.door.life, 'input', () => wire.endGateway(abnormal));
   }
@@ -319,6 +332,7 @@ const nobodyThere: SocketFailure = { kind: 'unreachable', text: 'ECONNREFUSED (s
 export class AgentNetwork {
   readonly time: VirtualTime;
   readonly conditions: AgentNetworkConditions;
+  readonly onSent: (sent: SentFrame) => void;
   readonly #random: Random;
   readonly #trace: Trace;
   readonly #counts: Counts;
@@ -332,12 +346,15 @@ export class AgentNetwork {
     readonly trace: Trace;
     readonly counts: Counts;
     readonly conditions: AgentNetworkConditions;
+    /** A gateway gives a frame to a socket. */
+    readonly onSent: (sent: SentFrame) => void;
   }) {
     this.time = options.time;
     this.#random = options.random;
     this.#trace = options.trace;
     this.#counts = options.counts;
     this.conditions = options.conditions;
+    this.onSent = options.onSent;
   }
 
   static endpointOf(server: number): string {
@@ -380,6 +397,12 @@ export class AgentNetwork {
 
   unblockAll(): void {
     for (const name of Array.from(this.#blocked)) this.unblock(Math.floor(name / 1024), name % 1024);
+  }
+
+  /** Agents with connections that the server's process has, and has not ended. */
+  agentsOf(door: Life): readonly number[] {
+    const open = this.#wiresNow().filter((wire) => wire.door.life === door && wire.door.sockets.has(wire));
+    return open.filter(({ gatewayEnd }) => !gatewayEnd.ended).map(({ agent }) => agent);
   }
 
   /** As they are now: ending one changes the set. */
@@ -502,7 +525,7 @@ export class AgentNetwork {
       return;
     }
     door.sockets.add(wire);
-    const principal = { realm: agentRealm, name: `agent-${wire.agent}` };
+    const principal = { realm: agentRealm, name: nameOf(wire.agent) };
     const identity = {
       principal,
       credential: principal,

@@ -1,5 +1,5 @@
 /** What an agent follows: it reads, slowly at times, leaves, and comes back where it was. */
-import type { Client, Subscription, SubscriptionEvent } from '../client/index.ts';
+import type { Client, Position, Subscription, SubscriptionEvent } from '../client/index.ts';
 import type { AgentWorld } from './agent.ts';
 import { seenOf } from './agent-records.ts';
 import type { Life } from './clock.ts';
@@ -11,6 +11,8 @@ export interface SubscriptionOwner {
   readonly lives: number;
   readonly quiet: boolean;
   readonly closing: boolean;
+  /** The error follows from policies or revocations. */
+  readonly refused: (error: unknown) => boolean;
 }
 
 interface Following {
@@ -50,8 +52,9 @@ export class AgentSubscriptions {
     this.#readers.clear();
   }
 
-  /** One more, to patterns of its choice. */
+  /** One more, to patterns of its choice; none where the client is closed. */
   begin(life: Life, client: Client): void {
+    if (client.state.kind === 'closed') return;
     const random = this.#random;
     const patterns = random.chance(0.7) ? ['k/**'] : ['k/1', 'k/2', `k/${random.whole(1, 20)}`, 'none/*'];
     const slowMs = random.chance(0.3) ? random.whole(5, 400) : 0;
@@ -82,7 +85,9 @@ export class AgentSubscriptions {
         }
       },
       (error: unknown) => {
-        if (life.alive && !this.#owner.closing) world.fail('feed', `${name} ended: ${String(error)}`);
+        if (!life.alive || this.#owner.closing) return;
+        if (!this.#owner.refused(error)) world.fail('feed', `${name} ended: ${String(error)}`);
+        else this.#refused(life, client, following);
       },
     );
   }
@@ -92,21 +97,38 @@ export class AgentSubscriptions {
     const world = this.#world;
     const { position } = following.reader;
     void following.reader.return();
-    if (position === undefined) {
-      world.feed.end(following.name);
-      this.#readers.delete(following.name);
-      this.begin(life, client);
-      return;
-    }
     // A position in the middle of a revision repeats that revision: the new reader is judged by itself.
     world.feed.end(following.name);
     this.#readers.delete(following.name);
+    if (position === undefined) this.begin(life, client);
+    else this.#resume(life, client, following, position);
+  }
+
+  #resume(life: Life, client: Client, following: Following, position: Position): void {
+    const world = this.#world;
     world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
-      if (this.#owner.closing) return;
+      if (this.#owner.closing || client.state.kind === 'closed') return;
       world.operations.add('subscription resumed');
       const name = this.#reader(following.patterns, position.revision);
       const reader = client.subscribe(following.patterns, { from: position });
       this.#read(life, client, { ...following, name, reader });
+    });
+  }
+
+  /** It may be allowed again later. Who is revoked has to be started anew. */
+  #refused(life: Life, client: Client, following: Following): void {
+    const world = this.#world;
+    const { position } = following.reader;
+    world.operations.add('subscription refused');
+    world.feed.end(following.name);
+    this.#readers.delete(following.name);
+    if (client.state.kind === 'closed') return;
+    if (position !== undefined) {
+      this.#resume(life, client, following, position);
+      return;
+    }
+    world.time.after(this.#random.whole(1, 3000), life, 'timer', () => {
+      if (!this.#owner.closing) this.begin(life, client);
     });
   }
 

@@ -15,6 +15,7 @@ import type { AgentNetwork } from './agent-network.ts';
 import { AgentOperations } from './agent-operations.ts';
 import { AgentSubscriptions } from './agent-subscriptions.ts';
 import { historyOf, seenOf, writtenOf, type Recorded } from './agent-records.ts';
+import { agentRealm, nameOf } from './agent-policies.ts';
 import { clientEnvironment } from './client-environment.ts';
 import type { AnswerChecks, FeedChecks, HistoryWrite, StateChecks } from './checks/index.ts';
 import { Life, type VirtualTime } from './clock.ts';
@@ -65,6 +66,9 @@ const decidedCodes = new Set([
   'LIMIT_EXCEEDED',
 ]);
 
+/** Where there is no client to ask. */
+const askAgainMs = 200;
+
 const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
   `agent ${agent} ${what}`;
 
@@ -78,6 +82,8 @@ export class Agent {
   #closing = false;
   /** Nothing new is begun any more. */
   quiet = false;
+  /** How often it was told that it is revoked. */
+  shutOuts = 0;
   readonly awaits = new Set<OpenAwait>();
   readonly #operations: AgentOperations;
   readonly #subscriptions: AgentSubscriptions;
@@ -131,9 +137,8 @@ export class Agent {
         connectTimeoutMs: 3000,
         ...(timeoutMs !== undefined && { timeoutMs }),
         onStateChange: (state) => {
-          if (state.kind === 'closed' && this.#life === life && !this.#closing) {
-            world.fail('client', `agent ${this.id} was shut out: ${state.error.message}`);
-          }
+          if (state.kind === 'closed' && this.#life === life && !this.#closing)
+            this.#shutOut(life, state.error);
         },
       },
       clientEnvironment(
@@ -147,6 +152,34 @@ export class Agent {
     this.#client = client;
     for (let count = 0; count < this.plan.subscriptions; count += 1) this.#subscriptions.begin(life, client);
     this.#think(life);
+  }
+
+  /** The cluster wants it no more. Its process ends, and tries again later: it may have been restored. */
+  #shutOut(life: Life, error: FuturestoreError): void {
+    const world = this.#world;
+    if (!world.state.access.wasRevoked(this.#principal) || !error.message.includes('revoked')) {
+      world.fail('client', `agent ${this.id} was shut out: ${error.message}`);
+      return;
+    }
+    world.operations.add('agent shut out');
+    this.shutOuts += 1;
+    world.time.after(this.#random.whole(300, 2000), world.time.world, 'input', () => {
+      if (this.#life !== life || this.#closing) return;
+      this.kill(false);
+      this.start();
+    });
+  }
+
+  get #principal(): { readonly realm: string; readonly name: string } {
+    return { realm: agentRealm, name: nameOf(this.id) };
+  }
+
+  /** It follows from policies or revocations. */
+  refused(error: unknown): boolean {
+    if (!(error instanceof FuturestoreError)) return false;
+    const { access } = this.#world.state;
+    if (error.code === 'PERMISSION_DENIED') return access.wasRestricted(this.#principal);
+    return error.code === 'UNAUTHENTICATED' && access.wasRevoked(this.#principal);
   }
 
   /** The process dies. Its requests may have happened. */
@@ -260,7 +293,7 @@ export class Agent {
     this.#call(`${kind} failed: ${error.code} ${error.message}`);
     // It says up to where it has all answers: none that it still waits for may be forgotten.
     const isForgotten = error.code === 'OUTCOME_UNKNOWN' && error.message.includes('was forgotten');
-    if (neverCodes.has(error.code) || isForgotten) {
+    if ((neverCodes.has(error.code) && !this.refused(error)) || isForgotten) {
       this.#world.fail('client', `agent ${this.id}: ${kind} failed with ${error.code}: ${error.message}`);
     }
   }
@@ -301,8 +334,10 @@ export class Agent {
 
   /** What surely did not happen says so; the rest stays unknown. */
   #writeFailed(record: { output: unknown; returnMs?: number | undefined }, error: FuturestoreError): void {
+    // What is refused may have happened before: then it was another connection's answer that was lost.
+    const byPolicy = error.code === 'LIMIT_EXCEEDED' && this.#world.state.access.active;
     const sure =
-      decidedCodes.has(error.code) ||
+      (decidedCodes.has(error.code) && !byPolicy) ||
       ((error instanceof TimedOutError || error instanceof CancelledError) && !error.mayHaveHappened);
     if (sure) record.output = { error: error.code };
     else record.returnMs = undefined;
@@ -447,7 +482,7 @@ export class Agent {
       (error) => {
         this.#inFlight += 1;
         this.awaits.delete(open);
-        if (error instanceof FutureRejectedError) return;
+        if (error instanceof FutureRejectedError || this.refused(error)) return;
         const limited = options.timeoutMs !== undefined || this.plan.timeoutMs !== undefined;
         // Without any connection in its time it is told so.
         if (limited && (error instanceof TimedOutError || error.code === 'UNAVAILABLE')) return;
@@ -489,10 +524,12 @@ export class Agent {
 
   /** Asks for something that must be answered. */
   ask(served: () => void): void {
-    const life = this.#life;
     const client = this.#client;
-    if (client === undefined || life === undefined) return;
     const again = (): void => this.ask(served);
+    if (client === undefined || client.state.kind === 'closed') {
+      this.#world.time.after(askAgainMs, this.#world.time.world, 'input', again);
+      return;
+    }
     const value = this.#operations.value();
     this.#world.operations.add('last question');
     client.resolve(`last/${this.id}`, value, { supersede: true }).then(() => {

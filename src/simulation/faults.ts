@@ -7,6 +7,7 @@ import type { Machine } from './machine.ts';
 import { MemoryDisk } from '../storage/index.ts';
 import type { NetworkConditions, PeerNetwork } from './peer-network.ts';
 import { membersOf } from '../raft/index.ts';
+import type { AccessOperator } from './access-operator.ts';
 import type { Operator, Wish } from './operator.ts';
 import type { Fault, Plan, Target } from './plan.ts';
 import { Random } from './random.ts';
@@ -23,6 +24,7 @@ export interface FaultWorld {
   readonly peers: PeerNetwork;
   readonly agentNetwork: AgentNetwork;
   readonly operator: Operator;
+  readonly accessOperator: AccessOperator;
   readonly leader: () => number | undefined;
   /** Whom the cluster counts, learners included. */
   readonly members: () => readonly number[];
@@ -164,6 +166,11 @@ export class Faults {
       case 'replace_member':
       case 'transfer_leader':
         this.#change(fault);
+        return;
+      case 'apply_policies':
+      case 'revoke':
+      case 'restore':
+        this.#world.accessOperator.begin(fault);
         return;
       case 'bad_network':
         this.#badNetwork(fault);

@@ -50,6 +50,8 @@ export interface AnswerJudge {
   asked(requests: readonly GatewayRequest[]): void;
   noticed(notices: readonly GatewayNotice[]): void;
   told(events: readonly GatewayEvent[]): void;
+  /** The gateway has done with what it was told. */
+  done(): void;
 }
 
 export interface MachineWorld {
@@ -69,7 +71,7 @@ export interface MachineWorld {
   readonly observe: (machine: Machine) => ServerObserver;
   readonly wrapStorage: (machine: Machine, storage: Storage) => Storage;
   /** Judges what it answers. */
-  readonly judgeAnswers: (machine: Machine, server: Server) => AnswerJudge;
+  readonly judgeAnswers: (machine: Machine, server: Server, life: Life) => AnswerJudge;
   /** A peer has asked to take part, and may. */
   readonly letIn: (machine: Machine, peer: number) => void;
   /** Its past is gone: what the checks know of it, too. */
@@ -219,7 +221,7 @@ export class Machine {
     const { agents, policies, time, plan } = this.#world;
     // The gateway needs the port, and the port the gateway.
     const made: { gateway?: AgentGateway } = {};
-    const judge = this.#world.judgeAnswers(this, server);
+    const judge = this.#world.judgeAnswers(this, server, life);
     const outer: Gateway = {
       get connections() {
         return made.gateway?.connections ?? 0;
@@ -227,6 +229,7 @@ export class Machine {
       deliver: (events: readonly GatewayEvent[]) => {
         judge.told(events);
         made.gateway?.deliver(events);
+        judge.done();
       },
     };
     const inner = server.attachGateway(outer);
@@ -249,7 +252,12 @@ export class Machine {
     const gateway = createGatewayBehind(agents.doorOf(this.member.place, life), {
       policies,
       port,
-      limits: { leaderlessMs: 5 * plan.electionTimeoutMs },
+      limits: {
+        leaderlessMs: 5 * plan.electionTimeoutMs,
+        ...(plan.answerBufferedBytesMax !== undefined && {
+          answerBufferedBytesMax: plan.answerBufferedBytesMax,
+        }),
+      },
       logger: { ...silentLogger, error: (fields, message) => this.#logged(fields, message) },
       clock: {
         nowMs: () => this.clock.monotonicMs(),

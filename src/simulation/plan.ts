@@ -25,6 +25,9 @@ export type PartitionShape =
   /** Links cut one by one, and mended in another order. */
   | 'swizzle';
 
+/** What is left to an agent: the name of a policy in `agent-policies.ts`. */
+export type Restriction = 'nothing' | 'reads' | 'writes' | 'few_keys' | 'without_one' | 'few_pending';
+
 /** Lies in wait from then on until the moment comes, once. */
 type Ambush =
   /** Somebody has applied a joint configuration: it and a majority of only one half of that are cut off. */
@@ -132,6 +135,12 @@ export type Fault = { readonly atMs: number } &
     | Ambush
     /** To the target, or to `anyone` but the leader. */
     | { readonly kind: 'transfer_leader'; readonly target: Target; readonly anyone: boolean }
+    /** From then on these agents have only so much, and all others everything. */
+    | {
+        readonly kind: 'apply_policies';
+        readonly restrictions: readonly (readonly [agent: number, restriction: Restriction])[];
+      }
+    | { readonly kind: 'revoke' | 'restore'; readonly agent: number }
   );
 
 export type FaultKind = Fault['kind'];
@@ -198,6 +207,8 @@ export interface Plan {
   /** After the healing those whose disks are lost are replaced; else they stay away. */
   readonly replacesLost?: boolean;
   readonly agentsLatencyMs: number;
+  /** Of the gateways, small so that answers and pushes wait for slow readers; 16 KiB at least. */
+  readonly answerBufferedBytesMax?: number;
   readonly keys: number;
   readonly valueBytesMax: number;
   readonly agents: readonly AgentPlan[];

@@ -1,4 +1,5 @@
 /** One run: faults and load first, with checks after every step; then all heals, and everyone must be served. */
+import type { Agent } from './agent.ts';
 import { checkLinearizable, type HistoryOperation } from './checks/index.ts';
 import { inOwnTurn } from './microtasks.ts';
 import { textOf, type Machine } from './machine.ts';
@@ -84,12 +85,14 @@ const phases = (world: World, healing: () => void): void => {
   if (!settle(world)) return;
   if (!serveAll(world)) return;
   if (!carryOut(world)) return;
+  if (!shutOut(world)) return;
   if (!converge(world, 'after the healing')) return;
   // What is on the disks is what was in memory.
   const present = membersOfWorld(world);
   for (const machine of present) machine.crash({ silent: false, keepSome: false });
   for (const machine of present) machine.start();
   if (!converge(world, 'after a restart of all')) return;
+  if (!staysOut(world)) return;
   explain(world);
 };
 
@@ -145,7 +148,8 @@ const settle = (world: World): boolean => {
         const keys = new Set(agents.flatMap((agent) => [...agent.awaits].flatMap((open) => open.keys)));
         agents[0]?.settle([...keys]);
       }
-      return agents.every((agent) => agent.inFlight === 0 && agent.awaits.size === 0);
+      const opened = !world.state.access.active || world.accessOperator.opened();
+      return opened && agents.every((agent) => agent.inFlight === 0 && agent.awaits.size === 0);
     },
     () => {
       const stuck = agents.filter((agent) => agent.inFlight > 0 || agent.awaits.size > 0);
@@ -209,6 +213,41 @@ const carryOut = (world: World): boolean =>
     () => ['wishes are carried out', `${settleWithinMs} ms after all was served: ${openWish(world) ?? ''}`],
   );
 
+/** One agent is revoked in the end, where access has ever changed. */
+const outcast = ({ state, agents, plan }: World): Agent | undefined =>
+  state.access.active ? agents[plan.seed % agents.length] : undefined;
+
+/** The revoked one is closed, and is served no more, whatever it tries. */
+const shutOut = (world: World): boolean => {
+  const agent = outcast(world);
+  if (agent === undefined) return true;
+  const { accessOperator } = world;
+  accessOperator.begin({ kind: 'revoke', agent: agent.id });
+  if (!isShutOut(world, agent)) return false;
+  agent.ask(() => world.fail('the revoked are closed', `agent ${agent.id} is served, and was revoked`));
+  return isShutOut(world, agent);
+};
+
+/** It is refused once more. */
+const isShutOut = (world: World, agent: Agent): boolean => {
+  const before = agent.shutOuts;
+  return until(
+    world,
+    convergeWithinMs,
+    () => agent.shutOuts > before && world.accessOperator.idle,
+    () => [
+      'the revoked are closed',
+      `agent ${agent.id} (${agent.client?.state.kind}) is not told that it is revoked`,
+    ],
+  );
+};
+
+/** What is on the disks says so, too. */
+const staysOut = (world: World): boolean => {
+  const agent = outcast(world);
+  return agent === undefined || isShutOut(world, agent);
+};
+
 const converge = (world: World, when: string): boolean => {
   const processes = () => membersOfWorld(world).map(({ id, process }) => ({ id, process }));
   const applied = (): string =>
@@ -227,6 +266,7 @@ const converge = (world: World, when: string): boolean => {
   if (!reached) return false;
   world.judge(() => {
     world.feed.converged();
+    world.state.access.converged(world.gateways);
     world.state.converged();
     for (const { id, process } of processes()) {
       if (process === undefined) continue;

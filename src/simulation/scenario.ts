@@ -2,6 +2,7 @@
  * Draws a run from its seed. Swarm testing (Groce et al., 2012): each seed has only some kinds of faults, at rates of
  * its own, since a kind that is always there hides what only shows without it.
  */
+import { withAccess } from './access-faults.ts';
 import type { AgentPlan, Fault, FaultKind, PartitionShape, Plan, ServerPlan, Target } from './plan.ts';
 import { Random, weighted } from './random.ts';
 import { withTheme } from './themes.ts';
@@ -51,7 +52,7 @@ const downMs = (random: Random): number => Math.round(random.exponential(2000)) 
 const forMs = (random: Random, context: Context): number =>
   Math.round(random.exponential(2 * context.electionTimeoutMs)) + 50;
 
-type Drawn = Exclude<FaultKind, 'ambush'>;
+type Drawn = Exclude<FaultKind, 'ambush' | 'apply_policies' | 'revoke' | 'restore'>;
 
 const draws: { readonly [Kind in Drawn]: Draw } = {
   crash: (random, context) => ({
@@ -340,7 +341,7 @@ export const benchPlan: Plan = {
   faults: [],
 };
 
-export const drawPlan = (seed: number): Plan => withTheme(drawBare(seed));
+export const drawPlan = (seed: number): Plan => withAccess(withTheme(drawBare(seed)));
 
 const drawBare = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');

@@ -2,11 +2,13 @@
 import { membersOf } from '../raft/index.ts';
 import { compilePolicies } from '../scopes/index.ts';
 import type { PeerBatch, PeerRefusal } from '../peers/index.ts';
-import type { MemberDescription, ServerObserver } from '../server/index.ts';
+import type { GatewayEvent, MemberDescription, ServerObserver } from '../server/index.ts';
 import type { Storage, WriteBatch } from '../storage/index.ts';
+import { AccessOperator } from './access-operator.ts';
 import { Agent } from './agent.ts';
 import type { Recorded } from './agent-records.ts';
-import { AgentNetwork } from './agent-network.ts';
+import { AgentNetwork, type SentFrame } from './agent-network.ts';
+import { agentRealm, documentOf, nameOf, operatorOf } from './agent-policies.ts';
 import {
   AnswerChecks,
   ClusterTimeChecks,
@@ -15,6 +17,7 @@ import {
   SafetyViolation,
   ServingChecks,
   StateChecks,
+  type Sending,
 } from './checks/index.ts';
 import { VirtualTime, type Life } from './clock.ts';
 import { Faults } from './faults.ts';
@@ -36,14 +39,6 @@ export interface Failure {
 const digestEvery = 64;
 /** Raft's whole state, log included, is looked at after every so many events of a server. */
 const deepCheckEvery = 32;
-
-const policies = compilePolicies({
-  realms: { agents: {} },
-  policies: {
-    all: [{ allow: ['*'], on: '**' }, { allow: ['cluster.status', 'member.list', 'member.change'] }],
-  },
-  bindings: [{ realm: 'agents', policies: ['all'] }],
-});
 
 const describePlace = (place: number): Omit<MachineMember, 'id' | 'join'> => ({
   place,
@@ -81,9 +76,12 @@ export class World {
   readonly agentNetwork: AgentNetwork;
   readonly faults: Faults;
   readonly operator: Operator;
+  readonly accessOperator: AccessOperator;
   failure: Failure | undefined;
   readonly #machineWorld: MachineWorld;
   readonly #machineOf = new Map<Life, Machine>();
+  /** What the gateways of the servers' processes were told of access last. */
+  readonly #told = new Map<Life, Omit<Sending, 'to'>>();
   #looks = 0;
 
   constructor(plan: Plan, sink?: (line: string) => void) {
@@ -111,6 +109,7 @@ export class World {
       random: random('agent network'),
       counts: this.happenings,
       conditions: { latencyMs: plan.agentsLatencyMs, jitterMs: 0 },
+      onSent: (sent) => this.#sent(sent),
     });
     const fail = (check: string, problem: string): void => this.fail(check, problem);
     this.#machineWorld = {
@@ -120,13 +119,13 @@ export class World {
       counts: this.happenings,
       peers: this.peers,
       agents: this.agentNetwork,
-      policies,
+      policies: compilePolicies(documentOf(plan.agents.length, [])),
       fileOf: (machine) => this.#fileOf(machine),
       random,
       fail,
       observe: (machine) => this.#observe(machine),
       wrapStorage: (machine, storage) => this.#watched(machine, storage),
-      judgeAnswers: (machine, server) => this.#judgeAnswers(machine, server.inspect().clusterMs),
+      judgeAnswers: (machine, server, life) => this.#judgeAnswers(machine, server.inspect().clusterMs, life),
       letIn: (machine, peer) => this.#letIn(machine, peer),
       started: (machine, { life }) => this.#machineOf.set(life, machine),
       ended: (machine) => {
@@ -159,7 +158,7 @@ export class World {
       trace,
       counts: this.operations,
       network: this.agentNetwork,
-      agent: plan.agents.length + 1,
+      agent: operatorOf(plan.agents.length),
       endpoints,
       random: random('operator'),
       machines: this.#machines,
@@ -167,6 +166,17 @@ export class World {
       nextPlace: () => (this.#places += 1),
       describe: (place) => ({ ...describePlace(place), join: true }),
       addMachine: (member) => this.#addMachine(member),
+      fail,
+    });
+    this.accessOperator = new AccessOperator({
+      time,
+      trace,
+      counts: this.operations,
+      network: this.agentNetwork,
+      agents: plan.agents.length,
+      endpoints,
+      random: random('access operator'),
+      access: this.state.access,
       fail,
     });
     this.faults = new Faults({
@@ -179,6 +189,7 @@ export class World {
       peers: this.peers,
       agentNetwork: this.agentNetwork,
       operator: this.operator,
+      accessOperator: this.accessOperator,
       leader: () => this.leader,
       members: () => this.members,
       hasLeft: (member) => this.consensus.hasLeft(member),
@@ -313,9 +324,40 @@ export class World {
     if (server?.inspect().soft.leader === from) this.clusterTime.heard(to);
   }
 
-  #judgeAnswers({ id }: Machine, clusterMs: () => number): AnswerJudge {
+  /** What was told to the gateways of those that run. */
+  get gateways(): readonly Omit<Sending, 'to'>[] {
+    return Array.from(this.#told)
+      .filter(([life]) => life.alive)
+      .map(([, told]) => told);
+  }
+
+  #sent({ door, agent, codec, bytes }: SentFrame): void {
+    const { access } = this.state;
+    const told = this.#told.get(door);
+    if (!access.active || told === undefined) return;
+    const to = { realm: agentRealm, name: nameOf(agent) };
+    this.judge(() => access.sent({ ...told, to }, codec.decodeServerFrame(bytes)));
+  }
+
+  #toldOfAccess(life: Life, server: string, events: readonly GatewayEvent[]): void {
+    for (const event of events)
+      if (event.kind === 'access') this.#told.set(life, { server, toldRevision: event.revision });
+  }
+
+  /** Having been told, a gateway has closed whom it had to. */
+  #kept(life: Life): void {
+    const { access } = this.state;
+    const told = this.#told.get(life);
+    if (!access.active || told === undefined) return;
+    for (const agent of this.agentNetwork.agentsOf(life))
+      this.judge(() => access.kept({ ...told, to: { realm: agentRealm, name: nameOf(agent) } }));
+  }
+
+  #judgeAnswers({ id }: Machine, clusterMs: () => number, life: Life): AnswerJudge {
+    const name = `server ${id}`;
+    this.#told.set(life, { server: name, toldRevision: 0 });
     const checks = new ServingChecks({
-      name: `server ${id}`,
+      name,
       state: this.state,
       answers: this.answers,
       clusterMs,
@@ -323,7 +365,11 @@ export class World {
     return {
       asked: (requests) => checks.asked(requests),
       noticed: (notices) => checks.noticed(notices),
-      told: (events) => this.judge(() => checks.told(events)),
+      told: (events) => {
+        this.#toldOfAccess(life, name, events);
+        this.judge(() => checks.told(events));
+      },
+      done: () => this.#kept(life),
     };
   }
 

@@ -1,4 +1,5 @@
 /** All checks: what is looked at after every step, and what is judged in the end. */
+export { AccessChecks, type Sending } from './access-checks.ts';
 export { AnswerChecks } from './answer-checks.ts';
 export { ClusterTimeChecks } from './cluster-time-checks.ts';
 export { ConsensusChecks } from './consensus-checks.ts';

@@ -6,6 +6,7 @@
 import { crc32 } from 'node:zlib';
 import type { Change, Future } from '../../protocol/index.ts';
 import type { Command, CommandResult } from '../../store/index.ts';
+import { AccessChecks } from './access-checks.ts';
 import { SessionChecks } from './session-checks.ts';
 import { violated } from './violation.ts';
 
@@ -49,13 +50,14 @@ const resultText = (result: CommandResult): string => {
 };
 
 /** What a write is told when nothing was looked up or remembered for it. */
-const notRemembered = new Set(['SESSION_EXPIRED', 'STALE_REQUEST', 'LIMIT_EXCEEDED']);
+const notRemembered = new Set(['SESSION_EXPIRED', 'STALE_REQUEST', 'LIMIT_EXCEEDED', 'UNAVAILABLE']);
 
 /** What is due is proposed, committed and applied within it, once there is a leader and time goes on. */
 const overdueMs = 5000;
 
 export class StateChecks {
   readonly sessions = new SessionChecks();
+  readonly access = new AccessChecks();
   /** Nothing was applied since `converged`. */
   #isIdle = false;
   /** What the first to apply an entry made of it. */
@@ -121,10 +123,18 @@ export class StateChecks {
     this.#isIdle = false;
     // A new leader may not have applied what its predecessor had put into the log: the state takes the later time.
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
-    for (const change of entry.changes) this.#changed(change);
+    const accessRevisions = entry.results.flatMap((result) =>
+      result.kind === 'access' && !result.unchanged ? [result.revision] : [],
+    );
+    for (const change of entry.changes) {
+      this.#passAccess(accessRevisions, change.revision);
+      this.#changed(change);
+    }
+    this.#passAccess(accessRevisions, Infinity);
     for (const [position, command] of entry.commands.entries()) {
       const result = entry.results[position];
       this.sessions.applied(command, result, this.#timeMs);
+      this.access.applied(command, result);
       if (command.kind === 'write' && result !== undefined) this.#executed(command, result);
     }
   }
@@ -162,9 +172,21 @@ export class StateChecks {
     const id = `${command.session}/${command.sequence}`;
     const text = resultText(result);
     const before = this.#answers.get(id);
-    if (before === undefined) this.#answers.set(id, text);
-    else if (before !== text) {
+    if (before === undefined) {
+      this.#answers.set(id, text);
+      this.access.judged(command, result);
+    } else if (before !== text) {
       violated('same answer', `write ${id} was answered "${before}", and then "${text}"`);
+    }
+  }
+
+  /** Changes of access have revisions of their own, between those of keys. */
+  #passAccess(revisions: number[], below: number): void {
+    for (let next = revisions[0]; next !== undefined && next < below; next = revisions[0]) {
+      if (next !== this.#revision + 1)
+        violated('revisions', `access changed at ${next}, the change before was at ${this.#revision}`);
+      this.#revision = next;
+      revisions.shift();
     }
   }
 

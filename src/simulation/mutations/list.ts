@@ -3,6 +3,7 @@
  * simulation: one that survives is a hole in the checks, or something that the simulated world never does.
  */
 import type { Mutation } from './mutation.ts';
+import { accessMutations } from './rooms/access.ts';
 import { clientMutations } from './rooms/client.ts';
 import { feedMutations } from './rooms/feed.ts';
 import { gatewayMutations } from './rooms/gateway.ts';
@@ -23,4 +24,5 @@ export const mutations: readonly Mutation[] = [
   ...feedMutations,
   ...gatewayMutations,
   ...clientMutations,
+  ...accessMutations,
 ];
