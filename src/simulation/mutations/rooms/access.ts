@@ -48,9 +48,9 @@ export const accessMutations: readonly Mutation[] = [
   {
     name: 'access-not-told-after-a-snapshot',
     rule: 'A snapshot may hold other policies, and gateways are told.',
-    file: 'server/server.ts',
-    find: 'this.#accessChanged();\n    this.#feed.replaceSource(this.#store);',
-    replace: 'this.#access = this.#store.access;\n    this.#feed.replaceSource(this.#store);',
+    file: 'server/applied-state.ts',
+    find: 'this.#accessChanged();\n    this.#tell.feed.replaceSource(this.#store);',
+    replace: 'this.#access = this.#store.access;\n    this.#tell.feed.replaceSource(this.#store);',
   },
   {
     name: 'revocations-not-in-the-snapshot',
