@@ -44,9 +44,11 @@ export class AgentSession {
     if (flight === this.#number) this.#forget();
   }
 
-  /** A request that was in flight as `flight` has failed: what that says of the session. */
-  failed(flight: number, code: ErrorCode): void {
-    if (code === 'SESSION_EXPIRED' && (flight === this.#number || flight === flights.opening)) {
+  /** A request that was in flight as `flight` has failed: what that says of the session. `isOpening`: its opening is unanswered. */
+  failed(flight: number, code: ErrorCode, isOpening: boolean): void {
+    // A write that overtook the opening of its session ends nothing: the opening's answer is to come, and decides.
+    const ofSession = flight === this.#number && !isOpening;
+    if (code === 'SESSION_EXPIRED' && (ofSession || flight === flights.opening)) {
       this.#forget();
     } else if (flight === flights.opening) {
       // It may have been opened all the same: its end is still told, and the client may ask again.

@@ -19,6 +19,7 @@ export class Flights {
   readonly #writeBytes = new Map<number, number>();
   #writeBytesSum = 0;
   #subscribing = 0;
+  #opening = 0;
   /** Their answers are large: they count until they have been sent. */
   readonly #snapshotReads = new Set<number>();
 
@@ -29,6 +30,11 @@ export class Flights {
   /** Subscriptions asked for and not answered yet. */
   get subscribing(): number {
     return this.#subscribing;
+  }
+
+  /** Whether a session has been asked for and there is no answer yet. */
+  get isOpening(): boolean {
+    return this.#opening > 0;
   }
 
   /** Parts of snapshots asked for and not sent yet. */
@@ -60,6 +66,7 @@ export class Flights {
     this.#requests.set(request, flight);
     if (body !== undefined) this.#reads.set(request, body);
     if (flight === flights.subscribing) this.#subscribing += 1;
+    if (flight === flights.opening) this.#opening += 1;
   }
 
   beginSnapshotRead(request: number, body: RequestBody): void {
@@ -82,6 +89,7 @@ export class Flights {
     if (flight === undefined || flight === flights.answered) return undefined;
     this.#requests.set(request, flights.answered);
     if (flight === flights.subscribing) this.#subscribing -= 1;
+    if (flight === flights.opening) this.#opening -= 1;
     const bytes = this.#writeBytes.get(request);
     if (bytes !== undefined) {
       this.#writeBytes.delete(request);
@@ -103,6 +111,7 @@ export class Flights {
     this.#writeBytes.clear();
     this.#writeBytesSum = 0;
     this.#subscribing = 0;
+    this.#opening = 0;
     this.#snapshotReads.clear();
   }
 }

@@ -51,6 +51,7 @@ interface Base {
 /** Of one connection: each holds about 256 KiB of the state, or one large value, until it has been sent. */
 const snapshotReadsMax = 2;
 
+const openAgain = 'the session could not be opened: open it again (open_session), then send this again';
 const openFirst = 'open a session first (open_session), writes and close_session belong to one';
 
 export class Requests {
@@ -350,7 +351,12 @@ export class Requests {
   }
 
   #refuseWithoutSession(id: number, kind: string): undefined {
-    return this.refuse(id, { code: 'INVALID_ARGUMENT', message: openFirst }, kind);
+    // It may have been sent before its sender knew that the opening failed: the same again, behind another opening, is right.
+    const failure: Failure =
+      this.#session.toDetach === undefined
+        ? { code: 'INVALID_ARGUMENT', message: openFirst }
+        : { code: 'UNAVAILABLE', message: openAgain };
+    return this.refuse(id, failure, kind);
   }
 
   #cancel(id: number, target: number): void {
@@ -400,7 +406,7 @@ export class Requests {
       this.#session.closed(flight);
     } else if (body.kind === 'failed') {
       this.#setup.metrics.refused(body.failure.code);
-      this.#session.failed(flight, body.failure.code);
+      this.#session.failed(flight, body.failure.code, this.#inFlight.isOpening);
     }
     this.#outbox.add(event);
   }

@@ -137,6 +137,7 @@ export class Components {
 
   #membershipOf(): Membership {
     const { self, members, environment, logger, onRemoved } = this.#options;
+    const { entries, applied } = this.#given.storage.recovered;
     return new Membership({
       self: self.id,
       members,
@@ -146,6 +147,7 @@ export class Components {
       transport: this.#given.transport,
       environment,
       logger,
+      unapplied: entries.filter(({ index }) => index > applied.index),
       onRemoved: (reason) => onRemoved?.(reason),
       onOutdated: (reason) => this.outdated.found(reason),
     });

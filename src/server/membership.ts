@@ -16,7 +16,7 @@ import {
   type RaftStatus,
   type SoftState,
 } from '../raft/index.ts';
-import type { MemberRecord, Store } from '../store/index.ts';
+import { decodeLogEntry, type MemberRecord, type Store } from '../store/index.ts';
 import type { Environment, Logger } from './environment.ts';
 import { MemberDirectory, type MemberDescription } from './member-directory.ts';
 import { PeerMemory } from './runs.ts';
@@ -78,6 +78,8 @@ export interface MembershipOptions {
   readonly transport: PeerTransport;
   readonly environment: Environment;
   readonly logger: Logger;
+  /** What this server's log has beyond its state at the start. */
+  readonly unapplied: readonly Entry[];
   /** Once: the cluster has removed this server, and will never let it in again. */
   readonly onRemoved: (reason: string) => void;
   /** For certain, the disk of this server lacks what the cluster has heard from it. */
@@ -109,6 +111,11 @@ export class Membership {
     this.#options = options;
     this.#directory = new MemberDirectory(options.members);
     this.#configuration = options.raft.status().configuration;
+    for (const entry of options.unapplied) {
+      if (entry.kind !== 'commands') continue;
+      for (const command of decodeLogEntry(entry.payload).commands)
+        if (command.kind === 'server_started') this.#memory.announced(command.member, command);
+    }
     this.refresh();
   }
 

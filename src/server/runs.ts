@@ -157,6 +157,14 @@ export class PeerMemory {
   readonly #peers = new Map<number, Remembered>();
 
   /**
+   * A server said that it began this run: it is in the log, be that applied or not, committed or not. Only the disk that
+   * had the run could say so. (What is applied is in the state; what is not would be forgotten when all are started again.)
+   */
+  announced(member: number, { run, diskId }: Identity): void {
+    this.#peers.set(member, { run, diskId, before: nothing(), now: nothing(), isOneLine: true });
+  }
+
+  /**
    * Why a member that comes with this presence is not the one that is known here or, by `known`, to the cluster;
    * undefined: it may be, and counts as this run from now on.
    *

@@ -124,8 +124,19 @@ export class Server {
   }
 
   /** To look at only, between events. */
-  inspect(): { readonly raft: Raft; readonly store: Store; readonly clusterMs: () => number } {
-    return { raft: this.#raft, store: this.#parts.state.store, clusterMs: () => this.#parts.clusterMs() };
+  inspect(): {
+    readonly raft: Raft;
+    readonly store: Store;
+    readonly clusterMs: () => number;
+    /** As the server knows it, which raft may have left behind within the turn. */
+    readonly soft: SoftState;
+  } {
+    return {
+      raft: this.#raft,
+      store: this.#parts.state.store,
+      clusterMs: () => this.#parts.clusterMs(),
+      soft: this.#soft,
+    };
   }
 
   /** The digest of the state: equal on servers that have applied the same log. */

@@ -133,6 +133,8 @@ export class PeerNetwork {
   readonly #encodes: boolean;
   /** Told of each of raft's messages that leaves. */
   readonly #onSent: (message: Message) => void;
+  /** Told of each batch just before the receiver gets it. */
+  readonly #onReceived: (to: number, from: number, batch: PeerBatch) => void;
   readonly #onRefused: (member: number, by: number, why: PeerRefusal) => void;
 
   constructor(options: {
@@ -143,10 +145,12 @@ export class PeerNetwork {
     readonly conditions: NetworkConditions;
     readonly encodes: boolean;
     readonly onSent: (message: Message) => void;
+    readonly onReceived: (to: number, from: number, batch: PeerBatch) => void;
     readonly onRefused: (member: number, by: number, why: PeerRefusal) => void;
   }) {
     this.#onRefused = options.onRefused;
     this.#onSent = options.onSent;
+    this.#onReceived = options.onReceived;
     this.#time = options.time;
     this.#random = options.random;
     this.#trace = options.trace;
@@ -424,6 +428,7 @@ export class PeerNetwork {
         if (link.epoch !== epoch) return;
         for (const message of given.raft) this.#trace.note(describeRaft, message);
         if (given.status !== undefined) up.receiver.heardApplied.set(link.from, given.status.appliedIndex);
+        this.#onReceived(link.to, link.from, given);
         up.receiver.events.received(asMemberId(link.from), up.sender.presence.run, given);
       }
     });

@@ -1,7 +1,7 @@
 /** A cluster with its agents under virtual time, and everything that judges it. */
 import { membersOf } from '../raft/index.ts';
 import { compilePolicies } from '../scopes/index.ts';
-import type { PeerRefusal } from '../peers/index.ts';
+import type { PeerBatch, PeerRefusal } from '../peers/index.ts';
 import type { MemberDescription, ServerObserver } from '../server/index.ts';
 import type { Storage, WriteBatch } from '../storage/index.ts';
 import { Agent } from './agent.ts';
@@ -9,6 +9,7 @@ import type { Recorded } from './agent-records.ts';
 import { AgentNetwork } from './agent-network.ts';
 import {
   AnswerChecks,
+  ClusterTimeChecks,
   ConsensusChecks,
   FeedChecks,
   SafetyViolation,
@@ -68,6 +69,7 @@ export class World {
   readonly history: Recorded[] = [];
   readonly consensus = new ConsensusChecks();
   readonly state = new StateChecks();
+  readonly clusterTime = new ClusterTimeChecks();
   readonly answers = new AnswerChecks();
   readonly feed = new FeedChecks(this.state);
   readonly #machines: Machine[] = [];
@@ -101,6 +103,7 @@ export class World {
       encodes: plan.encodesPeers === true,
       onRefused: (member, by, refusal) => this.#refused(member, by, refusal),
       onSent: (message) => this.judge(() => this.consensus.sent(message)),
+      onReceived: (to, from, batch) => this.#received(to, from, batch),
     });
     this.agentNetwork = new AgentNetwork({
       time,
@@ -290,15 +293,24 @@ export class World {
     const machine = this.#machineOf.get(life);
     const process = machine?.process;
     if (machine === undefined || process === undefined || process.life !== life) return;
-    const { raft } = process.server.inspect();
+    const { raft, soft } = process.server.inspect();
     const view = raft.invariantView();
     this.judge(() => {
       this.consensus.observe(view);
+      if (soft.role === 'leader' && view.role === 'leader')
+        this.clusterTime.leads(machine.id, view.term, view.lastIndex, this.time.nowMs);
       this.#looks += 1;
       if (this.#looks % deepCheckEvery === 0) raft.checkInvariants();
     });
     const { ambushes } = this.faults;
     if (ambushes.waits) ambushes.looked(machine, view);
+  }
+
+  /** A server takes the time from whom it takes for the leader. */
+  #received(to: number, from: number, { leaderTimeMs }: PeerBatch): void {
+    if (leaderTimeMs === undefined) return;
+    const server = this.#machineById.get(to)?.process?.server;
+    if (server?.inspect().soft.leader === from) this.clusterTime.heard(to);
   }
 
   #judgeAnswers({ id }: Machine, clusterMs: () => number): AnswerJudge {
@@ -324,10 +336,10 @@ export class World {
         const timeMs = server?.inspect().store.timeMs ?? log.timeMs;
         const { changes, results } = outcome;
         this.judge(() => {
-          const { index } = entry;
+          const { index, term } = entry;
+          this.clusterTime.applied(index, term, log.timeMs);
           this.state.applied(machine.id, {
             index,
-            atMs: this.time.nowMs,
             timeMs,
             changes,
             commands: log.commands,
@@ -354,7 +366,7 @@ export class World {
     // Bits that flipped and writes that were forgotten must be found before anything is recovered.
     const lossIsExpected = machine.damage === 'wiped' || machine.damage === 'older';
     this.judge(() => this.consensus.started(id, storage.recovered, lossIsExpected));
-    this.state.started(id);
+    this.clusterTime.started(id);
     return {
       recovered: storage.recovered,
       readState: () => storage.readState(),

@@ -347,11 +347,29 @@ describe('a session', () => {
     expect(rig.port.notices).toEqual([{ kind: 'closed', connection: 1, session: another }]);
   });
 
+  test('is not over for a write that overtook its opening', async () => {
+    agent.send({
+      requests: [
+        { id: 1, body: openSession },
+        { id: 2, body: resolve },
+      ],
+    });
+    await rig.port.until((port) => port.requests.length === 2);
+    deliver(2, expired);
+    expect((await agent.failure(2)).code).toBe('SESSION_EXPIRED');
+    deliver(1, { kind: 'session_opened' });
+    await agent.answer(1);
+    agent.request(resolve, 3);
+    await rig.port.until((port) => port.requests.length === 3);
+    expect(rig.port.requests[2]).toMatchObject({ kind: 'write', session });
+  });
+
   test('whose opening failed may be asked for again, and its end is told in case it was opened', async () => {
     agent.request(openSession, 1);
     deliverAfter(1, { kind: 'failed', failure: { code: 'TIMED_OUT', message: 'late' } });
     expect((await agent.failure(1)).code).toBe('TIMED_OUT');
-    expect((await agent.failure(agent.request(resolve, 2))).code).toBe('INVALID_ARGUMENT');
+    // Which a sender that does not know yet that the opening failed is to try again.
+    expect((await agent.failure(agent.request(resolve, 2))).code).toBe('UNAVAILABLE');
     agent.ws.close();
     await rig.port.until((port) => port.notices.length > 0);
     expect(rig.port.notices).toEqual([{ kind: 'closed', connection: 1, session }]);

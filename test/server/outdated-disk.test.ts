@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import { asLogIndex } from '../../src/raft/index.ts';
 import { MemoryDisk, openMemoryStorage } from '../../src/storage/index.ts';
+import { encodeLogEntry, type Command } from '../../src/store/index.ts';
 import { resolveOperation, ServerCluster } from './support/server-cluster.ts';
 
 const put = (key: string) => [resolveOperation(key, 'v', { supersede: true })];
@@ -91,6 +93,30 @@ describe('an older copy of a disk', () => {
     cluster.network.heal();
     await expectOutdated(cluster, back);
     expect(cluster.network.refusals).toEqual([]);
+  });
+
+  test('is refused by a server that has the run in its log, though it has not applied that yet', async () => {
+    const { cluster, back, leader } = await withCopy(() => Promise.resolve());
+    const disk = diskOf(cluster, leader);
+    const present = cluster.presence(back);
+    for (const id of cluster.ids) cluster.crash(id);
+    const identity = { clusterId: 'c'.repeat(32), member: leader };
+    const storage = await openMemoryStorage({ disk, identity });
+    const last = storage.recovered.entries.at(-1);
+    if (last === undefined) throw new Error('the log is empty');
+    const run = present.run + 2 ** 20;
+    const origin = { member: back, run, request: 1 };
+    const { diskId } = present;
+    const started: Command = { origin, kind: 'server_started', member: back, run, diskId };
+    const payload = encodeLogEntry({ timeMs: 0, commands: [started] });
+    const entry = { term: last.term, index: asLogIndex(last.index + 1), kind: 'commands', payload } as const;
+    await storage.write({ entries: [entry], stateWrites: [], sync: true });
+    await storage.close();
+    await cluster.start(leader);
+    expect(cluster.server(leader).refusePeer(back, present)).toMatchObject({
+      reason: expect.stringMatching(/older copy/),
+    });
+    expect(cluster.server(leader).refusePeer(back, { run, diskId })).toBeUndefined();
   });
 
   test('that was started in the place of the original by one who had heard of neither is told from it by the log', async () => {

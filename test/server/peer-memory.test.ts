@@ -150,6 +150,21 @@ describe('the runs that a disk had', () => {
     expect(memory.refusalOf(peer, known(run(5)), genuine)).toBeUndefined();
   });
 
+  test('of which one is in the log and not applied are asked for it, and for nothing else', () => {
+    const { memory, come } = setup();
+    memory.announced(peer, { run: runOf(3), diskId });
+    expect(come(3)).toBeUndefined();
+    expect(come(2)).toMatch(/start 2, the cluster has seen start 3/);
+    const { memory: next } = setup();
+    next.announced(peer, { run: runOf(3), diskId });
+    const presence = { run: runOf(5), diskId, standing: { term: 0, lastIndex: 0 } };
+    const lineage = { since: 0, runs: [runOf(1), runOf(2), 4 * 2 ** 20 + 1] };
+    expect(next.refusalOf(peer, undefined, { ...presence, lineage })).toMatchObject({ outdated: false });
+    expect(
+      next.refusalOf(peer, undefined, { ...presence, lineage: { since: 0, runs: [runOf(3), runOf(4)] } }),
+    ).toBeUndefined();
+  });
+
   test('are told up to a bound, with the one that the cluster has confirmed', () => {
     const lineage = Array.from({ length: 5000 }, (_, at) => run(at + 1));
     expect(lineageOf({ lineage, lineageSince: 1 }, run(3))).toEqual({

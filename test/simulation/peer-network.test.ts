@@ -23,6 +23,7 @@ const networkOf = (time: VirtualTime): PeerNetwork =>
     },
     encodes: false,
     onSent: () => undefined,
+    onReceived: () => undefined,
     onRefused: () => undefined,
   });
 

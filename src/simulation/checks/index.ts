@@ -1,5 +1,6 @@
 /** All checks: what is looked at after every step, and what is judged in the end. */
 export { AnswerChecks } from './answer-checks.ts';
+export { ClusterTimeChecks } from './cluster-time-checks.ts';
 export { ConsensusChecks } from './consensus-checks.ts';
 export { FeedChecks } from './feed-checks.ts';
 export {

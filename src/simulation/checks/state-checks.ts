@@ -11,9 +11,7 @@ import { violated } from './violation.ts';
 
 export interface AppliedEntry {
   readonly index: number;
-  /** The real time, by the world's clock; undefined: cluster time is not held against it. */
-  readonly atMs?: number;
-  /** The leader's clock, as the entry has it. */
+  /** Cluster time, as the state has it then. */
   readonly timeMs: number;
   readonly changes: readonly Change[];
   readonly commands: readonly Command[];
@@ -53,9 +51,6 @@ const resultText = (result: CommandResult): string => {
 /** What a write is told when nothing was looked up or remembered for it. */
 const notRemembered = new Set(['SESSION_EXPIRED', 'STALE_REQUEST', 'LIMIT_EXCEEDED']);
 
-/** Clocks drift, and cluster time is slewed towards a wall clock; a jump is more than this. */
-const fastest = 1.05;
-const jumpMs = 400;
 /** What is due is proposed, committed and applied within it, once there is a leader and time goes on. */
 const overdueMs = 5000;
 
@@ -74,13 +69,6 @@ export class StateChecks {
   readonly #answers = new Map<string, string>();
   #index = 0;
   #timeMs = 0;
-  #furthest: { readonly atMs: number; readonly timeMs: number } | undefined;
-  #firstAtMs: number | undefined;
-  /** A server that starts knows no cluster time: it may go by its wall clock if it comes to lead. */
-  #starts = 0;
-  readonly #startedBefore = new Set<number>();
-  /** Of `#starts`, those of servers that had run before. */
-  #restarts = 0;
   #revision = 0;
 
   /** Of the last entry that anyone has applied. */
@@ -132,7 +120,6 @@ export class StateChecks {
     this.#index = entry.index;
     this.#isIdle = false;
     // A new leader may not have applied what its predecessor had put into the log: the state takes the later time.
-    this.#checkSpeed(entry);
     this.#timeMs = Math.max(this.#timeMs, entry.timeMs);
     for (const change of entry.changes) this.#changed(change);
     for (const [position, command] of entry.commands.entries()) {
@@ -140,13 +127,6 @@ export class StateChecks {
       this.sessions.applied(command, result, this.#timeMs);
       if (command.kind === 'write' && result !== undefined) this.#executed(command, result);
     }
-  }
-
-  /** A server has started. */
-  started(member: number): void {
-    this.#starts += 1;
-    if (this.#startedBefore.has(member)) this.#restarts += 1;
-    this.#startedBefore.add(member);
   }
 
   /** Cluster time has gone on for a while, and nothing else: what was due has happened. */
@@ -162,33 +142,6 @@ export class StateChecks {
         `${key} is ${change.future.state}, its time came at ${atMs}; it is ${this.#timeMs}`,
       );
     }
-  }
-
-  /**
-   * Monotonic clocks carry cluster time on, from one leader to the next too: no wall clock makes it jump. An entry may
-   * be applied long after it was made, so cluster time is held against the furthest that it was ahead before.
-   */
-  #checkSpeed({ atMs, timeMs }: AppliedEntry): void {
-    if (atMs === undefined) return;
-    const furthest = this.#furthest;
-    if (furthest !== undefined && timeMs - atMs <= furthest.timeMs - furthest.atMs) return;
-    this.#furthest = { atMs, timeMs };
-    if (furthest === undefined) {
-      // The cluster has its time, and all that started with it learn of it. But the entry may have been made before all
-      // of them were started anew: then the leader of now has begun again at its wall clock.
-      this.#starts = this.#restarts;
-      this.#firstAtMs = atMs;
-      return;
-    }
-    // How long the very first ones had waited to be applied is not known.
-    if (atMs === this.#firstAtMs) return;
-    if (timeMs - furthest.timeMs <= (atMs - furthest.atMs) * fastest + jumpMs) return;
-    this.#starts -= 1;
-    if (this.#starts >= 0) return;
-    violated(
-      'cluster time',
-      `it jumped from ${furthest.timeMs} to ${timeMs} within ${atMs - furthest.atMs} ms`,
-    );
   }
 
   /** The digest of a server's whole state after an entry: the same wherever it is taken. */

@@ -444,31 +444,6 @@ describe('the state', () => {
     expect(checkOf(() => state.digest(2, 1, 'two'))).toBe('same state');
   });
 
-  test('whose time jumps is seen, unless a server has just started', () => {
-    const state = new StateChecks();
-    const at = (index: number, atMs: number, timeMs: number): string =>
-      checkOf(() => state.applied(1, { index, atMs, timeMs, changes: [], commands: [], results: [] }));
-    expect(at(1, 1000, 50_000)).toBe('nothing');
-    expect(at(2, 2000, 51_010)).toBe('nothing');
-    state.started(1);
-    expect(at(3, 3000, 90_000)).toBe('nothing');
-    expect(at(4, 3100, 95_000)).toBe('cluster time');
-  });
-
-  test('whose first entry was made before all servers were started anew may go on at a wall clock', () => {
-    const at = (state: StateChecks, index: number, atMs: number, timeMs: number): string =>
-      checkOf(() => state.applied(1, { index, atMs, timeMs, changes: [], commands: [], results: [] }));
-    const restarted = new StateChecks();
-    for (const member of [1, 2, 1]) restarted.started(member);
-    expect(at(restarted, 1, 9000, 1200)).toBe('nothing');
-    expect(at(restarted, 2, 9400, 9100)).toBe('nothing');
-    expect(at(restarted, 3, 9500, 12_000)).toBe('cluster time');
-    const steady = new StateChecks();
-    for (const member of [1, 2]) steady.started(member);
-    expect(at(steady, 1, 9000, 1200)).toBe('nothing');
-    expect(at(steady, 2, 9400, 9100)).toBe('cluster time');
-  });
-
   test('in which something due has not happened is seen', () => {
     const state = stateAfter(resolved(1, 'a', { expiresAtMs: 300 }));
     expect(checkOf(() => state.converged())).toBe('nothing');
