@@ -27,7 +27,7 @@ export interface AccessOperatorWorld {
   readonly fail: (check: string, problem: string) => void;
 }
 
-export type AccessFault = Extract<Fault, { readonly kind: 'apply_policies' | 'revoke' | 'restore' }>;
+type AccessFault = Extract<Fault, { readonly kind: 'apply_policies' | 'revoke' | 'restore' }>;
 type AccessWish = AccessFault extends infer One ? (One extends Fault ? Omit<One, 'atMs'> : never) : never;
 
 const requestTimeoutMs = 3000;
