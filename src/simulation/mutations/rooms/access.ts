@@ -32,19 +32,6 @@ export const accessMutations: readonly Mutation[] = [
     replace: '    }',
   },
   {
-    name: 'queued-pushes-after-revocation',
-    rule: 'What waits or is unsent of a subscription that is no longer allowed is withdrawn.',
-    file: 'gateway/connection.ts',
-    find: `      const bytes = this.#outbox.withdraw(subscription);
-      if (bytes > 0) this.pushesTaken(bytes);
-      this.#endSubscription(subscription, failure);
-    }
-    // It may be of what was withdrawn, and cannot be taken back.
-    if (withdrawn && this.#outbox.unsent) this.#cut(1006);`,
-    replace: `      this.#endSubscription(subscription, failure);
-    }`,
-  },
-  {
     name: 'followed-on-when-not-allowed',
     rule: 'What is in flight or followed ends when it is no longer allowed.',
     file: 'gateway/connection.ts',
