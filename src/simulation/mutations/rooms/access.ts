@@ -32,17 +32,10 @@ export const accessMutations: readonly Mutation[] = [
     replace: '    }',
   },
   {
-    name: 'queued-pushes-after-revocation',
-    rule: 'What waits for a subscription that is no longer allowed is withdrawn.',
-    file: 'gateway/outbox.ts',
-    find: "if (waiting.kind !== 'push' || waiting.subscription !== subscription) return true;",
-    replace: 'if (waiting !== undefined) return true;',
-  },
-  {
-    name: 'queued-answers-after-revocation',
-    rule: 'An answer that waits and is no longer allowed is withdrawn.',
-    file: 'gateway/outbox.ts',
-    find: "if (at >= 0) this.#queue[at] = { kind: 'answer', request, body: { kind: 'failed', failure } };",
+    name: 'followed-on-when-not-allowed',
+    rule: 'What is in flight or followed ends when it is no longer allowed.',
+    file: 'gateway/connection.ts',
+    find: 'this.#withdraw(scope);',
     replace: '',
   },
   {
