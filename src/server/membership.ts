@@ -16,7 +16,7 @@ import {
   type RaftStatus,
   type SoftState,
 } from '../raft/index.ts';
-import type { MemberRecord, Store } from '../store/index.ts';
+import { decodeLogEntry, type MemberRecord, type Store } from '../store/index.ts';
 import type { Environment, Logger } from './environment.ts';
 import { MemberDirectory, type MemberDescription } from './member-directory.ts';
 import { PeerMemory } from './runs.ts';
@@ -277,6 +277,16 @@ export class Membership {
     if (kind === 'configuration') this.#isSealed = false;
     else if (kind === 'empty' && term === this.#lastTerm) this.#isSealed = true;
     this.#lastTerm = term;
+  }
+
+  /**
+   * An entry beyond the state that was on disk at the start. The end before may have come between applying it and writing
+   * that down: whose starts it tells of must not be forgotten by it.
+   */
+  recovered({ kind, payload }: Entry): void {
+    if (kind !== 'commands') return;
+    for (const command of decodeLogEntry(payload).commands)
+      if (command.kind === 'server_started') this.#memory.foundInLog(command.member, command);
   }
 
   /** Raft has been told of an applied configuration entry, or of a snapshot that was installed. */

@@ -149,7 +149,7 @@ export interface DiskRefusal {
 }
 
 /**
- * What each peer has told this server since its start. A copy of a disk that was made while its server ran, and is put
+ * What each peer has told this server since its start, and what its log has of them beyond its state. A copy of a disk that was made while its server ran, and is put
  * back, has the run that the cluster knows; but not the votes and entries that it acknowledged after the copy was made. A
  * message leaves only when what it says is durable, so a new run must begin with all of it.
  */
@@ -202,6 +202,16 @@ export class PeerMemory {
         ? findingOf(known.run, remembered) === 'not had'
         : findingOf(known.run, presence) === 'had' && findingOf(remembered.run, presence) === 'not had';
     if (isOther || isOnAnotherLine) this.#peers.delete(member);
+  }
+
+  /**
+   * A start that is in the log of this server, which does not know it as committed, or not any more: so that the run has
+   * been is certain all the same, but not that the cluster will know of it.
+   */
+  foundInLog(member: number, { run, diskId }: Identity): void {
+    const remembered = this.#peers.get(member);
+    if (remembered !== undefined && startsOf(remembered.run) > startsOf(run)) return;
+    this.#peers.set(member, { run, diskId, before: nothing(), now: nothing(), isOneLine: true });
   }
 
   /** A message came; it left when its sender's disk had its term, and what it acknowledges. */

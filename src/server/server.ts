@@ -156,7 +156,10 @@ export class Server {
     this.#compaction = new CompactionPolicy(options.logRetainBytes);
     // What earlier runs left counts too: else the log of a server that is restarted now and then grows for ever.
     for (const entry of parts.storage.recovered.entries) {
-      if (entry.index > this.#applied.index) break;
+      if (entry.index > this.#applied.index) {
+        this.#membership.recovered(entry);
+        continue;
+      }
       this.#compaction.applied(entry);
       this.#membership.applied(entry);
     }

@@ -93,6 +93,28 @@ describe('an older copy of a disk', () => {
     expect(cluster.network.refusals).toEqual([]);
   });
 
+  test('is known by those who had applied its last start and have only their log of it after a loss of power', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const [back] = cluster.followers as [number];
+    const others = cluster.ids.filter((id) => id !== back);
+    await cluster.converged();
+    const copy = diskOf(cluster, back).copy();
+    await restart(cluster, back);
+    const { run } = cluster.presence(back);
+    const known = (id: number): number | undefined => cluster.server(id).inspect().store.server(back)?.run;
+    await cluster.time.until('all know its start', () => others.every((id) => known(id) === run));
+    for (const id of others) cluster.crash(id);
+    putBack(cluster, back, copy);
+    for (const id of cluster.ids) cluster.network.isolate(id, cluster.ids);
+    for (const id of cluster.ids) await cluster.start(id);
+    const forgotten = others.filter((id) => known(id) !== run);
+    expect(forgotten).not.toEqual([]);
+    for (const id of others)
+      expect(cluster.server(id).refusePeer(back, cluster.presence(back))?.reason).toMatch(/an older copy/);
+    cluster.network.heal();
+    await expectOutdated(cluster, back);
+  });
+
   test('that was started in the place of the original by one who had heard of neither is told from it by the log', async () => {
     const { cluster, leader, back, copy } = await withCopy(restart);
     const genuine = diskOf(cluster, back);

@@ -41,6 +41,24 @@ describe('what a peer has told', () => {
     expect(come(2, { term: 4, lastIndex: 10 })).toBeUndefined();
   });
 
+  test('by a start in the log must have been a run of its disk, until the log tells of another one', () => {
+    const { memory } = setup();
+    const reasonOf = (known: number | undefined, run: number, runs: readonly number[]): string | undefined =>
+      memory.refusalOf(peer, known === undefined ? undefined : { run: known, diskId }, {
+        run,
+        diskId,
+        lineage: { since: 1, runs },
+      })?.reason;
+    const [lost, copied] = [runOf(2), runOf(2) + 1];
+    memory.foundInLog(peer, { run: lost, diskId });
+    memory.foundInLog(peer, { run: runOf(1), diskId });
+    expect(reasonOf(undefined, runOf(3), [runOf(1), copied])).toMatch(/an older copy/);
+    expect(reasonOf(undefined, runOf(3), [runOf(1), lost])).toBeUndefined();
+    memory.foundInLog(peer, { run: runOf(4), diskId });
+    expect(reasonOf(copied, runOf(3), [runOf(1), copied])).toMatch(/an older copy/);
+    expect(reasonOf(runOf(4) + 1, runOf(5), [runOf(1), copied, runOf(4) + 1])).toBeUndefined();
+  });
+
   test('to have must still be there in the same term; in a later one another leader may have replaced it', () => {
     const { come, say } = setup();
     come(1, { term: 4, lastIndex: 10 });
