@@ -30,6 +30,8 @@ export interface FaultWorld {
   readonly members: () => readonly number[];
   /** Whether it was a member once, and is none any more. */
   readonly hasLeft: (member: number) => boolean;
+  /** Nobody needs it any more. */
+  readonly mayBeForgotten: (member: number) => boolean;
 }
 
 type Damaging = Extract<
@@ -297,10 +299,14 @@ export class Faults {
     return machine.damage === undefined && this.#world.operator.couldSpare(machine, true);
   }
 
-  /** It has been removed, and so have all that it knows of: nobody is left who could tell it. */
+  /**
+   * It has been removed, and so have all that it knows of: nobody is left who could tell it. Not one that is not a member
+   * yet, nor one that those who stay may still need to learn that it has left.
+   */
   #knowsNobody({ id, process }: Machine): boolean {
     const members = this.#world.members();
-    if (members.includes(id) || this.#world.plan.filesFollow === true) return false;
+    const { hasLeft, mayBeForgotten, plan } = this.#world;
+    if (!hasLeft(id) || !mayBeForgotten(id) || plan.filesFollow === true) return false;
     const known =
       process === undefined ? [] : membersOf(process.server.inspect().raft.status().configuration);
     return !known.some((one) => members.includes(one));

@@ -67,6 +67,8 @@ export class Operator {
   readonly #removed = new Set<number>();
   /** For whom it has asked: the last one who was to be at an address. */
   readonly #asked = new Map<string, Omit<MachineMember, 'id'>>();
+  /** How often its client has connected: it asks again then, by itself. */
+  #dials = 0;
   /** Set up by what the servers know, before there was an answer. */
   readonly #found = new Set<number>();
   /** It looks at all servers for members that were never started. */
@@ -75,9 +77,16 @@ export class Operator {
   constructor(world: OperatorWorld) {
     this.#world = world;
     const life = new Life('operator');
+    const environment = clientEnvironment(world.network, world.agent, life, world.random, protobufCodec);
     this.#client = new Client(
       { endpoints: world.endpoints, name: 'operator', connectTimeoutMs: 3000 },
-      clientEnvironment(world.network, world.agent, life, world.random, protobufCodec),
+      {
+        ...environment,
+        openSocket: (endpoint, handlers) => {
+          this.#dials += 1;
+          return environment.openSocket(endpoint, handlers);
+        },
+      },
     );
   }
 
@@ -141,6 +150,7 @@ export class Operator {
   ): void {
     const world = this.#world;
     this.#open += 1;
+    const dials = this.#dials;
     world.trace.say(`the operator asks: ${what}`);
     const finish = (outcome: Outcome<Result>): void => {
       this.#open -= 1;
@@ -155,11 +165,13 @@ export class Operator {
         if (!(error instanceof FuturestoreError)) {
           world.fail('operator', `${what}: ${String(error)}`);
         } else if (error.code === 'MEMBERSHIP_REFUSED') {
-          // A client that had to connect anew has asked twice: the answer may be to what the first time has done.
+          // A client that had to connect anew has asked twice: the answer may be to what the first time has done, also
+          // where another server says so that has not heard of it.
           const isDone = /has left the cluster|being removed|is no member|was asked for before/.test(
             error.message,
           );
-          finish({ kind: 'refused', message: error.message, unsure: unsure || isDone });
+          const isSecond = this.#dials > dials;
+          finish({ kind: 'refused', message: error.message, unsure: unsure || isDone || isSecond });
         } else if (again.has(error.code)) {
           world.time.after(againMs, world.time.world, 'input', () => {
             this.#open -= 1;

@@ -193,6 +193,7 @@ export class World {
       leader: () => this.leader,
       members: () => this.members,
       hasLeft: (member) => this.consensus.hasLeft(member),
+      mayBeForgotten: (member) => this.consensus.mayBeForgotten(member),
     });
     time.afterEvent = (life) => this.#look(life);
   }

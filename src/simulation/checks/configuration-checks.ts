@@ -33,8 +33,8 @@ export class ConfigurationChecks {
   readonly #written = new Map<number, Configuration>();
   /** Who has left, with the place in the log of the configuration that came without it. */
   readonly #left = new Map<number, number>();
-  /** Where empty entries were written, be it that another entry took the place since. */
-  readonly #empty: number[] = [];
+  /** Empty entries that were written, be it that another one took the place since: what they seal ends at `upTo`. */
+  readonly #empty: { readonly index: number; readonly upTo: number }[] = [];
 
   /** A server has begun by its file. */
   bootstrapped(configuration: Configuration): void {
@@ -65,8 +65,9 @@ export class ConfigurationChecks {
     for (const id of membersOf(last)) if (!members.includes(id)) this.#left.set(id, index);
   }
 
-  writtenEmpty(index: number): void {
-    if (this.#empty.at(-1) !== index) this.#empty.push(index);
+  /** `upTo`: what its leader had applied, at the most. */
+  writtenEmpty(index: number, upTo: number): void {
+    this.#empty.push({ index, upTo });
   }
 
   hasLeft(member: number): boolean {
@@ -74,12 +75,14 @@ export class ConfigurationChecks {
   }
 
   /**
-   * A quorum has on disk that the configuration without it is committed: an entry that a leader has appended since is.
+   * A quorum has on disk that the configuration without it is committed: an entry is that a leader has appended since it
+   * has applied that one.
    * Where another one may have taken its place it is let pass. One that was to be a member, and never was, is not needed.
    */
   mayBeForgotten(member: number, committed: number): boolean {
     const leftAt = this.#left.get(member);
-    return leftAt === undefined || this.#empty.some((index) => index > leftAt && index <= committed);
+    if (leftAt === undefined) return true;
+    return this.#empty.some(({ index, upTo }) => upTo >= leftAt && index > leftAt && index <= committed);
   }
 
   /** What counts on a server is what the log says up to where it is applied there, after a restart or a snapshot too. */

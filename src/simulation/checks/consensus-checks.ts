@@ -105,6 +105,8 @@ export class ConsensusChecks {
   readonly #lost = new Map<number, number>();
   readonly #members = new Map<number, MemberLog>();
   readonly #leaders = new Map<number, number>();
+  /** By term. */
+  readonly #appliedWhenElected = new Map<number, number>();
   readonly #known = new Map<number, Known>();
   readonly #committed = new Map<number, Committed>();
   /** Ascending: in which term the log was committed up to which index. */
@@ -254,7 +256,7 @@ export class ConsensusChecks {
         break;
       case 'append_response':
         if (!message.outcome.accepted) break;
-        log.acknowledged = Math.max(log.acknowledged, message.outcome.matchIndex);
+        log.acknowledged = Math.max(log.acknowledged, this.#heldOf(message.outcome.matchIndex, message, log));
         log.acknowledgedInTerm = Math.max(log.acknowledgedInTerm, message.term);
         break;
       default:
@@ -308,6 +310,14 @@ export class ConsensusChecks {
     return log;
   }
 
+  /**
+   * How much of what it acknowledges a member still has to have. A write may hold the entries of one term and, behind
+   * them, what a later leader has put in their place: those had been there, and are not any more, when both are told.
+   */
+  #heldOf(matchIndex: number, { term }: Message, { durable }: MemberLog): number {
+    return term < durable.term ? Math.min(matchIndex, durable.last) : matchIndex;
+  }
+
   /** No message leaves before what it says of its sender is on that one's disk (Raft §5). */
   #checkDurable(message: Message, { term, vote, last }: Durable): void {
     const what = `member ${message.from} sent a ${message.kind} of term ${message.term}`;
@@ -317,7 +327,12 @@ export class ConsensusChecks {
     if (sameTerm && message.kind === 'vote_response' && message.granted && vote !== message.to) {
       violated('durable votes', `${what} to ${message.to}, its disk has a vote for ${vote ?? 'nobody'}`);
     }
-    if (message.kind === 'append_response' && message.outcome.accepted && message.outcome.matchIndex > last) {
+    if (
+      sameTerm &&
+      message.kind === 'append_response' &&
+      message.outcome.accepted &&
+      message.outcome.matchIndex > last
+    ) {
       violated('durable entries', `${what} up to ${message.outcome.matchIndex}, its disk has ${last}`);
     }
   }
@@ -433,7 +448,9 @@ export class ConsensusChecks {
     if (known === undefined) {
       this.#known.set(key, { checksum, previousTerm, firstSeenAt: member });
       if (kind === 'configuration') this.#history.written(key, payload);
-      if (kind === 'empty') this.#history.writtenEmpty(index);
+      // The first one of a term is written by a leader that may have applied the configurations before it, or not yet.
+      const upTo = previousTerm === term ? index : (this.#appliedWhenElected.get(term) ?? index);
+      if (kind === 'empty') this.#history.writtenEmpty(index, upTo);
     } else if (known.checksum !== checksum || known.previousTerm !== previousTerm) {
       violated(
         'log matching',
@@ -465,6 +482,7 @@ export class ConsensusChecks {
       violated('election safety', `members ${other} and ${view.id} both lead term ${view.term}`);
     }
     this.#leaders.set(view.term, view.id);
+    if (other === undefined) this.#appliedWhenElected.set(view.term, view.applied);
     this.#checkVotes(view);
     // Entries committed in earlier terms must be there (Raft §5.4); the last of them stands for all before it.
     const last = this.#commits.findLast((commit) => commit.term < view.term);

@@ -254,6 +254,29 @@ describe('consensus', () => {
     expect(checks.hasLeft(2)).toBe(false);
   });
 
+  test('who has left may be needed by a leader that has not applied it when its term begins', () => {
+    const neededAfter = (applied: number): boolean => {
+      const checks = new ConsensusChecks();
+      const point = { index: asLogIndex(0), term: asTerm(0), configuration: initialConfiguration([1, 2, 3]) };
+      checks.started(1, recovered([], 1));
+      write(checks, 1, { ...batch([]), compactTo: point, hardState: inTerm(1) });
+      const payload = encodeConfiguration(initialConfiguration([1, 2]));
+      const leaving: Entry = { ...entry(1, 1), kind: 'configuration', payload };
+      write(checks, 1, { ...batch([leaving]), hardState: inTerm(2) });
+      for (const voter of [2, 3]) vote(checks, voter, 1, 2);
+      const configuration = initialConfiguration(applied === 0 ? [1, 2, 3] : [1, 2]);
+      checks.observe({ ...view(1, 2, 1, applied, 'leader'), applied: asLogIndex(applied), configuration });
+      const empty: Entry = { ...entry(2, 2, ''), kind: 'empty' };
+      write(checks, 1, { ...batch([empty]), hardState: inTerm(2) });
+      write(checks, 2, { ...batch([leaving, empty]), hardState: inTerm(2) });
+      checks.observe(view(2, 2, 2, 2, 'follower'));
+      expect(checks.hasLeft(3)).toBe(true);
+      return !checks.mayBeForgotten(3);
+    };
+    expect(neededAfter(1)).toBe(false);
+    expect(neededAfter(0)).toBe(true);
+  });
+
   test('a commit without a majority of copies is seen', () => {
     const configuration = initialConfiguration([1, 2, 3]);
     const checks = new ConsensusChecks();
@@ -351,6 +374,20 @@ describe('consensus', () => {
     expect(follow(simple(1, 4, 5))).toBe('quorums intersect');
     expect(follow(simple(4, 5))).toBe('quorums intersect');
     expect(follow(simple(1, 2), simple(1, 2, 3))).toBe('ids of members');
+  });
+
+  test('an entry that a later leader has replaced in the very write that was to hold it may be acknowledged in its own term', () => {
+    const checks = new ConsensusChecks();
+    const acknowledges = (term: number, matchIndex: number): string => {
+      const outcome = { accepted: true, matchIndex };
+      return checkOf(() => checks.sent(message(1, 2, term, { kind: 'append_response', outcome })));
+    };
+    write(checks, 1, { ...batch([entry(1, 1), entry(2, 1)]), hardState: inTerm(1) });
+    expect(acknowledges(1, 3)).toBe('durable entries');
+    write(checks, 1, { ...batch([entry(2, 2)], 2), hardState: inTerm(2) });
+    expect(acknowledges(1, 3)).toBe('nothing');
+    expect(acknowledges(2, 3)).toBe('durable entries');
+    expect(checkOf(() => checks.started(1, recovered([entry(1, 1), entry(2, 2)], 2)))).toBe('nothing');
   });
 
   test('an acknowledged entry that is cut off in the term of its acknowledgement is seen', () => {
