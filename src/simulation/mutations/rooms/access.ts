@@ -34,9 +34,10 @@ export const accessMutations: readonly Mutation[] = [
   {
     name: 'followed-on-when-not-allowed',
     rule: 'What is in flight or followed ends when it is no longer allowed.',
-    file: 'gateway/connection.ts',
-    find: 'this.#withdraw(scope);',
-    replace: '',
+    file: 'gateway/withdrawal.ts',
+    find: 'const reads = withdrawReads(from);\n  const subscriptions = withdrawSubscriptions(from);\n  return reads || subscriptions;',
+    replace:
+      'return withdrawReads === undefined || withdrawSubscriptions === undefined || from === undefined;',
   },
   {
     name: 'access-not-told-after-a-snapshot',
