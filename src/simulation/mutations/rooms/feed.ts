@@ -23,7 +23,6 @@ export const feedMutations: readonly Mutation[] = [
     file: 'feed/feed.ts',
     find: 'return this.behind(gateway, id) ? undefined : this.#subscriptions.revision;',
     replace: 'return this.#subscriptions.revision + 1;',
-    quick: true,
   },
   {
     name: 'waiter-not-woken',
