@@ -9,5 +9,7 @@ export const percentile = (values: Iterable<number>, part: number): number => {
 export const median = (values: readonly number[]): number => percentile(values, 0.5);
 
 /** The difference of the greatest and the least, as a share of the median; 0 of one value. */
-export const spread = (values: readonly number[]): number =>
-  values.length < 2 ? 0 : (Math.max(...values) - Math.min(...values)) / Math.abs(median(values));
+export const spread = (values: readonly number[]): number => {
+  const between = Math.max(...values) - Math.min(...values);
+  return values.length < 2 || between === 0 ? 0 : between / Math.abs(median(values));
+};

@@ -7,6 +7,8 @@ const schema = `
 syntax = "proto3";
 message KeyValue { bytes key = 1; int64 create_revision = 2; int64 mod_revision = 3; int64 version = 4; bytes value = 5; int64 lease = 6; }
 message PutRequest { bytes key = 1; bytes value = 2; int64 lease = 3; }
+message RequestOp { oneof request { PutRequest request_put = 2; } }
+message TxnRequest { repeated RequestOp success = 2; }
 message RangeRequest { bytes key = 1; bytes range_end = 2; int64 limit = 3; bool serializable = 7; bool keys_only = 8; bool count_only = 9; }
 message RangeResponse { repeated KeyValue kvs = 2; bool more = 3; int64 count = 4; }
 message LeaseGrantRequest { int64 TTL = 1; int64 ID = 2; }
@@ -73,6 +75,13 @@ export class EtcdClient {
       value: Buffer.from(value),
       lease,
     });
+  }
+
+  /** At most 128 of them, which is what etcd takes by default. */
+  async putAll(keys: readonly string[], value: string, lease: number): Promise<void> {
+    const put = { value: Buffer.from(value), lease };
+    const success = keys.map((key) => ({ request_put: { ...put, key: Buffer.from(key) } }));
+    await this.#unary('etcdserverpb.KV/Txn', 'TxnRequest', { success });
   }
 
   /** The value, undefined if there is none. */
