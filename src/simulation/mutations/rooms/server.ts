@@ -68,7 +68,7 @@ export const serverMutations: readonly Mutation[] = [
     rule: 'An older copy of a disk that has been started more often than the original takes no part.',
     file: 'server/runs.ts',
     find: 'if (lineage === undefined || starts < lineage.since)',
-    replace: 'if (lineage !== undefined)',
+    replace: 'if (lineage === undefined || starts < Infinity)',
   },
   {
     name: 'feed-keeps-the-old-state',
