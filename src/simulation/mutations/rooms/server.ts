@@ -50,13 +50,6 @@ export const serverMutations: readonly Mutation[] = [
     replace: 'if (command.origin.member !== self.id) continue;',
   },
   {
-    name: 'wiped-disk-welcome',
-    rule: 'A member that comes back with another disk takes no part.',
-    file: 'server/runs.ts',
-    find: 'if (!Buffer.from(known.diskId).equals(now.diskId)) {',
-    replace: 'if (now.diskId === undefined) {',
-  },
-  {
     name: 'older-disk-welcome',
     rule: 'A member that comes back with an older copy of its disk takes no part.',
     file: 'server/runs.ts',
