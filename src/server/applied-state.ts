@@ -161,6 +161,9 @@ export class AppliedState {
         this.#tell.membership.startApplied(command.member);
       }
       if (command.origin.member !== self.id || command.origin.run !== run) continue;
+      // It was on its way when the cluster began to decide over access: nobody knows yet whose session it is.
+      if (command.kind === 'session_open' && command.subject === undefined && this.#access !== undefined)
+        this.#sessionsToAttach = true;
       const pending = this.#tell.commands.take(command.origin.request);
       if (pending === undefined) continue;
       const result = results[position];
