@@ -78,8 +78,12 @@ const changes: Theme = (plan, random) => {
 
 // ---- copies of disks ----
 
-/** Whatever ends no process: what peers remember of a copy goes with them. */
-const harmlessToMemory: ReadonlySet<Fault['kind']> = new Set<Fault['kind']>([
+/** Whatever damages nothing else, and changes no members. */
+const besideCopies: ReadonlySet<Fault['kind']> = new Set<Fault['kind']>([
+  'crash',
+  'crash_all',
+  'crash_majority',
+  'restart',
   'pause',
   'partition',
   'bad_network',
@@ -95,7 +99,7 @@ const harmlessToMemory: ReadonlySet<Fault['kind']> = new Set<Fault['kind']>([
 const copies: Theme = (plan, random) => {
   const durationMs = Math.max(plan.durationMs, 14_000);
   const longer = { ...plan, durationMs, servers: withServers(plan, 3, 5) };
-  const rest = random.chance(0.5) ? plan.faults.filter(({ kind }) => harmlessToMemory.has(kind)) : [];
+  const rest = random.chance(0.5) ? plan.faults.filter(({ kind }) => besideCopies.has(kind)) : [];
   const faults = series(longer, random, { least: 1000, more: 1000 }, (atMs) => {
     const target = random.whole(1, longer.servers.length);
     const salt = random.whole(0, 1_000_000);

@@ -63,6 +63,18 @@ describe('an older copy of a disk', () => {
     await expectReplaceable(cluster, leader, back);
   });
 
+  test('of the last run is refused by those who have lost power since, all at once, and began anew with what is on disk', async () => {
+    const { cluster, back, copy } = await withCopy(() => Promise.resolve());
+    // A later write takes what was heard to the disk.
+    await write(cluster, cluster.leader as number, 1);
+    putBack(cluster, back, copy);
+    const others = cluster.ids.filter((id) => id !== back);
+    for (const id of others) cluster.crash(id);
+    for (const id of others) await cluster.start(id);
+    await cluster.start(back);
+    await expectOutdated(cluster, back);
+  });
+
   test('from before the last start is refused, however often it was started out of touch', async () => {
     const { cluster, leader, back, copy } = await withCopy(restart);
     const seen = Math.floor(cluster.presence(back).run / 2 ** 20);
