@@ -200,8 +200,33 @@ const absent: Theme = (plan, random) => {
   };
 };
 
+// ---- the opening of a session is lost on its way, and the writes behind it are not ----
+
+const openings: Theme = (plan, random) => {
+  const latencyMs = random.pick([20, 40]);
+  const agents = plan.agents.map((agent) => ({
+    ...agent,
+    thinkMs: Math.min(agent.thinkMs, latencyMs),
+    writes: Math.max(agent.writes, 3),
+    concurrency: Math.max(agent.concurrency, 8),
+  }));
+  const durationMs = Math.max(plan.durationMs, 10_000);
+  const network = { ...plan.network, latencyMs, jitterMs: 0 };
+  const longer = { ...plan, durationMs, servers: withServers(plan, 3, 5), network, agents };
+  const faults = series(longer, random, { least: 800, more: 500 }, (atMs) => {
+    const agent = random.whole(1, agents.length);
+    return [
+      { atMs, kind: 'kill_agent', agent, downMs: 0, how: 'killed' },
+      // It begins anew three seconds later.
+      { atMs: atMs + 2500, kind: 'ambush', moment: 'opening', afterMs: random.whole(2, latencyMs - 5) },
+    ];
+  });
+  return { ...longer, faults: random.chance(0.3) ? sorted([...plan.faults, ...faults]) : sorted(faults) };
+};
+
 const themes: readonly (readonly [theme: Theme | undefined, weight: number])[] = [
-  [undefined, 54],
+  [openings, 5],
+  [undefined, 49],
   [changes, 16],
   [copies, 8],
   [lagging, 8],

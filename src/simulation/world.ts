@@ -357,8 +357,9 @@ export class World {
       this.judge(() => access.kept({ ...told, to: { realm: agentRealm, name: nameOf(agent) } }));
   }
 
-  #judgeAnswers({ id }: Machine, clusterMs: () => number, life: Life): AnswerJudge {
-    const name = `server ${id}`;
+  #judgeAnswers(machine: Machine, clusterMs: () => number, life: Life): AnswerJudge {
+    const name = `server ${machine.id}`;
+    const { ambushes } = this.faults;
     this.#told.set(life, { server: name, toldRevision: 0 });
     const checks = new ServingChecks({
       name,
@@ -367,7 +368,11 @@ export class World {
       clusterMs,
     });
     return {
-      asked: (requests) => checks.asked(requests),
+      asked: (requests) => {
+        checks.asked(requests);
+        if (ambushes.waits && requests.some((one) => one.kind === 'session_open' && !one.resume))
+          ambushes.opening(machine);
+      },
       noticed: (notices) => checks.noticed(notices),
       told: (events) => {
         this.#toldOfAccess(life, name, events);

@@ -108,6 +108,13 @@ export const serverMutations: readonly Mutation[] = [
     replace: 'const lost = undefined;',
   },
   {
+    name: 'peer-memory-not-kept',
+    rule: 'A server that is started again knows what its peers have told it.',
+    file: 'server/runs.ts',
+    find: 'this.#peers = new Map(told);',
+    replace: 'this.#peers = new Map();',
+  },
+  {
     name: 'removed-never-told',
     rule: 'A server that was removed is told so.',
     file: 'server/membership.ts',
