@@ -19,7 +19,7 @@ export interface KeyValueClient {
 }
 
 /** The stores that are spoken to this way. */
-export type KeyValueStore = 'nats' | 'zookeeper';
+type KeyValueStore = 'nats' | 'zookeeper';
 
 /** How a server is reached; plain data, since it goes through a pipe. */
 export interface KeyValueEndpoint {
