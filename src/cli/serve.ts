@@ -158,9 +158,12 @@ const startGateway = async (
     ...files.agents,
     policies: files.policies,
     port: server.attachGateway(forward),
+    proxies: configuration.agents.proxies,
+    advertise: configuration.agents.advertise,
     limits: {
       connectionsMax: configuration.connectionsMax,
       unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
+      connectionMaxAgeMs: configuration.agents.connectionMaxAgeMs,
       leaderlessMs: leaderlessTimeouts * configuration.electionTimeoutMs,
     },
     logger,

@@ -225,7 +225,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     connection.close(closeCodes.tooManyConnections, reason);
   }
 
-  #arrived({ ws, socket, codec, identity, identify }: Arrival): void {
+  #arrived({ ws, socket, codec, remote, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
     const connection = new AgentConnection({
@@ -233,6 +233,7 @@ class Agents implements AgentGateway, ConnectionOwner {
       ws,
       socket,
       codec,
+      remote,
       judge: this.#door.judge,
       identify,
       setup: this.#setup,
