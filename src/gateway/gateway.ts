@@ -5,7 +5,7 @@ import type {
   GatewayEvent,
   GatewayNotice,
 } from '../server/index.ts';
-import { closeCodes } from '../protocol/index.ts';
+import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
@@ -222,7 +222,8 @@ class Agents implements AgentGateway, ConnectionOwner {
     );
     if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
     const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-    connection.close(closeCodes.tooManyConnections, reason);
+    const { retryAfterMs } = this.#setup.limits;
+    connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
   }
 
   #arrived({ ws, socket, codec, remote, identity, identify }: Arrival): void {
