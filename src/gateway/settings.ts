@@ -56,7 +56,7 @@ export const gatewayLimits = {
   retryAfterMs: 15_000,
   /** Sockets without an identity: each costs a handshake (3 ms) and 50 KB, and may be anybody's. */
   unauthenticatedMax: 1_000,
-  /** After about this time an agent is asked to connect again; 0: never. See farewells.ts. */
+  /** After about this time an agent is asked to connect again; 0: never. Else much longer than a hello takes. */
   connectionMaxAgeMs: 0,
   /** How long it may take for that. */
   farewellGraceMs: 30_000,

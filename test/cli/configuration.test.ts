@@ -105,10 +105,13 @@ describe('server.yaml', () => {
     });
   });
 
-  test('what is no network, or no address for agents, is refused with its place', () => {
+  test('what is no network, no address for agents, or too short an age, is refused with its place', () => {
     const agents = validSettings().agents;
     expect(changed({ agents: { ...agents, proxy_protocol: { trusted: ['::1', '10.0.0.0/33'] } } })).toContain(
       'agents.proxy_protocol.trusted[1]: must be an IP address or a network, written like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, got "10.0.0.0/33"',
+    );
+    expect(changed({ agents: { ...agents, connection_max_age: '59s' } })).toContain(
+      'agents.connection_max_age: must be 0ms (never) or at least 1m',
     );
     expect(changed({ agents: { ...agents, advertise: ['agents.example.com'] } })).toContain(
       'agents.advertise[0]: must be',

@@ -107,7 +107,13 @@ export const serverSettings = v.object(
           {},
         ),
         connection_max_age: v.pipe(
-          v.optional(duration('0ms', '365d'), '0ms'),
+          v.optional(
+            v.pipe(
+              duration('0ms', '365d'),
+              v.check((ms) => ms === 0 || ms >= 60_000, 'must be 0ms (never) or at least 1m'),
+            ),
+            '0ms',
+          ),
           v.description(
             'After about this time (20 % more or less) an agent is asked to connect again, so that agents spread over the servers. 0ms: never.',
           ),
