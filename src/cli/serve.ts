@@ -66,6 +66,8 @@ const startError = (error: unknown, { file, agents, peers, adminListen }: Server
 /** What has been started, in the order of starting. */
 interface Running {
   readonly metrics: Metrics;
+  /** Its agents are being sent to the others: a load balancer is to give it no new ones. */
+  stopping: boolean;
   storage?: Storage;
   server?: Server;
   gateway?: AgentGateway;
@@ -158,9 +160,12 @@ const startGateway = async (
     ...files.agents,
     policies: files.policies,
     port: server.attachGateway(forward),
+    proxies: configuration.agents.proxies,
+    advertise: configuration.agents.advertise,
     limits: {
       connectionsMax: configuration.connectionsMax,
       unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
+      connectionMaxAgeMs: configuration.agents.connectionMaxAgeMs,
       leaderlessMs: leaderlessTimeouts * configuration.electionTimeoutMs,
     },
     logger,
@@ -214,7 +219,8 @@ const startAdmin = async (
   });
   const admin = createAdminServer({
     listen: configuration.adminListen,
-    readiness: () => server.readiness(),
+    readiness: () =>
+      running.stopping ? { ready: false, reasons: ['the server is stopping'] } : server.readiness(),
     // A process whose loop hangs does not answer, one that cannot trust its disk ends: who answers lives.
     liveness: () => ({ live: true, reasons: [] }),
     registry: running.metrics.registry,
@@ -230,6 +236,7 @@ const stopTimeoutMs = 15_000;
 /** The reverse of the start: agents are told and leave, leadership is handed over, then links and disk are closed. */
 const stopAll = async (running: Running, graceMs: number): Promise<void> => {
   const { gateway, server, storage, admin, metrics } = running;
+  running.stopping = true;
   running.stopReloading?.();
   await gateway?.drain(graceMs);
   await gateway?.close();
@@ -282,7 +289,7 @@ export const serve = async (
   };
   process.on('uncaughtException', onFatal);
   process.on('unhandledRejection', onFatal);
-  const running: Running = { metrics: createMetrics() };
+  const running: Running = { metrics: createMetrics(), stopping: false };
   const removal = new AbortController();
   const onRemoved = (): void => removal.abort();
   try {

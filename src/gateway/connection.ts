@@ -35,6 +35,7 @@ export interface ConnectionParts {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
+  readonly remote: string | undefined;
   readonly judge: IdentityJudge;
   readonly identify: Identify | undefined;
   readonly setup: GatewaySetup;
@@ -50,6 +51,7 @@ export class AgentConnection implements OutboxOwner {
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
+  readonly #remote: string | undefined;
   readonly #authentication: Authentication;
   /** By what it was decided what it may do; undefined until it is known who it is. */
   #access: AccessInForce | undefined;
@@ -69,7 +71,7 @@ export class AgentConnection implements OutboxOwner {
   #sentAway = false;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, judge, identify, setup, owner } = parts;
+    const { id, ws, socket, codec, remote, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
     this.acceptedAtMs = nowMs;
@@ -77,6 +79,7 @@ export class AgentConnection implements OutboxOwner {
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
+    this.#remote = remote;
     this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
     this.#setup = setup;
     this.#owner = owner;
@@ -391,7 +394,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { port, limits } = this.#setup;
+    const { port, limits, advertise } = this.#setup;
     const { clusterId, epoch, serverId, serverName, endpoints } = port.identity;
     this.#outbox.sendNow({
       welcome: {
@@ -408,7 +411,7 @@ export class AgentConnection implements OutboxOwner {
           subscriptionsMax: this.#requests.subscriptionsMax,
           operationsPerWriteMax: protocolLimits.operationsPerWriteMax,
         },
-        endpoints,
+        endpoints: advertise.length > 0 ? advertise : endpoints,
       },
       answers: [],
       pushes: [],
@@ -419,6 +422,7 @@ export class AgentConnection implements OutboxOwner {
         principal: this.principal,
         client: hello.clientName,
         version: hello.clientVersion,
+        remote: this.#remote,
       },
       'an agent connected',
     );

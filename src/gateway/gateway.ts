@@ -5,7 +5,7 @@ import type {
   GatewayEvent,
   GatewayNotice,
 } from '../server/index.ts';
-import { closeCodes } from '../protocol/index.ts';
+import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
@@ -13,6 +13,7 @@ import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
 import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
+import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
@@ -83,6 +84,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** While the server delivers, notices wait for its end and go together. */
   #notices: GatewayNotice[] | undefined;
   readonly #elsewhere: Elsewhere;
+  readonly #farewells: Farewells;
   #stopTicking: (() => void) | undefined;
   #draining = false;
   #drained: (() => void) | undefined;
@@ -91,6 +93,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
+    this.#farewells = new Farewells(this.#setup.limits);
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
@@ -182,6 +185,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   saidHello(connection: AgentConnection): void {
     this.#waiting.delete(connection);
     this.#greeted += 1;
+    this.#farewells.add(connection);
   }
 
   congested(connection: AgentConnection): void {
@@ -198,6 +202,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
+    this.#farewells.remove(connection);
     this.#roundOf(connection.id).delete(connection);
     if (connection.greeted) this.#greeted -= 1;
     if (this.#connections.size === 0) this.#drained?.();
@@ -222,10 +227,11 @@ class Agents implements AgentGateway, ConnectionOwner {
     );
     if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
     const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-    connection.close(closeCodes.tooManyConnections, reason);
+    const { retryAfterMs } = this.#setup.limits;
+    connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
   }
 
-  #arrived({ ws, socket, codec, identity, identify }: Arrival): void {
+  #arrived({ ws, socket, codec, remote, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
     const connection = new AgentConnection({
@@ -233,6 +239,7 @@ class Agents implements AgentGateway, ConnectionOwner {
       ws,
       socket,
       codec,
+      remote,
       judge: this.#door.judge,
       identify,
       setup: this.#setup,
@@ -321,6 +328,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#ticks += 1;
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted) connection.heartbeat(nowMs, wallMs);
+    this.#farewells.tick(nowMs);
     if (!this.#draining) this.#sendElsewhere(this.#setup.port.leaderlessMs());
   }
 

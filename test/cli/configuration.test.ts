@@ -38,6 +38,12 @@ describe('server.yaml', () => {
       ...optional,
       log: { level: 'debug' },
       limits: { connections: 50 },
+      agents: {
+        ...validSettings().agents,
+        advertise: ['wss://agents.example.com:443'],
+        proxy_protocol: { trusted: ['10.0.0.0/8', '::1'] },
+        connection_max_age: '24h',
+      },
     });
     expect(parsed).toEqual({
       file,
@@ -64,6 +70,9 @@ describe('server.yaml', () => {
         listen: { host: '127.0.0.1', port: 7421 },
         cert: '/etc/futurestore/server-1/server.pem',
         key: '/etc/server.key',
+        advertise: ['wss://agents.example.com:443'],
+        proxies: ['10.0.0.0/8', '::1'],
+        connectionMaxAgeMs: 24 * 3600 * 1000,
       },
       peers: {
         listen: { host: '0.0.0.0', port: 7431 },
@@ -92,7 +101,21 @@ describe('server.yaml', () => {
       stopGraceMs: 5000,
       connectionsMax: 20_000,
       unauthenticatedConnectionsMax: 1000,
+      agents: { advertise: [], proxies: [], connectionMaxAgeMs: 0 },
     });
+  });
+
+  test('what is no network, no address for agents, or too short an age, is refused with its place', () => {
+    const agents = validSettings().agents;
+    expect(changed({ agents: { ...agents, proxy_protocol: { trusted: ['::1', '10.0.0.0/33'] } } })).toContain(
+      'agents.proxy_protocol.trusted[1]: must be an IP address or a network, written like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, got "10.0.0.0/33"',
+    );
+    expect(changed({ agents: { ...agents, connection_max_age: '59s' } })).toContain(
+      'agents.connection_max_age: must be 0ms (never) or at least 1m',
+    );
+    expect(changed({ agents: { ...agents, advertise: ['agents.example.com'] } })).toContain(
+      'agents.advertise[0]: must be',
+    );
   });
 
   test('an unknown setting is refused with its place and the name that was meant', () => {
@@ -252,6 +275,9 @@ describe('server --print-settings', () => {
       'agents.listen',
       'agents.cert',
       'agents.key',
+      'agents.advertise[]',
+      'agents.proxy_protocol.trusted[]',
+      'agents.connection_max_age',
       'peers.listen',
       'peers.ca',
       'peers.cert',
