@@ -19,6 +19,7 @@ export { messages } from './messages.ts';
 export { encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
+export { levelAmong, levelToken, protocolLevel } from './levels.ts';
 export { StrictReader } from './strict-reader.ts';
 export { WaitingRoom } from './waiting-room.ts';
 export { helloProblem, operationProblem, requestProblem } from './request-checks.ts';
