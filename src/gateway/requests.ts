@@ -250,6 +250,11 @@ export class Requests {
       case 'acl_get':
         this.#inFlight.begin(id, flights.plain, body);
         return { ...base, ...body };
+      case 'drain_server':
+        this.#audit.asked(body.end ? 'end_drain' : body.kind, { member: body.member });
+        this.#inFlight.begin(id, flights.plain);
+        return { ...base, ...body };
+      case 'rebalance':
       case 'transfer_leader':
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);

@@ -9,6 +9,7 @@ import type { LogIndex } from '../raft/index.ts';
 import { parsePattern } from '../scopes/index.ts';
 import type { Command, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
 import type { AccessRequests } from './access-requests.ts';
+import type { AgentsRequests } from './agents-requests.ts';
 import type { Commands } from './commands.ts';
 import type { Environment, ServerMetrics, Timer } from './environment.ts';
 import type { Leadership } from './leadership.ts';
@@ -50,6 +51,7 @@ export interface GatewaysOptions {
   readonly members: MemberRequests;
   readonly access: AccessRequests;
   readonly leadership: Leadership;
+  readonly agents: AgentsRequests;
   readonly views: SnapshotViews;
   readonly leaderlessMs: () => number;
   /** Another turn of the loop is needed. */
@@ -309,6 +311,10 @@ export class Gateways {
       case 'transfer_leader':
         this.#options.leadership.request(inFlight, request.member);
         return;
+      case 'drain_server':
+      case 'rebalance':
+        this.#options.agents.request(inFlight, request);
+        return;
       case 'snapshot_read':
         // What was answered before must be in it.
         if (this.#options.views.read(inFlight, request)) reads.add(inFlight);
@@ -385,6 +391,8 @@ export class Gateways {
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
+      case 'drain_server':
+      case 'rebalance':
       case 'acl_apply':
       case 'acl_revoke':
       case 'acl_restore':
@@ -495,6 +503,8 @@ const timedOutText = ({ kind }: GatewayRequest): string => {
     case 'member_promote':
     case 'member_remove':
     case 'transfer_leader':
+    case 'drain_server':
+    case 'rebalance':
       return `the ${kind} was not confirmed within its timeout and may still happen: look at the list of members`;
     case 'acl_apply':
     case 'acl_revoke':
