@@ -11,6 +11,7 @@ import type { AccessOperator } from './access-operator.ts';
 import type { Operator, Wish } from './operator.ts';
 import type { Fault, Plan, Target } from './plan.ts';
 import { Random } from './random.ts';
+import { Remembered } from './remembered.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
@@ -383,14 +384,16 @@ export class Faults {
     else time.after(momentEveryMs, time.world, 'input', () => this.#when(holds, isOver, then, never));
   }
 
+  /** The members besides it. */
+  #others(machine: Machine): readonly Machine[] {
+    const members = this.#world.members();
+    return this.#world.machines.filter((other) => other !== machine && members.includes(other.id));
+  }
+
   /** Whether everybody else runs, and so says. */
   #allOthers(machine: Machine, say: (other: Machine) => boolean): boolean {
-    const members = this.#world.members();
-    return this.#world.machines.every(
-      (other) =>
-        other === machine ||
-        !members.includes(other.id) ||
-        (other.process !== undefined && !other.process.life.stopped && say(other)),
+    return this.#others(machine).every(
+      (other) => other.process !== undefined && !other.process.life.stopped && say(other),
     );
   }
 
@@ -461,40 +464,37 @@ export class Faults {
   }
 
   /**
-   * A copy that was made while the server ran. Its peers remember what they were told, as long as they run: it is put
-   * back only where all of them were told of more than it has, and taken away before any of them ends.
+   * A copy that was made while the server ran. It is put back only where all of its peers were told of more than it has,
+   * and have that on their disks: who has heard it at the end of a life may have forgotten it, and says so in its
+   * documentation.
    */
   #copy(forMs: number, machine: Machine): boolean {
-    const { time, faults, peers } = this.#world;
+    const { time, faults, peers, plan } = this.#world;
     const { process, disk } = machine;
     if (process === undefined) return false;
     const copy = disk.memory.copy();
     const copiedTo = process.server.inspect().raft.status().lastIndex;
+    const hasHeard = ({ id }: Machine): boolean => peers.appliedAsHeard(machine.id, id) > copiedTo;
+    const remembered = new Remembered({
+      time,
+      heartbeatIntervalMs: plan.heartbeatIntervalMs,
+      heardBy: () => (this.#allOthers(machine, hasHeard) ? this.#others(machine) : undefined),
+    });
     const putBack = (): void => {
       faults.add('earlier_disk: put back');
+      machine.knownBetterBy = remembered.by() ?? new Set();
       this.#putBack(machine, copy);
-      machine.staysWithPeers = true;
+      this.#restart(machine);
     };
     time.after(forMs, time.world, 'input', () => {
       this.#when(
-        () =>
-          this.#mayDamage(machine) &&
-          this.#allOthers(machine, ({ id }) => peers.appliedAsHeard(machine.id, id) > copiedTo),
+        () => this.#mayDamage(machine) && remembered.by() !== undefined,
         () => machine.process !== process || machine.damage !== undefined,
         putBack,
         () => faults.add('earlier_disk: not possible'),
       );
     });
     return true;
-  }
-
-  /** A process has ended: what it remembered is gone. */
-  ended(): void {
-    for (const machine of this.#world.machines) {
-      if (!machine.staysWithPeers) continue;
-      machine.staysWithPeers = false;
-      this.#takeAway(machine);
-    }
   }
 
   /** undefined: nothing. */

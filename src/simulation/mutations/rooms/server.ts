@@ -64,6 +64,13 @@ export const serverMutations: readonly Mutation[] = [
     replace: 'if (lineage === undefined || starts < Infinity)',
   },
   {
+    name: 'starts-in-the-log-ignored',
+    rule: 'A start counts from the log on, though the state that has it was lost with the power.',
+    file: 'server/membership.ts',
+    find: 'this.#memory.announced(command.member, command);',
+    replace: ';',
+  },
+  {
     name: 'feed-keeps-the-old-state',
     rule: 'When a snapshot becomes the state, subscribers and waiters are served from it.',
     file: 'server/applied-state.ts',
@@ -99,6 +106,13 @@ export const serverMutations: readonly Mutation[] = [
     file: 'server/runs.ts',
     find: 'const lost = lostSince(before, presence.standing);',
     replace: 'const lost = undefined;',
+  },
+  {
+    name: 'peer-memory-not-kept',
+    rule: 'A server that is started again knows what its peers have told it.',
+    file: 'server/runs.ts',
+    find: 'this.#peers = new Map(told);',
+    replace: 'this.#peers = new Map();',
   },
   {
     name: 'removed-never-told',
