@@ -66,14 +66,14 @@ export class Waits {
   /** The state has jumped: every wait is looked at again, in the course of the next `take`s. */
   reviewAll(): void {
     for (const connection of this.#connections.all()) {
-      for (const entry of connection.requests.values()) if (entry instanceof Wait) this.#enqueue(entry);
+      for (const entry of connection.requests()) if (entry instanceof Wait) this.#enqueue(entry);
     }
   }
 
   remove(wait: Wait): void {
     if (wait.routed) {
       wait.routed = false;
-      for (const keys of wait.alternatives) for (const key of keys) this.#router.remove(key, wait);
+      wait.eachKey((key) => this.#router.remove(key, wait));
     }
     wait.connection.finish(wait);
     wait.connection.waitingKeys -= wait.slots;
@@ -115,6 +115,6 @@ export class Waits {
   #route(wait: Wait): void {
     if (wait.routed) return;
     wait.routed = true;
-    for (const keys of wait.alternatives) for (const key of keys) this.#router.add(key, wait);
+    wait.eachKey((key) => this.#router.add(key, wait));
   }
 }
