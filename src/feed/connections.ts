@@ -6,7 +6,8 @@ export interface Entry {
   readonly connection: Connection;
   readonly request: number;
   /** Answered, ended, cancelled or its connection closed: nothing more may be said about it. */
-  over: boolean;
+  readonly over: boolean;
+  end(): void;
 }
 
 /** What is under way to a connection, or to be read for it. */
@@ -75,7 +76,7 @@ export class Connection {
   /** The entry is over: nothing more will be said about it. */
   finish(entry: Entry): void {
     assert(!entry.over && this.find(entry.request) === entry, `request ${entry.request} ended twice`);
-    entry.over = true;
+    entry.end();
     const present = this.#requests;
     if (!(present instanceof Map)) {
       this.#requests = undefined;

@@ -112,6 +112,10 @@ export class Subscription implements Entry {
     this.pending = undefined;
   }
 
+  end(): void {
+    this.over = true;
+  }
+
   /** It goes on from its cursor. */
   fallBehind(): void {
     this.reading ??= readingOn();

@@ -41,16 +41,32 @@ export class Wait implements Entry {
   readonly connection: Connection;
   readonly request: number;
   readonly #condition: string | Condition;
-  over = false;
-  /** Known to the router under all of its keys. */
-  routed = false;
-  /** To be reviewed at the next `take`. */
-  queued = false;
+  /**
+   * `routed`: known to the router under all of its keys. `queued`: to be reviewed at the next `take`. One field for all,
+   * 16 bytes less than three.
+   */
+  phase: 'new' | 'queued' | 'routed' | 'routed_and_queued' | 'over' = 'new';
 
   constructor(connection: Connection, request: number, alternatives: Alternatives, leastGeneration: number) {
     this.connection = connection;
     this.request = request;
     this.#condition = conditionOf(alternatives, leastGeneration);
+  }
+
+  get over(): boolean {
+    return this.phase === 'over';
+  }
+
+  end(): void {
+    this.phase = 'over';
+  }
+
+  get isRouted(): boolean {
+    return this.phase === 'routed' || this.phase === 'routed_and_queued';
+  }
+
+  get isQueued(): boolean {
+    return this.phase === 'queued' || this.phase === 'routed_and_queued';
   }
 
   get slots(): number {

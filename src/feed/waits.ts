@@ -71,10 +71,7 @@ export class Waits {
   }
 
   remove(wait: Wait): void {
-    if (wait.routed) {
-      wait.routed = false;
-      wait.eachKey((key) => this.#router.remove(key, wait));
-    }
+    if (wait.isRouted) wait.eachKey((key) => this.#router.remove(key, wait));
     wait.connection.finish(wait);
     wait.connection.waitingKeys -= wait.slots;
     this.#count -= 1;
@@ -86,7 +83,6 @@ export class Waits {
     while (!work.exhausted) {
       const wait = this.#candidates.shift();
       if (wait === undefined) return;
-      wait.queued = false;
       if (wait.over) continue;
       const verdict = wait.review(source, work.nowMs);
       work.spend(1 + wait.slots, 0);
@@ -107,14 +103,14 @@ export class Waits {
   }
 
   #enqueue(wait: Wait): void {
-    if (wait.queued) return;
-    wait.queued = true;
+    if (wait.isQueued) return;
+    wait.phase = wait.isRouted ? 'routed_and_queued' : 'queued';
     this.#candidates.push(wait);
   }
 
+  /** It waits on, for a change of its keys. */
   #route(wait: Wait): void {
-    if (wait.routed) return;
-    wait.routed = true;
-    wait.eachKey((key) => this.#router.add(key, wait));
+    if (!wait.isRouted) wait.eachKey((key) => this.#router.add(key, wait));
+    wait.phase = 'routed';
   }
 }
