@@ -248,7 +248,7 @@ export class Requests {
       case 'status':
       case 'member_list':
       case 'acl_get':
-        this.#inFlight.begin(id, flights.plain, body);
+        this.#inFlight.beginRead(id, body);
         return { ...base, ...body };
       case 'drain_server':
         this.#audit.asked(body.end ? 'end_drain' : body.kind, { member: body.member });
@@ -348,7 +348,7 @@ export class Requests {
       const message = `the connection has ${subscriptionsMax} subscriptions, as many as it may: cancel one, or put more patterns into one`;
       return this.refuse(id, { code: 'LIMIT_EXCEEDED', message }, body.kind);
     }
-    this.#inFlight.begin(id, flights.subscribing, body);
+    this.#inFlight.beginRead(id, body);
     return { connection: this.#connection, request: id, ...body };
   }
 
@@ -406,7 +406,7 @@ export class Requests {
     // Cancelled meanwhile.
     if (flight === undefined) return;
     if (body.kind === 'subscribed') {
-      const asked = this.#inFlight.reads.get(request);
+      const asked = this.#inFlight.readBy(request);
       const patterns = asked?.kind === 'subscribe' ? asked.patterns : [];
       this.#subscriptions.begin(request, patterns, body.position.revision);
     } else if (body.kind === 'session_closed') {

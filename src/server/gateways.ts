@@ -224,7 +224,7 @@ export class Gateways {
       while (done < queue.length && done < readsPerSlice) {
         const inFlight = queue[done];
         done += 1;
-        if (inFlight !== undefined && !inFlight.done) this.#read(inFlight, clusterMs);
+        if (inFlight !== undefined && !inFlight.over) this.#read(inFlight, clusterMs);
         if (environment.monotonicMs() >= untilMs) break;
       }
       // Behind all others; a Map visits what is set while it is gone through.
@@ -256,7 +256,7 @@ export class Gateways {
       case 'session_open': {
         const { session, principal, graceMs, resume, subject } = request;
         const attached = { id: session, principal, graceMs, subject };
-        this.#requests.connection(gateway, request.connection).session = attached;
+        this.#requests.setSession(gateway, request.connection, attached);
         const connection = connectionNumber(gateway, request.connection);
         const described = this.#described(subject);
         commands.submit(
@@ -266,7 +266,7 @@ export class Gateways {
         return;
       }
       case 'session_close': {
-        this.#requests.connection(gateway, request.connection).session = undefined;
+        this.#requests.setSession(gateway, request.connection, undefined);
         const { session, principal } = request;
         commands.submit({ kind: 'session_close', session, principal }, inFlight);
         return;
@@ -357,12 +357,18 @@ export class Gateways {
       case 'await': {
         const { connection, request: number, alternatives, leastGeneration } = request;
         const least = leastGeneration === undefined ? {} : { leastGeneration };
-        feed.await({ gateway, connection, request: number, alternatives, ...least }, clusterMs);
+        const waiting = feed.await(
+          { gateway, connection, request: number, alternatives, ...least },
+          clusterMs,
+        );
+        if (waiting === undefined) this.#requests.finish(inFlight);
+        else this.#requests.takenOver(inFlight, waiting);
         return;
       }
       case 'subscribe': {
         const { connection, request: number, patterns, start } = request;
         feed.subscribe({ gateway, connection, request: number, patterns, start });
+        this.#requests.finish(inFlight);
         return;
       }
       case 'clock':
@@ -417,11 +423,12 @@ export class Gateways {
           feed.delivered(gateway, connection, notice.bytes);
           break;
         case 'identified': {
-          const known = this.#requests.connection(gateway, connection);
-          if (known.session === undefined) break;
-          known.session = { ...known.session, subject: notice.subject };
+          const known = this.#requests.session(gateway, connection);
+          if (known === undefined) break;
+          const session = { ...known, subject: notice.subject };
+          this.#requests.setSession(gateway, connection, session);
           const access = this.#options.store().access;
-          if (access !== undefined) this.#attachAgain(known.session, connectionNumber(gateway, connection));
+          if (access !== undefined) this.#attachAgain(session, connectionNumber(gateway, connection));
           break;
         }
         case 'closed':
@@ -447,17 +454,25 @@ export class Gateways {
 
   #timeOut(): void {
     this.#deadlineTimer = undefined;
-    for (const inFlight of this.#requests.timedOut(this.#options.environment.monotonicMs())) {
-      const { request, gateway } = inFlight;
+    const nowMs = this.#options.environment.monotonicMs();
+    for (const inFlight of this.#requests.timedOut(nowMs)) {
       if (inFlight.command !== undefined) this.#options.commands.take(inFlight.command);
-      if (request.kind === 'await') this.#options.feed.cancel(gateway, request.connection, request.request);
-      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(request) });
+      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(inFlight.request) });
+    }
+    for (const { connection, request } of this.#requests.waitsTimedOut(nowMs)) {
+      const { gateway, id } = connection;
+      this.#options.feed.cancel(gateway, id, request);
+      // In flight here again until it is answered: it may still be cancelled.
+      const again = { kind: 'await', connection: id, request, alternatives: [] } as const;
+      const inFlight = this.#requests.add(gateway, again, nowMs);
+      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(again) });
     }
     this.#options.schedule();
   }
 
   #armDeadline(): void {
-    const { environment, guard } = this.#options;
+    const { environment, guard, feed } = this.#options;
+    this.#requests.tidy(feed.counts.waits);
     const atMs = this.#requests.nextDeadlineMs();
     if (atMs === Infinity || (this.#deadlineTimer && this.#deadlineTimer.atMs <= atMs)) return;
     this.#deadlineTimer?.timer.cancel();
@@ -466,20 +481,15 @@ export class Gateways {
   }
 
   #answer(inFlight: InFlight, body: AnswerBody): void {
-    if (inFlight.done) return;
+    if (inFlight.over) return;
     this.#requests.finish(inFlight);
     const { connection, request } = inFlight.request;
     this.#emit(inFlight.gateway, { kind: 'answer', connection, request, body });
   }
 
-  #feedEvent(event: FeedEvent): void {
-    const { gateway, ...rest } = event;
-    if (rest.kind !== 'answer') {
-      this.#emit(gateway, rest);
-      return;
-    }
-    const inFlight = this.#requests.find(gateway, rest.connection, rest.request);
-    if (inFlight) this.#answer(inFlight, rest.body);
+  /** The feed answers what it has taken over, and nothing that was cancelled since. */
+  #feedEvent({ gateway, ...event }: FeedEvent): void {
+    this.#emit(gateway, event);
   }
 
   #emit(gateway: number, event: GatewayEvent): void {
