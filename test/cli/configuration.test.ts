@@ -64,6 +64,7 @@ describe('server.yaml', () => {
         listen: { host: '127.0.0.1', port: 7421 },
         cert: '/etc/futurestore/server-1/server.pem',
         key: '/etc/server.key',
+        origins: [],
       },
       peers: {
         listen: { host: '0.0.0.0', port: 7431 },
@@ -93,6 +94,12 @@ describe('server.yaml', () => {
       connectionsMax: 20_000,
       unauthenticatedConnectionsMax: 1000,
     });
+  });
+
+  test('names the pages that may connect by their origins', () => {
+    const origins = ['https://console.example', 'http://localhost:8080', 'https://[::1]:8443'];
+    const agents = { ...validSettings().agents, origins };
+    expect(parse({ ...validSettings(), agents }).agents.origins).toEqual(origins);
   });
 
   test('an unknown setting is refused with its place and the name that was meant', () => {
@@ -176,6 +183,17 @@ describe('server.yaml', () => {
     ['limits', { connections: 0 }, 'limits.connections: must be a whole number from 1'],
     ['member', 1.5, 'member: must be a whole number'],
     ['data', '', 'data: must be a directory, got ""'],
+    ['agents', { origins: 'https://a' }, 'agents.origins: must be a list of origins'],
+    ['agents', { origins: ['https://a/'] }, 'agents.origins[0]: must be the origin of a web page'],
+    ['agents', { origins: ['HTTPS://a'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['https://a:443'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['*'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['null'] }, 'agents.origins[0]: must be the origin'],
+    [
+      'agents',
+      { origins: Array.from({ length: 65 }, () => 'https://a') },
+      'agents.origins: may name at most 64 origins',
+    ],
   ])('%s: %j is refused', (name, value, message) => {
     expect(changed({ [name]: value })).toContain(message);
   });
@@ -252,6 +270,7 @@ describe('server --print-settings', () => {
       'agents.listen',
       'agents.cert',
       'agents.key',
+      'agents.origins',
       'peers.listen',
       'peers.ca',
       'peers.cert',
@@ -274,6 +293,10 @@ describe('server --print-settings', () => {
     expect(settings.find(({ setting }) => setting === 'join')).toMatchObject({
       required: false,
       default: 'false',
+    });
+    expect(settings.find(({ setting }) => setting === 'agents.origins')).toMatchObject({
+      required: false,
+      default: '[]',
     });
     const text = await runCommand(['server', '--print-settings']);
     expect(text.stdout).toContain('limits.connections  (default 20000)\n    Connections of agents at most');

@@ -65,9 +65,13 @@ export const describeSettings = (table: Schema, place = ''): DescribedSetting[] 
       describeSettings(entry, below(place, name)),
     );
   }
-  if (hasItem(schema)) return describeSettings(schema.item, `${place}[]`);
+  if (hasItem(schema) && hasEntries(unwrapped(schema.item)))
+    return describeSettings(schema.item, `${place}[]`);
   const found: unknown = 'default' in table ? table.default : undefined;
-  const defaultValue = typeof found === 'number' || typeof found === 'boolean' ? String(found) : found;
+  const defaultValue =
+    typeof found === 'number' || typeof found === 'boolean' || Array.isArray(found)
+      ? JSON.stringify(found)
+      : found;
   return [
     {
       place,

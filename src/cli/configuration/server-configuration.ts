@@ -28,7 +28,13 @@ export interface ServerConfiguration {
   readonly dataDirectory: string;
   /** With an empty data directory it waits to be given the cluster's state, instead of beginning a new cluster. */
   readonly join: boolean;
-  readonly agents: { readonly listen: HostAndPort; readonly cert: string; readonly key: string };
+  readonly agents: {
+    readonly listen: HostAndPort;
+    readonly cert: string;
+    readonly key: string;
+    /** Of the web pages that may connect. */
+    readonly origins: readonly string[];
+  };
   readonly peers: {
     readonly listen: HostAndPort;
     readonly ca: string;

@@ -12,6 +12,7 @@ import {
   integer,
   listenAddress,
   memberName,
+  origin,
   peerAddress,
   size,
   yesOrNo,
@@ -67,6 +68,16 @@ export const serverSettings = v.object(
         listen: v.pipe(listenAddress(), v.description('Where agents connect (wss).')),
         cert: v.pipe(file('a file'), v.description('The certificate shown to agents (PEM, with its chain).')),
         key: v.pipe(file('a file'), v.description('Its private key (PEM).')),
+        origins: v.pipe(
+          v.optional(
+            v.pipe(
+              v.array(origin(), 'must be a list of origins'),
+              v.maxLength(64, 'may name at most 64 origins'),
+            ),
+            [],
+          ),
+          v.description('The web pages that may connect, by their origin (https://host). Agents send none.'),
+        ),
       },
       group,
     ),
