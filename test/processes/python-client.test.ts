@@ -90,24 +90,24 @@ describe.skipIf(python === undefined)(
     test('a write happens once, though its connection is cut before the answer', async () => {
       const key = 'nodes/web1/out/counted';
       const writes = 30;
-    await admin.resolve(key, '1');
-    for (let write = 2; write <= writes; write += 1) {
-      const heard = client.events.length;
-      const command = { resolve: key, value: `${write}`, if_generation: write - 1 };
-      // From before it is applied to after it is answered.
-      client.tell({ ...command, cut_after_ms: write / 2 });
-      const told = await client.event(
-        'what became of it',
-        ({ resolved: known, failed }) => known === key || failed !== undefined,
-        heard,
-      );
-      // Were it done a second time, the generation would not be that one any more.
-      expect(told).toMatchObject({ generation: write });
-    }
-    expect((await admin.get(key))?.generation).toBe(writes);
-  });
+      await admin.resolve(key, '1');
+      for (let write = 2; write <= writes; write += 1) {
+        const heard = client.events.length;
+        const command = { resolve: key, value: `${write}`, if_generation: write - 1 };
+        // From before it is applied to after it is answered.
+        client.tell({ ...command, cut_after_ms: write / 2 });
+        const told = await client.event(
+          'what became of it',
+          ({ resolved: known, failed }) => known === key || failed !== undefined,
+          heard,
+        );
+        // Were it done a second time, the generation would not be that one any more.
+        expect(told).toMatchObject({ generation: write });
+      }
+      expect((await admin.get(key))?.generation).toBe(writes);
+    });
 
-  test('a subscription is resumed where it was cut: no change is missed and none comes twice', async () => {
+    test('a subscription is resumed where it was cut: no change is missed and none comes twice', async () => {
       const pattern = 'nodes/web1/in/**';
       client.tell({ subscribe: pattern });
       await client.event('it has caught up', (event) => event.caught_up === pattern);
