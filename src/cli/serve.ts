@@ -166,6 +166,7 @@ const startGateway = async (
   };
   const gateway: AgentGateway = createGateway({
     listen: configuration.agents.listen,
+    origins: configuration.agents.origins,
     ...files.agents,
     policies: files.policies,
     port: server.attachGateway(forward),

@@ -310,7 +310,7 @@ export class FrontDoor implements Door {
       return { status: '404 Not Found', text: "agents connect to '/': leave out the path" };
     const { origin } = request.headers;
     if (origin !== undefined && !this.#origins.has(origin)) {
-      const text = `pages of the origin ${printable(origin)} may not connect: add it to the gateway's origins if they should`;
+      const text = `pages of the origin ${printable(origin)} may not connect: add it to agents.origins if they should`;
       return { status: '403 Forbidden', text };
     }
     const offered = request.headers['sec-websocket-protocol'];

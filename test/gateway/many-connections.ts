@@ -115,6 +115,8 @@ export class ManyConnections {
         ws: socket,
         socket,
         codec: protobufCodec,
+        remote: undefined,
+        level: 1,
         identity,
         identify: undefined,
       });
