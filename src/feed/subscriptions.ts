@@ -43,7 +43,14 @@ export class Subscriptions {
   readonly #catchUp: CatchUp;
   #count = 0;
 
-  constructor({ connections, encodings, notices, windowBytes, revision, admissionsPerTurn }: SubscriptionsOptions) {
+  constructor({
+    connections,
+    encodings,
+    notices,
+    windowBytes,
+    revision,
+    admissionsPerTurn,
+  }: SubscriptionsOptions) {
     this.#connections = connections;
     this.#encodings = encodings;
     this.#notices = notices;
@@ -149,9 +156,7 @@ export class Subscriptions {
       subscription.pending = undefined;
       assert(admitted !== undefined && admitted.length > 0, 'nothing was admitted that could be flushed');
       const isLive = subscription.reading === undefined;
-      const revision = isLive
-        ? Math.max(subscription.cursor, this.#live.revision)
-        : subscription.cursor;
+      const revision = isLive ? Math.max(subscription.cursor, this.#live.revision) : subscription.cursor;
       const bytes = this.#showAsOf(admitted, connection, work, source);
       work.spend(1 + admitted.length, bytes);
       work.events.push({
