@@ -129,8 +129,8 @@ class ServerModel {
       encode: encodeForTest,
       windowBytes,
       encodingsBytesMax: 2000,
-      // With small windows there is little time as well.
-      admissionsPerTurn: windowBytes < 500 ? 3 : 1000,
+      // Where there is much room there is little time.
+      admissionsPerTurn: windowBytes > 1000 ? 3 : 1000,
     });
   }
 
