@@ -3,8 +3,8 @@
  * takes effect where it stands there, on every server at the same place.
  */
 import type { AccessState, Failure } from '../protocol/index.ts';
-import type { AccessCommand, Store } from '../store/index.ts';
-import type { Membership } from './membership.ts';
+import type { AccessCommand } from '../store/index.ts';
+import { memberBehind, type KnownVersionsOptions } from './known-versions.ts';
 import type { GatewayEvent, GatewayRequest } from './port.ts';
 
 export type AccessChangeRequest = Extract<
@@ -15,27 +15,17 @@ export type AccessChangeRequest = Extract<
 /** The first version of the peer protocol whose servers can apply commands about access. */
 const peerVersionLeast = 3;
 
-export interface AccessRequestsOptions {
-  readonly membership: Membership;
-  readonly store: () => Store;
-}
-
 export class AccessRequests {
-  readonly #options: AccessRequestsOptions;
+  readonly #options: KnownVersionsOptions;
 
-  constructor(options: AccessRequestsOptions) {
+  constructor(options: KnownVersionsOptions) {
     this.#options = options;
   }
 
   /** What is to be put into the log, or why not. */
   check(request: AccessChangeRequest): { readonly command: AccessCommand } | { readonly failure: Failure } {
-    const { membership } = this.#options;
-    for (const { id, name } of membership.directory.current) {
-      const version = membership.versionOf(id);
-      if (version === undefined || version >= peerVersionLeast) continue;
-      const message = `${name} (member ${id}) runs a version that knows no replicated policies: upgrade all servers first`;
-      return { failure: { code: 'ACCESS_REFUSED', message } };
-    }
+    const behind = memberBehind(this.#options, peerVersionLeast);
+    if (behind !== undefined) return { failure: { code: 'ACCESS_REFUSED', message: behind } };
     return { command: commandOf(request) };
   }
 

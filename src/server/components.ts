@@ -235,7 +235,7 @@ export class Components {
         leader: () => this.#loop.soft().leader,
         raft: this.#given.raft,
       }),
-      access: new AccessRequests({ membership, store }),
+      access: new AccessRequests({ self: self.id, membership, store }),
       leadership,
       views: this.views,
       leaderlessMs: this.#loop.leaderlessMs,

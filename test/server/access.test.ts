@@ -57,6 +57,12 @@ const write = async (
   }
 };
 
+/** From then on it is known that all servers know commands about access. */
+const allKnowTicketKeys = (cluster: ServerCluster): Promise<void> =>
+  cluster.time.until('there are keys for tickets', () =>
+    cluster.ids.every((id) => cluster.server(id).inspect().store.ticketKeys !== undefined),
+  );
+
 const opened = async (cluster: ServerCluster, at: number): Promise<Agent> => {
   const agent = cluster.agent(at);
   await cluster.answer(agent, agent.open());
@@ -107,6 +113,7 @@ describe('policies that are applied', () => {
 
   test('survive restarts, elections and snapshots, and are told to a gateway first of all', async () => {
     const cluster = await ServerCluster.start({ servers: 3, logRetainBytes: 16 * 1024 });
+    await allKnowTicketKeys(cluster);
     const away = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
     cluster.crash(away);
     const at = cluster.leader ?? 1;
@@ -145,6 +152,42 @@ describe('policies that are applied', () => {
   });
 });
 
+describe('a change of access while a server is away', () => {
+  const stopOne = async (cluster: ServerCluster): Promise<number> => {
+    const away = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    await cluster.stop(away);
+    return away;
+  };
+  const asked = async (cluster: ServerCluster) => {
+    const agent = cluster.agent(cluster.leader ?? 1);
+    return await cluster.answer(agent, agent.send({ kind: 'acl_revoke', by: root, revocation: theTest }));
+  };
+
+  test('is made where it is known that all servers can apply it: they all had keys for tickets', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    await stopOne(cluster);
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+  });
+
+  test('is refused where nobody can know of which version that server is', async () => {
+    const cluster = new ServerCluster({ servers: 3 });
+    for (const id of cluster.ids) await cluster.start(id, { version: 3 });
+    await cluster.time.run(5000);
+    expect(cluster.server(cluster.leader ?? 1).inspect().store.ticketKeys).toBeUndefined();
+    const away = await stopOne(cluster);
+    expect(await asked(cluster)).toMatchObject({
+      failure: {
+        code: 'ACCESS_REFUSED',
+        message: expect.stringContaining(`(member ${away}) is not in touch`),
+      },
+    });
+    await cluster.start(away, { version: 3 });
+    await cluster.time.run(5000);
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+  });
+});
+
 describe('a revocation', () => {
   test('ends the writes of the revoked on every server, also those that were on their way', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
@@ -157,6 +200,7 @@ describe('a revocation', () => {
 
   test('ends what the revoked has asked of a cut-off server about members, which comes into the log behind it', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
     await revoke(cluster, 1, { ...theTest, name: 'somebody-else' });
     const behind = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
     const elsewhere = cluster.ids.find((id) => id !== behind) ?? 1;
