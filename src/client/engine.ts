@@ -427,7 +427,13 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       }
     }
     if (isTransient(failure) || (failure.code === 'TIMED_OUT' && pending.deadlineAtMs === Infinity)) {
+      pending.answerLost ||= failure.code === 'TIMED_OUT';
       this.#retryLater(pending, failure);
+      return;
+    }
+    if (pending.answerLost && saysNothingOfBefore(pending.content, failure)) {
+      const why = `${failure.message} (${failure.code}), but it was sent before, and its answer was lost`;
+      this.#settleFailed(pending, outcomeUnknown(why, describe(pending.content)));
       return;
     }
     if (failure.code === 'TIMED_OUT') this.#settleFailed(pending, this.#timedOut(pending));
@@ -624,6 +630,15 @@ function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
 
 const isTransient = (failure: Failure): boolean =>
   failure.code === 'UNAVAILABLE' || failure.code === 'TOO_MANY_REQUESTS' || failure.code === 'RATE_LIMITED';
+
+/**
+ * Whether it is about now alone, and what was sent before may have happened: a write that its session remembers is
+ * refused at the door by policies that are newer, and policies that were applied are no more of the revision they replaced.
+ */
+const saysNothingOfBefore = ({ kind }: Content, { code }: Failure): boolean => {
+  if (kind === 'write') return code === 'PERMISSION_DENIED' || code === 'VALUE_TOO_LARGE';
+  return kind === 'acl_apply' && (code === 'PERMISSION_DENIED' || code === 'PRECONDITION_FAILED');
+};
 
 const tooLarge = (content: Content, bytes: number, bytesMax: number): FuturestoreError =>
   new FuturestoreError(

@@ -83,6 +83,8 @@ export abstract class Pending implements Timed {
   sequence = 0;
   /** Has left this process at least once. */
   sent = false;
+  /** It was sent, and a connection ended or the server gave up before its answer: it may have happened. */
+  answerLost = false;
   retries = 0;
   retryAtMs = 0;
   /** The last one of those that let it be tried again. */

@@ -281,6 +281,8 @@ describe('who changes access', () => {
     expect(cluster.apply_(documentOf(everything), 0)).toMatchObject({
       failure: { code: 'PRECONDITION_FAILED' },
     });
+    // As it is sent again by who has lost the answer.
+    expect(cluster.apply_(documentOf(own), 0)).toEqual({ kind: 'access', revision: 1, unchanged: true });
     expect(cluster.apply_(documentOf(everything), 1)).toEqual({
       kind: 'access',
       revision: 2,
