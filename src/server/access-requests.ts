@@ -3,6 +3,7 @@
  * takes effect where it stands there, on every server at the same place.
  */
 import type { AccessState, Failure } from '../protocol/index.ts';
+import type { PolicyDocument } from '../scopes/index.ts';
 import type { AccessCommand } from '../store/index.ts';
 import { memberBehind, type KnownVersionsOptions } from './known-versions.ts';
 import type { GatewayEvent, GatewayRequest } from './port.ts';
@@ -14,6 +15,8 @@ export type AccessChangeRequest = Extract<
 
 /** The first version of the peer protocol whose servers can apply commands about access. */
 const peerVersionLeast = 3;
+/** The first one whose servers can apply policies with a limit of keys: others would refuse them, each for itself. */
+const keysLimitVersionLeast = 5;
 
 export class AccessRequests {
   readonly #options: KnownVersionsOptions;
@@ -24,9 +27,16 @@ export class AccessRequests {
 
   /** What is to be put into the log, or why not. */
   check(request: AccessChangeRequest): { readonly command: AccessCommand } | { readonly failure: Failure } {
-    const behind = memberBehind(this.#options, peerVersionLeast);
+    const behind = memberBehind(this.#options, this.#versionFor(request));
     if (behind !== undefined) return { failure: { code: 'ACCESS_REFUSED', message: behind } };
     return { command: commandOf(request) };
+  }
+
+  #versionFor(request: AccessChangeRequest): number {
+    if (request.kind !== 'acl_apply' || !limitsKeys(request.document)) return peerVersionLeast;
+    const present = this.#options.store().access?.document;
+    // Where they are applied already, who cannot apply them could not be in the cluster.
+    return present !== undefined && limitsKeys(present) ? peerVersionLeast : keysLimitVersionLeast;
   }
 
   state(): AccessState {
@@ -51,6 +61,13 @@ export class AccessRequests {
     };
   }
 }
+
+/** A document as canonical JSON that has been checked; empty: none. */
+const limitsKeys = (document: Uint8Array): boolean => {
+  if (document.length === 0) return false;
+  const { policies } = JSON.parse(Buffer.from(document).toString('utf8')) as PolicyDocument;
+  return Object.values(policies).some((rules) => rules.some(({ limit }) => limit?.keys !== undefined));
+};
 
 const commandOf = (request: AccessChangeRequest): AccessCommand => {
   switch (request.kind) {

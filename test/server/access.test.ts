@@ -188,6 +188,47 @@ describe('a change of access while a server is away', () => {
   });
 });
 
+describe('policies that limit keys', () => {
+  const limiting: PolicyDocument = {
+    ...documentOf('**'),
+    policies: { all: [{ allow: ['*'], on: '**' }, { allow: ['acl.change'] }, { limit: { keys: 2 } }] },
+  };
+  const asked = async (cluster: ServerCluster, document: PolicyDocument) => {
+    const agent = cluster.agent(cluster.leader ?? 1);
+    const bytes = Buffer.from(canonicalJson(document));
+    return await cluster.answer(agent, agent.send({ kind: 'acl_apply', by: root, document: bytes }));
+  };
+  const refused = { kind: 'failed', failure: { code: 'ACCESS_REFUSED' } };
+
+  test('are refused while a server does not know the limit, or may not, and others are not', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    const old = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    await cluster.stop(old);
+    expect(await asked(cluster, limiting)).toMatchObject(refused);
+    await cluster.start(old, { version: 4 });
+    await cluster.time.run(3000);
+    expect(await asked(cluster, limiting)).toMatchObject(refused);
+    expect(await asked(cluster, documentOf('**'))).toMatchObject({ kind: 'access_changed' });
+  });
+
+  test('count on all servers, and may be changed while one is away', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    expect(await asked(cluster, limiting)).toMatchObject({ kind: 'access_changed' });
+    const away = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    const agent = await opened(cluster, away);
+    for (const [index, told] of ['written', 'written', 'QUOTA_EXCEEDED'].entries())
+      expect(await write(cluster, agent, `k/${index}`, index + 1)).toBe(told);
+    await cluster.stop(away);
+    const more = {
+      ...limiting,
+      policies: { all: [...(limiting.policies['all'] ?? []), { limit: { keys: 3 } }] },
+    };
+    expect(await asked(cluster, more)).toMatchObject({ kind: 'access_changed' });
+  });
+});
+
 describe('a revocation', () => {
   test('ends the writes of the revoked on every server, also those that were on their way', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });

@@ -342,6 +342,23 @@ describe('quotas', () => {
     cluster.write(op.resolve('c', '123456789'));
   });
 
+  test('nor more keys, however little is in them and whatever became of them', () => {
+    applied(everything, { limit: { keys: 3 } });
+    cluster.write([op.resolve('a', ''), op.resolve('b', '', { ttlMs: 5 }), op.declare('c')]);
+    expect(cluster.failure(op.resolve('d', ''))).toBe('QUOTA_EXCEEDED');
+    expect(cluster.failure(op.declare('d'))).toBe('QUOTA_EXCEEDED');
+    cluster.write([op.resolve('c', ''), op.resolve('a', 'x', { supersede: true })]);
+    cluster.later(5);
+    cluster.sweep();
+    expect(cluster.failure(op.resolve('d', ''))).toBe('QUOTA_EXCEEDED');
+    cluster.store = cluster.copy();
+    expect(cluster.failure([op.delete('b'), op.resolve('d', ''), op.resolve('e', '')])).toBe(
+      'QUOTA_EXCEEDED',
+    );
+    cluster.write([op.delete('b'), op.resolve('d', '')]);
+    expect(cluster.failure(op.resolve('b', ''))).toBe('QUOTA_EXCEEDED');
+  });
+
   test('settling or deleting what one has announced is never refused, however much one has by then', () => {
     applied(everything, limited);
     cluster.write([op.declare('a'), op.declare('b')]);
