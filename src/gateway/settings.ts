@@ -106,6 +106,8 @@ export interface GatewayOptions extends GatewayCoreOptions {
   readonly key: string;
   /** Reads revocation lists; default: the file system. */
   readonly files?: FileReader;
+  /** The program of a thread that reads long revocation lists; default: they are read here, and hold everything up. */
+  readonly revocationListThread?: URL;
   /**
    * Web origins whose pages may connect. None by default: a browser sends its client certificate for any page that
    * asks, so a page of somebody else's must not get to use it. Agents send no origin and are not concerned.
