@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import type { Logger } from 'pino';
 import { createAdminServer, createMetrics } from '../admin/index.ts';
 import type { AdminServer, Metrics } from '../admin/index.ts';
-import { createGateway, fileReader, lookEveryMs } from '../gateway/index.ts';
+import { createGateway, fileReader, lookEveryMs, revocationListThread } from '../gateway/index.ts';
 import type { AgentGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
 import type { TlsTransport } from '../peers/index.ts';
@@ -167,6 +167,7 @@ const startGateway = async (
   const gateway: AgentGateway = createGateway({
     listen: configuration.agents.listen,
     origins: configuration.agents.origins,
+    revocationListThread,
     ...files.agents,
     policies: files.policies,
     port: server.attachGateway(forward),

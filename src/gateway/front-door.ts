@@ -26,6 +26,7 @@ import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import type { Arrival, CertificateAndKey, Door, Identify, IdentityJudge } from './door.ts';
 import { Realms } from './identity.ts';
+import { revocationListReader } from './revocation-list-reader.ts';
 import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
 import { Lobby } from './lobby.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
@@ -71,7 +72,12 @@ export class FrontDoor implements Door {
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(options.policies.document.realms, options.files ?? fileReader, setup.logger);
+    this.#realms = new Realms(
+      options.policies.document.realms,
+      options.files ?? fileReader,
+      setup.logger,
+      revocationListReader(options.revocationListThread),
+    );
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;

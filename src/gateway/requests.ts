@@ -18,7 +18,7 @@ import { AgentSession } from './agent-session.ts';
 import type { Audit } from './audit.ts';
 import type { Authentication } from './authentication.ts';
 import { refusalOf } from './authorise.ts';
-import { Flights, flights } from './flights.ts';
+import { firstSessionNumber, Flights, flights } from './flights.ts';
 import type { Identity } from './identity.ts';
 import type { Outbox } from './outbox.ts';
 import type { GatewaySetup } from './settings.ts';
@@ -413,9 +413,18 @@ export class Requests {
       this.#session.closed(flight);
     } else if (body.kind === 'failed') {
       this.#setup.metrics.refused(body.failure.code);
+      this.#auditRefusal(flight, body.failure);
       this.#session.failed(flight, body.failure.code, this.#inFlight.isOpening);
     }
     this.#outbox.add(event);
+  }
+
+  /** Policies and quotas are judged once more where a command is applied, and may be others by then. */
+  #auditRefusal(flight: number, failure: Failure): void {
+    const { code, message } = failure;
+    if (code !== 'PERMISSION_DENIED' && code !== 'QUOTA_EXCEEDED' && code !== 'VALUE_TOO_LARGE') return;
+    const verb = flight >= firstSessionNumber ? 'write' : 'change';
+    this.#audit.refused({ failure, verb, reason: message });
   }
 
   #isTaken(request: number): boolean {

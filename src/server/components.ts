@@ -276,7 +276,7 @@ export class Components {
         leader: () => this.#loop.soft().leader,
         raft: this.#given.raft,
       }),
-      access: new AccessRequests({ membership, store }),
+      access: new AccessRequests({ self: self.id, membership, store }),
       leadership,
       agents: this.agents,
       views: this.views,

@@ -4,10 +4,16 @@
  */
 import assert from 'node:assert/strict';
 import type { Feed, FeedEvent } from '../feed/index.ts';
-import { limits, type AnswerBody, type ClusterStatus, type Failure } from '../protocol/index.ts';
+import {
+  FuturestoreError,
+  limits,
+  type AnswerBody,
+  type ClusterStatus,
+  type Failure,
+} from '../protocol/index.ts';
 import type { LogIndex } from '../raft/index.ts';
 import { parsePattern } from '../scopes/index.ts';
-import type { Command, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
+import type { Command, CommandBody, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
 import type { AccessRequests } from './access-requests.ts';
 import type { AgentsRequests } from './agents-requests.ts';
 import type { Commands } from './commands.ts';
@@ -152,15 +158,27 @@ export class Gateways {
   }
 
   #attachAgain({ id, principal, graceMs, subject }: AttachedSession, connection: number): void {
-    this.#options.commands.submit({
+    const described = this.#described(subject);
+    this.#send({
       kind: 'session_open',
       session: id,
       principal,
       graceMs,
       resume: true,
       connection,
-      ...this.#described(subject),
+      ...described,
     });
+  }
+
+  /** What cannot be sent is a bug, which must end no more than this request. */
+  #send(command: CommandBody, waiter?: InFlight): void {
+    try {
+      this.#options.commands.submit(command, waiter);
+    } catch (error) {
+      if (!(error instanceof FuturestoreError)) throw error;
+      const { code, message } = error;
+      if (waiter !== undefined) this.answerLater(waiter, { kind: 'failed', failure: { code, message } });
+    }
   }
 
   /** Only where the cluster decides over access: else servers of an earlier version would keep something else. */
@@ -251,7 +269,7 @@ export class Gateways {
 
   #begin(inFlight: InFlight): void {
     const { request, gateway } = inFlight;
-    const { commands, reads } = this.#options;
+    const { reads } = this.#options;
     switch (request.kind) {
       case 'session_open': {
         const { session, principal, graceMs, resume, subject } = request;
@@ -259,7 +277,7 @@ export class Gateways {
         this.#requests.setSession(gateway, request.connection, attached);
         const connection = connectionNumber(gateway, request.connection);
         const described = this.#described(subject);
-        commands.submit(
+        this.#send(
           { kind: 'session_open', session, principal, graceMs, resume, connection, ...described },
           inFlight,
         );
@@ -268,12 +286,12 @@ export class Gateways {
       case 'session_close': {
         this.#requests.setSession(gateway, request.connection, undefined);
         const { session, principal } = request;
-        commands.submit({ kind: 'session_close', session, principal }, inFlight);
+        this.#send({ kind: 'session_close', session, principal }, inFlight);
         return;
       }
       case 'write': {
         const { session, principal, sequence, answeredBelow, operations } = request;
-        commands.submit({ kind: 'write', session, principal, sequence, answeredBelow, operations }, inFlight);
+        this.#send({ kind: 'write', session, principal, sequence, answeredBelow, operations }, inFlight);
         return;
       }
       case 'get':
@@ -293,7 +311,7 @@ export class Gateways {
       case 'acl_restore': {
         const checked = this.#options.access.check(request);
         if ('failure' in checked) this.answerLater(inFlight, { kind: 'failed', failure: checked.failure });
-        else commands.submit(checked.command, inFlight);
+        else this.#send(checked.command, inFlight);
         return;
       }
       case 'status':
@@ -305,7 +323,7 @@ export class Gateways {
       case 'member_remove': {
         const checked = this.#options.members.check(request);
         if ('failure' in checked) this.answerLater(inFlight, { kind: 'failed', failure: checked.failure });
-        else commands.submit(checked.command, inFlight);
+        else this.#send(checked.command, inFlight);
         return;
       }
       case 'transfer_leader':
