@@ -5,6 +5,7 @@ import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.t
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
+import type { SessionStanding } from './agent-session.ts';
 import { Audit } from './audit.ts';
 import { closeReason } from './close-reason.ts';
 import { Authentication } from './authentication.ts';
@@ -117,6 +118,10 @@ export class AgentConnection implements OutboxOwner {
 
   get identity(): Identity | undefined {
     return this.#authentication.identity;
+  }
+
+  get standing(): SessionStanding {
+    return this.#requests.sessionStanding;
   }
 
   /** Who it is, and what that one may do; also when either has changed. */

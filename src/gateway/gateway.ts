@@ -22,6 +22,7 @@ import { RequestRates } from './request-rates.ts';
 import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
+import { SoleConnections } from './sole-connections.ts';
 
 export interface AgentGateway extends DeliveryGateway {
   /** Starts to accept agents. Rejects where the address cannot be listened on. */
@@ -98,6 +99,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   #notices: GatewayNotice[] | undefined;
   readonly #elsewhere: Elsewhere;
   readonly #farewells: Farewells;
+  readonly #sole = new SoleConnections();
   #stopTicking: (() => void) | undefined;
   #draining = false;
   readonly #closing: SpreadClosing;
@@ -134,6 +136,11 @@ class Agents implements AgentGateway, ConnectionOwner {
       }
       if (event.kind === 'ticket_keys') {
         this.#door.replaceTicketKeys(event.keys);
+        continue;
+      }
+      if (event.kind === 'sessions_opened') {
+        const replaced = this.#sole.replacedBy(event.sessions, this.#setup.clock.nowMs());
+        for (const connection of replaced) replace(connection);
         continue;
       }
       const connection = this.#connections.get(event.connection);
@@ -216,6 +223,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
     this.#countPrincipal(connection, -1);
+    this.#sole.leave(connection);
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
@@ -237,12 +245,18 @@ class Agents implements AgentGateway, ConnectionOwner {
       return;
     }
     connection.become(identity, scope);
-    if (!isNew) return;
     const connectionsPerPrincipalMax = Math.min(
       this.#setup.limits.connectionsPerPrincipalMax,
       scope.limits.connections,
     );
-    if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
+    const isSole = connectionsPerPrincipalMax === 1;
+    const count = isNew ? this.#countPrincipal(connection, 1) : 0;
+    if (!isSole) this.#sole.leave(connection);
+    else if (!connection.ended) {
+      const older = this.#sole.enter(connection);
+      if (older !== undefined) replace(older);
+    }
+    if (isSole || count <= connectionsPerPrincipalMax) return;
     const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
     const { retryAfterMs } = this.#setup.limits;
     connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
@@ -369,3 +383,9 @@ class Agents implements AgentGateway, ConnectionOwner {
     }
   }
 }
+
+const replace = (connection: AgentConnection): void =>
+  connection.close(
+    closeCodes.replaced,
+    `${connection.principal} may have one connection, and a newer one took this one's place`,
+  );

@@ -15,6 +15,7 @@ import type {
 } from '../server/index.ts';
 import { checkDocument, revokesItself } from './access.ts';
 import { AgentSession } from './agent-session.ts';
+import type { SessionStanding } from './agent-session.ts';
 import type { Audit } from './audit.ts';
 import type { Authentication } from './authentication.ts';
 import { refusalOf } from './authorise.ts';
@@ -91,6 +92,10 @@ export class Requests {
   /** Whose loss is to be told when the connection ends. */
   get sessionToDetach(): string | undefined {
     return this.#session.toDetach;
+  }
+
+  get sessionStanding(): SessionStanding {
+    return this.#session.standing(this.#inFlight.isOpening);
   }
 
   get requestsInFlightMax(): number {
@@ -324,7 +329,7 @@ export class Requests {
     if (refusal !== undefined)
       return this.refuse(base.request, { code: 'INVALID_ARGUMENT', message: refusal }, body.kind);
     const { session, graceMs, resume } = body;
-    this.#session.open(session);
+    this.#session.open(session, resume);
     this.#inFlight.begin(base.request, flights.opening);
     const principal = this.#principal;
     return { ...base, kind: 'session_open', session, principal, graceMs, resume, subject: this.#subject };

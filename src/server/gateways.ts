@@ -27,6 +27,7 @@ import type {
   GatewayNotice,
   GatewayPort,
   GatewayRequest,
+  OpenedSession,
   ServerIdentity,
 } from './port.ts';
 import type { Reads } from './reads.ts';
@@ -71,6 +72,8 @@ interface Attached {
   events: GatewayEvent[];
   /** As it was told last. */
   ticketKeys: TicketKeys | undefined;
+  /** The last event of its kind: openings that follow each other share one. */
+  opened: { readonly event: GatewayEvent; readonly sessions: OpenedSession[] } | undefined;
 }
 
 export class Gateways {
@@ -94,7 +97,12 @@ export class Gateways {
     const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
     const number = this.#requests.addGateway();
     const first = access.event();
-    this.#attached.push({ gateway, events: first === undefined ? [] : [first], ticketKeys: undefined });
+    this.#attached.push({
+      gateway,
+      events: first === undefined ? [] : [first],
+      ticketKeys: undefined,
+      opened: undefined,
+    });
     schedule();
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
@@ -193,6 +201,24 @@ export class Gateways {
     this.#options.schedule();
   }
 
+  /** One was opened anew through some server. To be called in the order of the log, before the result of its command. */
+  sessionOpened(opened: OpenedSession): void {
+    for (const attached of this.#attached) {
+      const { gateway, events } = attached;
+      // Nobody there can be older.
+      if (gateway.connections === 0) continue;
+      if (attached.opened !== undefined && events.at(-1) === attached.opened.event) {
+        attached.opened.sessions.push(opened);
+        continue;
+      }
+      const sessions = [opened];
+      const event: GatewayEvent = { kind: 'sessions_opened', sessions };
+      attached.opened = { event, sessions };
+      events.push(event);
+    }
+    this.#options.schedule();
+  }
+
   /** The end of a turn: what may be read, told and delivered now is. */
   endTurn(appliedIndex: LogIndex, clusterMs: number): void {
     for (const { inFlight, body } of this.#late) this.#answer(inFlight, body);
@@ -205,6 +231,7 @@ export class Gateways {
       if (attached.events.length === 0) continue;
       const events = attached.events;
       attached.events = [];
+      attached.opened = undefined;
       attached.gateway.deliver(events);
     }
     this.#armDeadline();
