@@ -113,6 +113,7 @@ export class Faults {
   #startForgotten(): void {
     const { time, operator } = this.#world;
     operator.startForgotten();
+    operator.endDrains();
     time.after(forgottenEveryMs, time.world, 'input', () => this.#startForgotten());
   }
 
@@ -172,6 +173,8 @@ export class Faults {
       case 'remove_member':
       case 'replace_member':
       case 'transfer_leader':
+      case 'drain_server':
+      case 'rebalance':
         this.#change(fault);
         return;
       case 'apply_policies':

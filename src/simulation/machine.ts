@@ -172,6 +172,11 @@ export class Machine {
     const storage = world.wrapStorage(this, opened);
     const { diskId } = opened.recovered;
     const environment = this.clock.environment(life, this.#random);
+    const made: { gateway?: AgentGateway } = {};
+    const agents = (): AgentGateway => {
+      if (made.gateway === undefined) throw new Error(`server ${this.id} has no gateway yet`);
+      return made.gateway;
+    };
     let announced = 0;
     const server = await startServer({
       clusterId,
@@ -190,6 +195,11 @@ export class Machine {
       onFatal: (error) => this.#fatal(life, error),
       onRemoved: (reason) => this.#removed(life, reason),
       observer: world.observe(this),
+      agentsDoor: {
+        drain: (graceMs) => agents().drain(graceMs),
+        admit: () => agents().admit(),
+        sendAway: (moves, graceMs) => agents().sendAway(moves, graceMs),
+      },
       storage,
       transport: (accept, run, standing, lineage) => {
         announced = run;
@@ -215,6 +225,7 @@ export class Machine {
     });
     if (!life.alive) return;
     const gateway = this.#openGateway(life, server);
+    made.gateway = gateway;
     await gateway.listen();
     this.#process = { life, server, gateway, diskId, run: announced };
     world.trace.say(`server ${this.id} is up`);
@@ -391,7 +402,7 @@ export class Machine {
       this.#over(false);
       stopped();
     };
-    process.gateway
+    process.server
       .drain(graceMs)
       .then(() => process.server.stop())
       .then(() => process.gateway.close())

@@ -42,6 +42,7 @@ export class VirtualNetwork {
   readonly #losing = new Set<string>();
   /** Why a server was not let in by another, in order. */
   readonly refusals: string[] = [];
+  readonly #lost = new Map<string, (batch: PeerBatch) => boolean>();
   delayMs = 1;
   snapshotsSent = 0;
 
@@ -127,6 +128,11 @@ export class VirtualNetwork {
     for (const [from, to] of mended) this.#look(from, to);
   }
 
+  /** Such batches from one to the other get lost from now on, though the link stays up. */
+  lose(from: number, to: number, isLost: (batch: PeerBatch) => boolean): void {
+    this.#lost.set(`${from}>${to}`, isLost);
+  }
+
   /** As if it had come from `from`. */
   inject(from: number, to: number, batch: PeerBatch): void {
     const run = this.#sides.get(from)?.endpoint.presence.run ?? 0;
@@ -170,6 +176,7 @@ export class VirtualNetwork {
       send: (to: MemberId, batch: PeerBatch) => {
         if (!alive() || !this.#isOpen(self, to)) return false;
         if (batch.forward.length > 0 && this.#losing.delete(`${self}>${to}`)) return true;
+        if (this.#lost.get(`${self}>${to}`)?.(batch) === true) return true;
         const receiver = this.#sides.get(to);
         // Also when the delay has just become shorter: a later batch never overtakes an earlier one.
         const atMs = Math.max(this.#time.nowMs + this.delayMs, arrivals.get(to) ?? 0);

@@ -88,8 +88,9 @@ export const serverMutations: readonly Mutation[] = [
     name: 'answer-to-another-request',
     rule: 'Answers are told to the request that asked.',
     file: 'server/gateways.ts',
-    find: 'const inFlight = this.#requests.find(gateway, rest.connection, rest.request);',
-    replace: 'const inFlight = this.#requests.find(gateway, rest.connection, rest.request - 1);',
+    find: 'this.#emit(gateway, event);',
+    replace:
+      "this.#emit(gateway, event.kind === 'answer' ? { ...event, request: event.request - 1 } : event);",
     quick: true,
   },
   {
