@@ -4,7 +4,7 @@ import { parseRevocationLists } from './revocation-lists.ts';
 import type { ListReading } from './revocation-lists.ts';
 import type { ListsRead } from './revocation-list-reader.ts';
 
-const tell = (read: ListsRead): void => parentPort?.postMessage(read);
+const tell = (read: ListsRead): void => parentPort?.postMessage(read, []);
 
 parseRevocationLists(workerData as ListReading).then(
   (lists) => tell({ lists }),

@@ -80,7 +80,7 @@ export class RevocationLists {
 }
 
 /** As plain data, so that it can be sent to another thread. */
-export interface PinnedAuthority {
+interface PinnedAuthority {
   readonly fingerprint: string;
   /** DER. */
   readonly certificate: Uint8Array;
