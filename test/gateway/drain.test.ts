@@ -88,7 +88,7 @@ describe('agents that are to move', () => {
     expect(await rig.gateway.sendAway(moves, 4000)).toBe(3);
     await Promise.all(agents.slice(3).map(untilTold));
     const all = agents.flatMap(told);
-    expect(all.map(({ endpoints }) => endpoints?.[0]).sort()).toEqual([
+    expect(all.map(({ endpoints }) => endpoints?.[0] ?? '').toSorted((a, b) => a.localeCompare(b))).toEqual([
       'wss://one:7421',
       'wss://one:7421',
       'wss://three:7421',
