@@ -17,7 +17,7 @@ const variableBytesMax = 2048;
 export const proxyHeaderBytesMax = fixedBytes + variableBytesMax;
 
 /** Where the agent is, as the balancer sees it. */
-export interface ClientAddress {
+interface ClientAddress {
   /** As Node writes it: dotted, or the shortest form of IPv6. */
   readonly address: string;
   readonly port: number;

@@ -5,7 +5,7 @@
  */
 
 /** Nobody is kept away for longer, whatever is said. */
-export const retryAfterMsMax = 3_600_000;
+const retryAfterMsMax = 3_600_000;
 
 /** HTTP has whole seconds. */
 export const retryAfterSeconds = (ms: number): number => Math.ceil(ms / 1000);
