@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import type { Logger } from 'pino';
 import { createAdminServer, createMetrics } from '../admin/index.ts';
 import type { AdminServer, Metrics } from '../admin/index.ts';
-import { createGateway, fileReader, lookEveryMs } from '../gateway/index.ts';
+import { createGateway, fileReader, lookEveryMs, revocationListThread } from '../gateway/index.ts';
 import type { AgentGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
 import type { TlsTransport } from '../peers/index.ts';
@@ -90,6 +90,10 @@ const startStorageAndServer = async (
   logger: Logger,
   { onFatal, onRemoved, join }: Pick<StartServerOptions, 'onFatal' | 'onRemoved' | 'join'>,
 ): Promise<Server> => {
+  const gateway = (): AgentGateway => {
+    if (running.gateway === undefined) throw new Error('agents are not served yet');
+    return running.gateway;
+  };
   const { clusterId, self, members, metrics } = { ...configuration, ...running };
   const storage = await openStorage({
     directory: configuration.dataDirectory,
@@ -110,6 +114,11 @@ const startStorageAndServer = async (
     metrics,
     onFatal,
     ...(onRemoved && { onRemoved }),
+    agentsDoor: {
+      drain: (graceMs) => gateway().drain(graceMs),
+      admit: () => gateway().admit(),
+      sendAway: (moves, graceMs) => gateway().sendAway(moves, graceMs),
+    },
     storage,
     transport: (acceptPeer, run, standing, lineage) => {
       const transport = createTlsTransport({
@@ -157,6 +166,8 @@ const startGateway = async (
   };
   const gateway: AgentGateway = createGateway({
     listen: configuration.agents.listen,
+    origins: configuration.agents.origins,
+    revocationListThread,
     ...files.agents,
     policies: files.policies,
     port: server.attachGateway(forward),
@@ -214,6 +225,7 @@ const startAdmin = async (
       waits: rest.waits,
       subscriptions: rest.subscriptions,
       connections: running.gateway?.connections ?? 0,
+      draining: rest.draining ?? false,
       sessions: rest.sessions,
     };
   });
@@ -238,7 +250,7 @@ const stopAll = async (running: Running, graceMs: number): Promise<void> => {
   const { gateway, server, storage, admin, metrics } = running;
   running.stopping = true;
   running.stopReloading?.();
-  await gateway?.drain(graceMs);
+  if (gateway !== undefined) await (server ?? gateway).drain(graceMs);
   await gateway?.close();
   await (server === undefined ? storage?.close() : server.stop());
   await admin?.close();

@@ -47,6 +47,8 @@ interface Dialing {
   /** The socket must be open and greeted by then. */
   readonly deadlineAtMs: number;
   readonly tries: Tries;
+  /** It is where the server that was left sent us, and may be none of our own endpoints: its refusal says nothing of those. */
+  readonly hinted?: true;
 }
 
 interface Pausing {
@@ -54,6 +56,8 @@ interface Pausing {
   readonly retryAtMs: number;
   readonly lastError: FuturestoreError;
   readonly tries: Tries;
+  /** Where the server that is left says that we should go. */
+  readonly hint?: string;
 }
 
 interface Established {
@@ -82,7 +86,8 @@ export type ConnectionState =
 export type ConnectionEvent =
   | { readonly kind: 'welcomed'; readonly link: LinkId; readonly server: Welcome }
   | { readonly kind: 'lost'; readonly link: LinkId; readonly problem: Problem }
-  | { readonly kind: 'goaway'; readonly link: LinkId; readonly graceMs: number }
+  /** `hint`: one of the endpoints that we know. */
+  | { readonly kind: 'goaway'; readonly link: LinkId; readonly graceMs: number; readonly hint?: string }
   /** The time that `alarmAtMs` named has come. */
   | { readonly kind: 'alarm' }
   | { readonly kind: 'close'; readonly error: FuturestoreError };
@@ -209,16 +214,21 @@ function dial(
   tries: Tries,
   world: World,
   leaving?: string,
+  hint?: string,
 ): { readonly state: Dialing; readonly effects: ConnectionEffect[] } {
   const link = world.nextLink();
-  const full = tries.full.filter(({ untilMs }) => untilMs > world.nowMs);
-  const endpoint = world.nextEndpoint(
-    leaving,
-    full.map((one) => one.endpoint),
-  );
+  const full = tries.full.filter(({ untilMs }) => untilMs > world.nowMs).map((one) => one.endpoint);
+  const endpoint = hint ?? world.nextEndpoint(leaving, full);
   const deadlineAtMs = world.nowMs + world.connectTimeoutMs;
   return {
-    state: { kind: 'connecting', link, endpoint, deadlineAtMs, tries },
+    state: {
+      kind: 'connecting',
+      link,
+      endpoint,
+      deadlineAtMs,
+      tries,
+      ...(hint !== undefined && { hinted: true }),
+    },
     effects: [{ kind: 'open', link, endpoint }],
   };
 }
@@ -227,7 +237,7 @@ function pause(dialing: Dialing, problem: Problem, world: World): Pausing {
   const others = dialing.tries.refusedBy.filter((endpoint) => endpoint !== dialing.endpoint);
   const { attempt: before, known } = dialing.tries;
   const refuses = problem.verdict === 'refused' || (problem.verdict === 'suspected' && !known);
-  const refusedBy = refuses ? [...others, dialing.endpoint] : others;
+  const refusedBy = refuses && dialing.hinted === undefined ? [...others, dialing.endpoint] : others;
   const attempt = before + 1;
   const full = fullAfter(dialing.tries, dialing.endpoint, problem, world);
   const retryAtMs = retryAtMsAfter(attempt, full, world);
@@ -288,7 +298,7 @@ function whileConnecting(state: Dialing, event: ConnectionEvent, world: World): 
 function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Transition {
   switch (event.kind) {
     case 'alarm':
-      return dial(state.tries, world);
+      return dial(state.tries, world, undefined, state.hint);
     case 'close':
       return closed(event.error);
     case 'welcomed':
@@ -337,6 +347,7 @@ function whileConnected(
         retryAtMs: world.nowMs + world.spreadMs(event.graceMs),
         lastError: new FuturestoreError('UNAVAILABLE', `${state.endpoint} is going away`),
         tries: { ...noTries, known: true, full: state.tries.full },
+        ...(event.hint !== undefined && { hint: event.hint }),
       };
       return { state: { ...state, kind: 'moving', next }, effects: [] };
     }
@@ -373,7 +384,7 @@ function whileMoving(
         const failed = pause(next, noWelcome(next, world), world);
         return { state: { ...state, next: failed }, effects: [{ kind: 'terminate', link: next.link }] };
       }
-      const dialed = dial(next.tries, world, state.endpoint);
+      const dialed = dial(next.tries, world, state.endpoint, next.hint);
       return { state: { ...state, next: dialed.state }, effects: dialed.effects };
     }
     case 'close': {

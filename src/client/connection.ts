@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { FuturestoreError, closeCodes, mayReconnect, retryAfterMsOfReason } from '../protocol/index.ts';
 import type { ErrorCode, ReceivedServerFrame, Welcome } from '../protocol/index.ts';
 import { fullJitter, reconnectBackoff } from './backoff.ts';
+import { endpointProblem } from './endpoints.ts';
 import { alarmAtMs, initialTransition, transition } from './connection-state.ts';
 import type {
   ConnectionEffect,
@@ -267,8 +268,25 @@ export class Connection {
     }
     if (this.#serves(link.id)) this.#handlers.received(frame);
     if (frame.goaway !== undefined) {
-      this.#dispatch({ kind: 'goaway', link: link.id, graceMs: frame.goaway.graceMs });
+      const { graceMs, endpoints = [] } = frame.goaway;
+      const hint = this.#known(endpoints, link.endpoint);
+      this.#dispatch({ kind: 'goaway', link: link.id, graceMs, ...(hint !== undefined && { hint }) });
     }
+  }
+
+  /**
+   * The first of the endpoints that we know ourselves, by configuration or as one of all servers that the welcome named;
+   * any other could be anybody's.
+   */
+  #known(endpoints: readonly string[], present: string): string | undefined {
+    const state = this.#state;
+    const named = state.kind === 'connected' ? state.server.endpoints : [];
+    const known = [...this.#endpoints, ...named].filter((one) => endpointProblem(one) === undefined);
+    for (const endpoint of endpoints) {
+      const found = known.find((one) => isSame(one, endpoint));
+      if (found !== undefined && !isSame(found, present)) return found;
+    }
+    return undefined;
   }
 
   #decode(link: Link, bytes: Uint8Array, binary: boolean): ReceivedServerFrame {
@@ -323,6 +341,10 @@ export class Connection {
     } else logger.debug({ state: now.kind }, 'connection');
   }
 }
+
+/** 'wss://a:1' and 'wss://a:1/' are one place. */
+const isSame = (one: string, other: string): boolean =>
+  one === other || (URL.canParse(one) && URL.canParse(other) && new URL(one).href === new URL(other).href);
 
 function shuffled(endpoints: readonly string[], environment: ClientEnvironment): readonly string[] {
   const left = [...endpoints];

@@ -5,7 +5,13 @@ import { isIP } from 'node:net';
 import { connect as connectTls, createSecureContext } from 'node:tls';
 import type { SecureContext, TLSSocket } from 'node:tls';
 import { WebSocket } from 'ws';
-import { FuturestoreError, limits, protobufCodec, retryAfterMsOfField } from '../protocol/index.ts';
+import {
+  FuturestoreError,
+  levelToken,
+  limits,
+  protobufCodec,
+  retryAfterMsOfField,
+} from '../protocol/index.ts';
 import { Client } from './client.ts';
 import type { ClientOptions } from './client.ts';
 import { endpointProblem } from './endpoints.ts';
@@ -101,7 +107,7 @@ class NodeEnvironment implements ClientEnvironment {
 
   openSocket(endpoint: string, handlers: SocketHandlers): ClientSocket {
     const progress: Progress = { secured: false };
-    const socket = new WebSocket(endpoint, [this.codec.subprotocol], {
+    const socket = new WebSocket(endpoint, [this.codec.subprotocol, levelToken], {
       createConnection: () => this.#openTls(endpoint, progress),
       perMessageDeflate: false,
       followRedirects: false,

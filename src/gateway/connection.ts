@@ -17,6 +17,7 @@ import type { OutboxOwner } from './outbox.ts';
 import { Requests } from './requests.ts';
 import type { RequestsOwner } from './requests.ts';
 import type { GatewaySetup } from './settings.ts';
+import { drainingSince, toldByLevel } from './told-by-level.ts';
 
 /** What a connection asks of its gateway. */
 export interface ConnectionOwner extends RequestsOwner {
@@ -37,6 +38,7 @@ export interface ConnectionParts {
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
   readonly remote: string | undefined;
+  readonly level: number;
   readonly judge: IdentityJudge;
   readonly identify: Identify | undefined;
   readonly setup: GatewaySetup;
@@ -49,6 +51,8 @@ const framingSlackBytes = 1024;
 export class AgentConnection implements OutboxOwner {
   readonly id: ConnectionId;
   readonly acceptedAtMs: number;
+  /** Up to which additions to the protocol it can be told. */
+  readonly level: number;
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
@@ -70,11 +74,13 @@ export class AgentConnection implements OutboxOwner {
   #paused = false;
   #watched = false;
   #sentAway = false;
+  #leavesByMs = -Infinity;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, remote, judge, identify, setup, owner } = parts;
+    const { id, ws, socket, codec, remote, level, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
+    this.level = level;
     this.acceptedAtMs = nowMs;
     this.#heardAtMs = nowMs;
     this.#ws = ws;
@@ -162,7 +168,8 @@ export class AgentConnection implements OutboxOwner {
   /** Takes what the server says to this connection; `flush` sends it. */
   take(event: ConnectionEvent): void {
     if (!this.review()) return;
-    this.#requests.take(event);
+    const mayNeedLess = event.kind === 'answer' && this.level < drainingSince;
+    this.#requests.take(mayNeedLess ? { ...event, body: toldByLevel(event.body, this.level) } : event);
   }
 
   /** Sends what there is room for, and reads on or stops reading accordingly. */
@@ -222,10 +229,18 @@ export class AgentConnection implements OutboxOwner {
     return this.#sentAway;
   }
 
-  goaway(graceMs: number, reason: string): void {
+  /** It was asked, and has some of its time left. */
+  isLeaving(nowMs: number): boolean {
+    return nowMs < this.#leavesByMs;
+  }
+
+  /** `endpoints`: where it had best go, if its level lets it be told. */
+  goaway(graceMs: number, reason: string, endpoints: readonly string[] = []): void {
     if (this.#endedWith !== undefined || !this.greeted) return;
     this.#sentAway = true;
-    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason } });
+    this.#leavesByMs = this.#setup.clock.nowMs() + graceMs;
+    const hint = endpoints.length > 0 && this.level >= drainingSince ? { endpoints } : {};
+    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason, ...hint } });
   }
 
   /** Ends the connection; nothing of what waits is sent any more. */

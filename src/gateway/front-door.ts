@@ -17,6 +17,7 @@ import {
   codecFor,
   codecs,
   FuturestoreError,
+  levelAmong,
   LogBudget,
   retryAfterSeconds,
 } from '../protocol/index.ts';
@@ -25,6 +26,7 @@ import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import type { Arrival, CertificateAndKey, Door, Identify, IdentityJudge } from './door.ts';
 import { Realms } from './identity.ts';
+import { revocationListReader } from './revocation-list-reader.ts';
 import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
 import { Lobby } from './lobby.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
@@ -51,7 +53,8 @@ const ticketLifetimeSeconds = 24 * 3600;
 
 export class FrontDoor implements Door {
   readonly #setup: GatewaySetup;
-  readonly #listenAt: { readonly host: string; readonly port: number };
+  /** With the port that it was at first, where any free one was asked for. */
+  #listenAt: { readonly host: string; readonly port: number };
   readonly #realms: Realms;
   #certificate: CertificateAndKey;
   #ticketKeys: Buffer | undefined;
@@ -64,12 +67,17 @@ export class FrontDoor implements Door {
   readonly #sockets = new Set<Socket>();
   readonly #lobby: Lobby;
   readonly #logBudget: LogBudget;
-  #closed = false;
+  #accepting = false;
 
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(options.policies.document.realms, options.files ?? fileReader, setup.logger);
+    this.#realms = new Realms(
+      options.policies.document.realms,
+      options.files ?? fileReader,
+      setup.logger,
+      revocationListReader(options.revocationListThread),
+    );
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
@@ -178,14 +186,16 @@ export class FrontDoor implements Door {
         resolve();
       });
     });
-    this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
+    this.#accepting = true;
     this.#stopLooking = this.#setup.clock.every(lookEveryMs, () => void this.look());
-    return { port: (this.#server.address() as AddressInfo).port };
+    const { port } = this.#server.address() as AddressInfo;
+    this.#listenAt = { ...this.#listenAt, port };
+    return { port };
   }
 
   stopAccepting(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (!this.#accepting) return;
+    this.#accepting = false;
     this.#stopLooking?.();
     this.#server.close();
   }
@@ -207,6 +217,10 @@ export class FrontDoor implements Door {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
       this.#lobby.enter(socket);
+    });
+    this.#server.on('error', (error) => {
+      // While it does not listen yet, whoever asked it to is told.
+      if (this.#accepting) this.#setup.logger.error({ err: error }, 'accepting agents failed');
     });
     this.#server.on('drop', (data) => {
       this.#turnAway('capacity', 'as many connections are open as may', data?.remoteAddress);
@@ -273,7 +287,8 @@ export class FrontDoor implements Door {
         if (verdict !== undefined) this.#lobby.known(socket);
         const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
         const remote = this.#lobby.remoteOf(socket);
-        this.#arrived({ ws, socket, codec, remote, identity: verdict?.identity, identify });
+        const level = levelAmong(offeredBy(request));
+        this.#arrived({ ws, socket, codec, remote, level, identity: verdict?.identity, identify });
       }
     });
   }
@@ -301,11 +316,11 @@ export class FrontDoor implements Door {
       return { status: '404 Not Found', text: "agents connect to '/': leave out the path" };
     const { origin } = request.headers;
     if (origin !== undefined && !this.#origins.has(origin)) {
-      const text = `pages of the origin ${printable(origin)} may not connect: add it to the gateway's origins if they should`;
+      const text = `pages of the origin ${printable(origin)} may not connect: add it to agents.origins if they should`;
       return { status: '403 Forbidden', text };
     }
     const offered = request.headers['sec-websocket-protocol'];
-    if (codecAmong(offered?.split(',').map((name) => name.trim()) ?? []) !== undefined) return undefined;
+    if (codecAmong(offeredBy(request)) !== undefined) return undefined;
     const said = offered === undefined ? 'no subprotocol' : `only ${printable(offered)}`;
     const text = `VERSION_NOT_SUPPORTED: the client offers ${said}, this server speaks ${codecNames}: use a client of this version`;
     return { status: '400 Bad Request', text };
@@ -353,6 +368,10 @@ const endWithStatus = (socket: Duplex, status: string, text: string, headers: st
 const ignoreBrokenSocket = (): void => {
   // Its 'close' follows, and that is what counts.
 };
+
+/** The subprotocols that a client offers, and what else it says in their place. */
+const offeredBy = ({ headers }: IncomingMessage): string[] =>
+  headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? [];
 
 /** The first of what is offered, in the client's order of preference, that is spoken here. */
 const codecAmong = (offered: Iterable<string>): FrameCodec | undefined => {

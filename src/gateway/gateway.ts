@@ -1,5 +1,6 @@
 /** All connections of one gateway: what arrives, what the server delivers, the one timer, the end. */
 import type {
+  AgentsMove,
   ConnectionId,
   Gateway as DeliveryGateway,
   GatewayEvent,
@@ -11,12 +12,14 @@ import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
+import { departures } from './departures.ts';
 import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
 import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
+import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
 import { SoleConnections } from './sole-connections.ts';
@@ -28,9 +31,20 @@ export interface AgentGateway extends DeliveryGateway {
   readonly connections: number;
   /**
    * Accepts nobody any more, tells all to go elsewhere, and closes them one by one spread over the grace, so that the
-   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace.
+   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace, or
+   * when `admit` has ended it. Once more: those who are left get the new grace.
    */
   drain(graceMs: number): Promise<void>;
+  /**
+   * Ends a drain: accepts agents again, on the same port; who is still here stays, if it does not leave by itself. Rejects
+   * where the port cannot be listened on any more, and then stays drained.
+   */
+  admit(): Promise<void>;
+  /**
+   * Asks so many agents to go, each to an endpoint of the moves if it knows it, and closes nobody: who finds no other
+   * server stays. Gives how many are on their way, those included who were asked before and have some of their grace left.
+   */
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number>;
   /** At once, without a word. */
   close(): Promise<void>;
   /** The server's own certificate, for new connections. Throws CONFIGURATION_INVALID, and then keeps what it had. */
@@ -58,10 +72,9 @@ const tickMs = 1000;
 const reviewEveryMs = 5;
 const reviewedAtOnce = 256;
 
-const drainReason = 'the server is shutting down: connect to another one';
+const drainReason = 'the server takes no agents any more: connect to another one';
 
-/** Drained connections are closed in steps of this, or of a hundredth of the grace. */
-const drainStepMs = 50;
+const moveReason = 'the server has more agents than others: connect to another one';
 
 class Agents implements AgentGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
@@ -89,13 +102,14 @@ class Agents implements AgentGateway, ConnectionOwner {
   readonly #sole = new SoleConnections();
   #stopTicking: (() => void) | undefined;
   #draining = false;
-  #drained: (() => void) | undefined;
+  readonly #closing: SpreadClosing;
 
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#farewells = new Farewells(this.#setup.limits);
+    this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
@@ -144,22 +158,25 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#door.stopAccepting();
     for (const connection of this.#waiting) connection.close(closeCodes.draining, drainReason);
     for (const connection of this.#connections.values()) connection.goaway(graceMs, drainReason);
-    if (this.#connections.size === 0) return;
-    const { clock } = this.#setup;
-    const startedAtMs = clock.nowMs();
-    const count = this.#connections.size;
-    const stepMs = Math.max(1, Math.min(drainStepMs, Math.floor(graceMs / 100)));
-    await new Promise<void>((resolve) => {
-      const stop = clock.every(stepMs, () => {
-        const share = graceMs === 0 ? 1 : Math.min(1, (clock.nowMs() - startedAtMs) / graceMs);
-        const mayStay = Math.floor(count * (1 - share));
-        this.#closeDownTo(mayStay);
-      });
-      this.#drained = () => {
-        stop();
-        resolve();
-      };
-    });
+    if (this.#connections.size > 0) await this.#closing.begin(this.#connections.size, graceMs);
+  }
+
+  async admit(): Promise<void> {
+    if (!this.#draining) return;
+    await this.#door.listen();
+    this.#draining = false;
+    this.#closing.over();
+  }
+
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number> {
+    const nowMs = this.#setup.clock.nowMs();
+    const greeted = [...this.#connections.values()].filter((connection) => connection.greeted);
+    const leaving = greeted.filter((connection) => connection.isLeaving(nowMs)).length;
+    const left = departures(greeted, leaving, moves);
+    for (const { connection, endpoint } of left) {
+      connection.goaway(graceMs, moveReason, endpoint === '' ? [] : [endpoint]);
+    }
+    return Promise.resolve(leaving + left.length);
   }
 
   async close(): Promise<void> {
@@ -213,7 +230,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#farewells.remove(connection);
     this.#roundOf(connection.id).delete(connection);
     if (connection.greeted) this.#greeted -= 1;
-    if (this.#connections.size === 0) this.#drained?.();
+    if (this.#connections.size === 0) this.#closing.over();
   }
 
   identified(connection: AgentConnection, identity: Identity): void {
@@ -245,7 +262,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
   }
 
-  #arrived({ ws, socket, codec, remote, identity, identify }: Arrival): void {
+  #arrived({ ws, socket, codec, remote, level, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
     const connection = new AgentConnection({
@@ -254,6 +271,7 @@ class Agents implements AgentGateway, ConnectionOwner {
       socket,
       codec,
       remote,
+      level,
       judge: this.#door.judge,
       identify,
       setup: this.#setup,

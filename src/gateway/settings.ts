@@ -123,6 +123,8 @@ export interface GatewayOptions extends GatewayCoreOptions {
   readonly key: string;
   /** Reads revocation lists; default: the file system. */
   readonly files?: FileReader;
+  /** The program of a thread that reads long revocation lists; default: they are read here, and hold everything up. */
+  readonly revocationListThread?: URL;
   /**
    * Load balancers: IP addresses and networks (CIDR) whose connections begin with a PROXY header of version 2, which says
    * where the agent is. From anybody else such a header is what it looks like to TLS: noise. Default: none.

@@ -20,6 +20,7 @@ export { isNetwork, Networks } from './networks.ts';
 export { encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
+export { levelAmong, levelToken, protocolLevel } from './levels.ts';
 export { StrictReader } from './strict-reader.ts';
 export {
   reasonWithRetryAfter,

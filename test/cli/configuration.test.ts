@@ -73,6 +73,7 @@ describe('server.yaml', () => {
         advertise: ['wss://agents.example.com:443'],
         proxies: ['10.0.0.0/8', '::1'],
         connectionMaxAgeMs: 24 * 3600 * 1000,
+        origins: [],
       },
       peers: {
         listen: { host: '0.0.0.0', port: 7431 },
@@ -116,6 +117,12 @@ describe('server.yaml', () => {
     expect(changed({ agents: { ...agents, advertise: ['agents.example.com'] } })).toContain(
       'agents.advertise[0]: must be',
     );
+  });
+
+  test('names the pages that may connect by their origins', () => {
+    const origins = ['https://console.example', 'http://localhost:8080', 'https://[::1]:8443'];
+    const agents = { ...validSettings().agents, origins };
+    expect(parse({ ...validSettings(), agents }).agents.origins).toEqual(origins);
   });
 
   test('an unknown setting is refused with its place and the name that was meant', () => {
@@ -199,6 +206,17 @@ describe('server.yaml', () => {
     ['limits', { connections: 0 }, 'limits.connections: must be a whole number from 1'],
     ['member', 1.5, 'member: must be a whole number'],
     ['data', '', 'data: must be a directory, got ""'],
+    ['agents', { origins: 'https://a' }, 'agents.origins: must be a list of origins'],
+    ['agents', { origins: ['https://a/'] }, 'agents.origins[0]: must be the origin of a web page'],
+    ['agents', { origins: ['HTTPS://a'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['https://a:443'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['*'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['null'] }, 'agents.origins[0]: must be the origin'],
+    [
+      'agents',
+      { origins: Array.from({ length: 65 }, () => 'https://a') },
+      'agents.origins: may name at most 64 origins',
+    ],
   ])('%s: %j is refused', (name, value, message) => {
     expect(changed({ [name]: value })).toContain(message);
   });
@@ -278,6 +296,7 @@ describe('server --print-settings', () => {
       'agents.advertise[]',
       'agents.proxy_protocol.trusted[]',
       'agents.connection_max_age',
+      'agents.origins[]',
       'peers.listen',
       'peers.ca',
       'peers.cert',
@@ -300,6 +319,10 @@ describe('server --print-settings', () => {
     expect(settings.find(({ setting }) => setting === 'join')).toMatchObject({
       required: false,
       default: 'false',
+    });
+    expect(settings.find(({ setting }) => setting === 'agents.origins[]')).toMatchObject({
+      required: false,
+      default: 'none',
     });
     const text = await runCommand(['server', '--print-settings']);
     expect(text.stdout).toContain('limits.connections  (default 20000)\n    Connections of agents at most');

@@ -276,6 +276,72 @@ describe('going away', () => {
     expect(waiting.state).toBe('pending');
   });
 
+  describe('with a hint where to go', () => {
+    const endpoints = ['wss://a:1', 'wss://b:2', 'wss://c:3'];
+
+    /** Connected to the first of its endpoints; `named`: what the welcome says of all servers. */
+    const connected = async (named: readonly string[] = []) => {
+      const world = new World();
+      for (const endpoint of [...endpoints, 'wss://d:4', 'wss://e:5'])
+        world.server(endpoint).welcome = { ...welcome, endpoints: named };
+      const client = world.client({ endpoints });
+      await world.settle();
+      const from = world.dials[0]?.endpoint ?? '';
+      const others = endpoints.filter((endpoint) => endpoint !== from);
+      const goaway = (hints: readonly string[]): void => {
+        const server = world.servers.get(from);
+        server?.connection.sendFrame({ goaway: { graceMs: 1000, reason: 'moved', endpoints: hints } });
+      };
+      return { world, client, from, others, goaway };
+    };
+
+    test('goes there first, if the configuration names it, however it is written', async () => {
+      for (const which of [0, 1]) {
+        const { world, client, others, goaway } = await connected();
+        const waiting = watch(client.await('a'));
+        await world.settle();
+        goaway([`${others[which] ?? ''}/`]);
+        await world.advance(2000);
+        expect(client.state).toMatchObject({ kind: 'connected', endpoint: others[which] });
+        expect(world.servers.get(others[which] ?? '')?.connection.of('await')).toHaveLength(1);
+        expect(waiting.state).toBe('pending');
+      }
+    });
+
+    test('goes to a server that the welcome named, and to no other', async () => {
+      const known = await connected(['wss://d:4']);
+      known.goaway(['wss://e:5', 'wss://d:4']);
+      await known.world.advance(2000);
+      expect(known.client.state).toMatchObject({ kind: 'connected', endpoint: 'wss://d:4' });
+
+      const unknown = await connected();
+      unknown.goaway(['wss://e:5', 'wss://d:4', 'no address', unknown.from]);
+      await unknown.world.advance(2000);
+      expect(unknown.world.dials).toHaveLength(2);
+      expect(unknown.others).toContain(unknown.world.dials[1]?.endpoint);
+    });
+
+    test('goes to any of its own where it is not to be had there, and never gives up for it', async () => {
+      const refusal = { kind: 'identity_refused', text: 'no' } as const;
+      const { world, client, from, others, goaway } = await connected(['wss://d:4']);
+      const hinted = world.servers.get('wss://d:4');
+      if (hinted !== undefined) hinted.failure = refusal;
+      const [bad, good] = others.map((endpoint) => world.servers.get(endpoint));
+      if (bad === undefined || good === undefined) throw new Error('there are two others');
+      bad.failure = refusal;
+      good.silent = true;
+      goaway(['wss://d:4']);
+      await world.advance(700);
+      expect(world.dials[1]?.endpoint).toBe('wss://d:4');
+      world.servers.get(from)?.connection.end(1006, '');
+      await world.advance(5000);
+      expect(client.state.kind).not.toBe('closed');
+      good.silent = false;
+      await world.advance(60_000);
+      expect(client.state.kind).toBe('connected');
+    });
+  });
+
   test('the old server may call a moved session replaced without ending the client', async () => {
     const world = new World();
     world.server('wss://a');

@@ -59,6 +59,18 @@ export const network = () => {
   );
 };
 
+/** Of web pages, exactly as browsers send it. */
+export const origin = () => {
+  const expected = 'the origin of a web page, written https://host or https://host:port';
+  return v.pipe(
+    text(expected),
+    v.check(isOrigin, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
+  );
+};
+
+const isOrigin = (value: string): boolean =>
+  /^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value;
+
 export const file = (expected: string) =>
   v.pipe(
     text(expected),

@@ -71,7 +71,10 @@ export const describeSettings = (table: Schema, place = ''): DescribedSetting[] 
     return mayBeEmpty ? items.map((item) => ({ ...item, defaultValue: item.defaultValue ?? 'none' })) : items;
   }
   const found: unknown = 'default' in table ? table.default : undefined;
-  const defaultValue = typeof found === 'number' || typeof found === 'boolean' ? String(found) : found;
+  const defaultValue =
+    typeof found === 'number' || typeof found === 'boolean' || Array.isArray(found)
+      ? JSON.stringify(found)
+      : found;
   return [
     {
       place,

@@ -38,6 +38,8 @@ export interface ServerConfiguration {
     readonly proxies: readonly string[];
     /** 0: none. */
     readonly connectionMaxAgeMs: number;
+    /** Of the web pages that may connect. */
+    readonly origins: readonly string[];
   };
   readonly peers: {
     readonly listen: HostAndPort;
@@ -144,6 +146,7 @@ const resolved = (settings: ServerSettings, file: string): ServerConfiguration =
       advertise: settings.agents.advertise,
       proxies: settings.agents.proxy_protocol.trusted,
       connectionMaxAgeMs: settings.agents.connection_max_age,
+      origins: settings.agents.origins,
     },
     peers: {
       listen: settings.peers.listen,

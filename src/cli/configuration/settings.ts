@@ -13,6 +13,7 @@ import {
   listenAddress,
   memberName,
   network,
+  origin,
   peerAddress,
   size,
   yesOrNo,
@@ -117,6 +118,21 @@ export const serverSettings = v.object(
           v.description(
             'After about this time (20 % more or less) an agent is asked to connect again, so that agents spread over the servers. 0ms: never.',
           ),
+        ),
+        origins: v.optional(
+          v.pipe(
+            v.array(
+              v.pipe(
+                origin(),
+                v.description(
+                  'The web pages that may connect, by their origin (https://host). Agents send none.',
+                ),
+              ),
+              'must be a list of origins',
+            ),
+            v.maxLength(64, 'may name at most 64 origins'),
+          ),
+          [],
         ),
       },
       group,
