@@ -1,0 +1,282 @@
+/** The agents of one process, and what can be asked of all of them. All that goes in and out is plain data. */
+import process from 'node:process';
+import { createSecureContext } from 'node:tls';
+import type { Credentials } from '../../src/cli/authority/certificates.ts';
+import { AgentIssuer } from './certificates.ts';
+import { expectationOf, splitKeys } from './expectation.ts';
+import type { Expectation } from './expectation.ts';
+import type { FleetAgent } from './fleet-agent.ts';
+import { askForForeign } from './foreign.ts';
+import type { ForeignReport } from './foreign.ts';
+import { LibraryAgent } from './library-agent.ts';
+import { LightAgent } from './light-agent.ts';
+import { planAgents, planSleepers, usesLibrary } from './plan.ts';
+import type { PolicyDocument } from './policy-model.ts';
+import { Turnstile } from './turnstile.ts';
+
+export interface FleetOptions {
+  /** Of the whole cluster. */
+  readonly agents: number;
+  /** Those of this process. */
+  readonly first: number;
+  readonly end: number;
+  /** The servers'. */
+  readonly ports: readonly number[];
+  readonly localAddress: string;
+  /** PEM: of the servers. */
+  readonly ca: string;
+  /** Signs the agents' certificates. */
+  readonly authority: Credentials;
+}
+
+export interface FleetProgress {
+  readonly processId: number;
+  readonly agents: number;
+  /** Of each server, by its place. */
+  readonly servedBy: readonly number[];
+  readonly served: number;
+  readonly shutOut: number;
+  /** Have got, in this round, all that they were to get by the policies at its beginning. */
+  readonly complete: number;
+}
+
+/** What was published in a round, and what was taken away meanwhile. */
+export interface RoundReport {
+  /** The revision of each key. */
+  readonly published: ReadonlyMap<string, number>;
+  /** By the agent's number, at which revision it was revoked and when that was answered. */
+  readonly revoked: ReadonlyMap<number, { readonly revision: number; readonly atMs: number }>;
+  /** At which revision the policies became what `narrowed` told. */
+  readonly narrowedAt?: number;
+}
+
+export interface Verdict {
+  /** Agents × keys. */
+  readonly cells: number;
+  readonly received: number;
+  /** Would have been received but for revocations and new policies. */
+  readonly withheld: number;
+  readonly revokedConnections: number;
+  /** How long after its revocation was answered a connection was closed; sorted. */
+  readonly closedAfterMs: readonly number[];
+  readonly problems: readonly string[];
+}
+
+const handshakesAtOnce = 32;
+const problemsMax = 20;
+const nothing: Expectation = { pushed: new Set(), answered: new Set() };
+const probedEvery = 10;
+
+interface Expected {
+  readonly before: Expectation;
+  after: Expectation;
+}
+
+export class Fleet {
+  readonly #options: FleetOptions;
+  readonly #agents: FleetAgent[] = [];
+  readonly #expected = new Map<FleetAgent, Expected>();
+  #first: PolicyDocument | undefined;
+  #keys: readonly string[] = [];
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+  }
+
+  /** Makes the agents and their certificates. */
+  async prepare(): Promise<void> {
+    const { first, end, authority, ca, ports, localAddress } = this.#options;
+    const issuer = await AgentIssuer.of(authority);
+    const turnstile = new Turnstile(handshakesAtOnce);
+    for (const plan of planAgents(first, end)) {
+      const credentials = await issuer.issue(plan);
+      if (usesLibrary(plan)) {
+        this.#agents.push(new LibraryAgent(plan, { ports, ca, credentials }));
+        continue;
+      }
+      const { certificate: cert, privateKey: key } = credentials;
+      const context = createSecureContext({ ca, cert, key, minVersion: 'TLSv1.3' });
+      this.#agents.push(new LightAgent(plan, context, { ports, localAddress, turnstile }));
+    }
+  }
+
+  /** What is to be received of these keys by this policy. */
+  async expect(document: PolicyDocument, keys: readonly string[]): Promise<void> {
+    this.#first = document;
+    this.#keys = keys;
+    const split = splitKeys(keys);
+    for (const agent of this.#agents) {
+      const before = expectationOf(document, agent.plan, split);
+      this.#expected.set(agent, { before, after: before });
+      // Thousands of agents and keys take seconds, and connections want to be served meanwhile.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** In the middle of this round the policies are going to become these. */
+  async narrow(document: PolicyDocument): Promise<void> {
+    const split = splitKeys(this.#keys);
+    for (const agent of this.#agents) {
+      const expected = this.#expected.get(agent);
+      if (expected !== undefined) expected.after = expectationOf(document, agent.plan, split);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  async beginRound(round: number): Promise<void> {
+    for (const agent of this.#agents) agent.beginRound(round);
+  }
+
+  async start(): Promise<void> {
+    for (const agent of this.#agents) agent.start();
+  }
+
+  async progress(): Promise<FleetProgress> {
+    const servedBy = this.#options.ports.map(() => 0);
+    let served = 0;
+    let shutOut = 0;
+    let complete = 0;
+    for (const agent of this.#agents) {
+      if (agent.shutOut) shutOut += 1;
+      if (agent.servedAtMs !== undefined) {
+        served += 1;
+        if (agent.server !== undefined) servedBy[agent.server] = (servedBy[agent.server] ?? 0) + 1;
+      }
+      const { before } = this.#expected.get(agent) ?? { before: nothing };
+      const { pushed, answered } = agent.record;
+      if (pushed.size >= before.pushed.size && answered.size >= before.answered.size) complete += 1;
+    }
+    return { processId: process.pid, agents: this.#agents.length, servedBy, served, shutOut, complete };
+  }
+
+  /** When those who came back since then were served again, by the machine's clock; sorted. */
+  async servedSince(sinceMs: number): Promise<readonly number[]> {
+    return this.#agents
+      .map(({ servedAtMs }) => servedAtMs ?? -Infinity)
+      .filter((atMs) => atMs > sinceMs)
+      .sort((a, b) => a - b);
+  }
+
+  async askForForeign(): Promise<ForeignReport> {
+    const document = this.#first;
+    if (document === undefined) throw new Error('the policies are not known yet');
+    let asked = 0;
+    const problems: string[] = [];
+    for (const agent of this.#agents) {
+      if (!(agent instanceof LightAgent) || agent.plan.index % probedEvery !== 0) continue;
+      const report = await askForForeign(agent, document, this.#options.agents);
+      asked += report.asked;
+      problems.push(...report.problems);
+    }
+    return { asked, problems: problems.slice(0, problemsMax) };
+  }
+
+  async sleep(): Promise<void> {
+    for (const agent of this.#sleepers()) agent.sleep();
+  }
+
+  async wake(): Promise<void> {
+    for (const agent of this.#sleepers()) agent.wake();
+  }
+
+  #sleepers(): LightAgent[] {
+    const planned = new Set(planSleepers(this.#options.agents).map(({ index }) => index));
+    return this.#agents.filter(
+      (agent): agent is LightAgent => agent instanceof LightAgent && planned.has(agent.plan.index),
+    );
+  }
+
+  async verify(report: RoundReport): Promise<Verdict> {
+    const judge = new RoundJudge(report, new Set(this.#sleepers()));
+    for (const agent of this.#agents) {
+      const expected = this.#expected.get(agent);
+      if (expected !== undefined) judge.look(agent, expected);
+    }
+    return {
+      cells: this.#agents.length * report.published.size,
+      received: judge.received,
+      withheld: judge.withheld,
+      revokedConnections: judge.revokedConnections,
+      closedAfterMs: judge.closedAfterMs.sort((a, b) => a - b),
+      problems: judge.problems.slice(0, problemsMax),
+    };
+  }
+
+  async stop(): Promise<void> {
+    for (const agent of this.#agents) agent.stop();
+  }
+}
+
+/** Holds what each agent received against what it was to receive. */
+class RoundJudge {
+  readonly #report: RoundReport;
+  readonly #sleepers: ReadonlySet<FleetAgent>;
+  received = 0;
+  withheld = 0;
+  revokedConnections = 0;
+  readonly closedAfterMs: number[] = [];
+  readonly problems: string[] = [];
+
+  constructor(report: RoundReport, sleepers: ReadonlySet<FleetAgent>) {
+    this.#report = report;
+    this.#sleepers = sleepers;
+  }
+
+  look(agent: FleetAgent, { before, after }: Expected): void {
+    const { record, plan } = agent;
+    this.problems.push(...record.problems);
+    const revoked = this.#report.revoked.get(plan.index);
+    const endMs = revoked?.revision;
+    const told = (until: number | undefined): string =>
+      until === undefined ? 'nothing was taken away' : `it lost it at revision ${until}`;
+    const compare = (
+      from: string,
+      got: ReadonlyMap<string, number>,
+      wanted: ReadonlySet<string>,
+      stays: ReadonlySet<string>,
+      isTold: (key: string) => boolean,
+    ): void => {
+      this.received += got.size;
+      for (const [key, revision] of got) {
+        if (!wanted.has(key)) this.#found(plan.name, `${from} gave ${key}, which it may not have`);
+        const published = this.#report.published.get(key);
+        if (published !== revision)
+          this.#found(
+            plan.name,
+            `${from} gave ${key} of revision ${revision}, but it was published at ${published}`,
+          );
+        const until = endMs ?? (stays.has(key) ? undefined : this.#report.narrowedAt);
+        if (until !== undefined && revision >= until)
+          this.#found(plan.name, `${from} gave ${key} of revision ${revision}, but ${told(until)}`);
+      }
+      for (const key of wanted) {
+        if (got.has(key)) continue;
+        if (endMs === undefined && stays.has(key))
+          this.#found(plan.name, `${from} did not give ${key} (${told(undefined)})`);
+        else this.withheld += 1;
+        if (endMs === undefined && !stays.has(key) && !isTold(key))
+          this.#found(plan.name, `it was not told that ${from} gives ${key} no more`);
+      }
+    };
+    const isEnded = (): boolean => record.subscriptionEnd === 'PERMISSION_DENIED';
+    const isRefused = (key: string): boolean => record.refused.get(key) === 'PERMISSION_DENIED';
+    compare('the subscription', record.pushed, before.pushed, after.pushed, isEnded);
+    compare('an await', record.answered, before.answered, after.answered, isRefused);
+    if (revoked !== undefined) this.#lookAtRevoked(agent, revoked.atMs);
+    else if (agent.servedAtMs === undefined) this.#found(plan.name, 'it is not connected');
+  }
+
+  /** The connection it had is closed within the time, and there is no other. */
+  #lookAtRevoked(agent: FleetAgent, atMs: number): void {
+    const { record, plan } = agent;
+    this.revokedConnections += 1;
+    if (!agent.shutOut || record.endings.at(-1)?.code !== 4503)
+      this.#found(plan.name, `it was revoked, but not told with 4503: ${JSON.stringify(record.endings)}`);
+    const [first] = record.endings;
+    if (first !== undefined && !this.#sleepers.has(agent)) this.closedAfterMs.push(first.atMs - atMs);
+  }
+
+  #found(name: string, text: string): void {
+    this.problems.push(`${name}: ${text}`);
+  }
+}
