@@ -195,6 +195,8 @@ export class Subscriptions {
     this.#catchUp.advance(subscription, work, source);
     connection.lagging.shift();
     if (!subscription.live) connection.lagging.push(subscription);
+    // Gives its elements back: an array that was ever filled keeps room for seventeen.
+    else if (connection.lagging.length === 0) connection.lagging.length = 0;
   }
 
   #end(subscription: Subscription, failure: Failure): void {

@@ -1,7 +1,7 @@
 /** One agent's connection from its hello to its end: its socket, who is there, when it is read and when it is cut. */
 import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
-import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
+import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
@@ -44,7 +44,7 @@ export interface ConnectionParts {
 /** The WebSocket's own framing of a hello, even in small fragments. */
 const framingSlackBytes = 1024;
 
-export class AgentConnection implements OutboxOwner {
+export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   readonly id: ConnectionId;
   readonly acceptedAtMs: number;
   readonly #ws: AgentWebSocket;
@@ -60,7 +60,7 @@ export class AgentConnection implements OutboxOwner {
   readonly #audit: Audit;
   readonly #outbox: Outbox;
   readonly #requests: Requests;
-  #hello: Hello | undefined;
+  #greeted = false;
   #endedWith: number | undefined;
   #rawBytesBeforeHello = 0;
   #heardAtMs: number;
@@ -77,7 +77,7 @@ export class AgentConnection implements OutboxOwner {
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
-    this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
+    this.#authentication = new Authentication(setup, judge, identify, this);
     this.#setup = setup;
     this.#owner = owner;
     this.#audit = new Audit(setup, id);
@@ -98,7 +98,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   get greeted(): boolean {
-    return this.#hello !== undefined;
+    return this.#greeted;
   }
 
   /** 'realm:name'; 'nobody' before that is known. */
@@ -250,6 +250,33 @@ export class AgentConnection implements OutboxOwner {
     this.#owner.notify({ kind: 'delivered', connection: this.id, bytes });
   }
 
+  identified(identity: Identity): void {
+    this.#owner.identified(this, identity);
+  }
+
+  expiring(remainingMs: number): void {
+    this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } });
+  }
+
+  renewed(request: number, expiresInMs: number): void {
+    this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
+    this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
+  }
+
+  refuse(request: number, failure: Failure): void {
+    this.#requests.refuse(request, failure, 'authenticate');
+  }
+
+  later(work: () => void): void {
+    if (this.#endedWith !== undefined) return;
+    try {
+      work();
+      this.flush();
+    } catch (error) {
+      this.#broken(error);
+    }
+  }
+
   #listen(): void {
     this.#ws.on('message', (data, isBinary) => {
       try {
@@ -276,7 +303,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** ws has one limit for all messages of a connection; before hello this one is nearer. */
   readonly #countBeforeHello = (chunk: Uint8Array): void => {
-    if (this.#hello !== undefined) return;
+    if (this.#greeted) return;
     this.#rawBytesBeforeHello += chunk.length;
     if (this.#rawBytesBeforeHello > this.#setup.limits.frameBytesBeforeHelloMax + framingSlackBytes) {
       this.#refuseLargeHello();
@@ -299,7 +326,7 @@ export class AgentConnection implements OutboxOwner {
       this.#violated(`${this.#codec.subprotocol} has ${wanted} messages only`);
       return;
     }
-    if (this.#hello === undefined && bytes.length > this.#setup.limits.frameBytesBeforeHelloMax) {
+    if (!this.#greeted && bytes.length > this.#setup.limits.frameBytesBeforeHelloMax) {
       this.#refuseLargeHello();
       return;
     }
@@ -315,7 +342,7 @@ export class AgentConnection implements OutboxOwner {
       this.#held.push(frame);
       return true;
     }
-    const token = this.#hello === undefined ? frame.hello?.token : undefined;
+    const token = this.#greeted ? undefined : frame.hello?.token;
     if (token === undefined) return false;
     this.#held = [frame];
     this.#ws.pause();
@@ -334,29 +361,6 @@ export class AgentConnection implements OutboxOwner {
     this.#ws.resume();
   }
 
-  #authenticated(): AuthenticationOwner {
-    return {
-      identified: (identity) => this.#owner.identified(this, identity),
-      expiring: (remainingMs) =>
-        this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } }),
-      renewed: (request, expiresInMs) => {
-        this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
-        this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
-      },
-      refuse: (request, failure) => this.#requests.refuse(request, failure, 'authenticate'),
-      close: (code, reason) => this.close(code, reason),
-      later: (work) => {
-        if (this.#endedWith !== undefined) return;
-        try {
-          work();
-          this.flush();
-        } catch (error) {
-          this.#broken(error);
-        }
-      },
-    };
-  }
-
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {
     try {
       return this.#codec.decodeClientFrame(bytes);
@@ -369,7 +373,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** Whether the frame's requests may be looked at. */
   #greet({ hello }: ReceivedClientFrame): boolean {
-    if (this.#hello !== undefined) {
+    if (this.#greeted) {
       if (hello === undefined) return true;
       this.#violated('a second hello: only the first frame has one');
       return false;
@@ -383,7 +387,7 @@ export class AgentConnection implements OutboxOwner {
       this.close(closeCodes.unauthenticated, reason);
       return false;
     }
-    this.#hello = hello;
+    this.#greeted = true;
     this.#socket.off('data', this.#countBeforeHello);
     this.#owner.saidHello(this);
     this.#welcome(hello);

@@ -247,9 +247,12 @@ export class Requests {
       case 'clock':
       case 'status':
       case 'member_list':
-      case 'acl_get':
-        this.#inFlight.begin(id, flights.plain, body);
-        return { ...base, ...body };
+      case 'acl_get': {
+        // One object for both: an agent's waits may last for days.
+        const asked = { ...base, ...body };
+        this.#inFlight.begin(id, flights.plain, asked);
+        return asked;
+      }
       case 'transfer_leader':
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
@@ -343,8 +346,9 @@ export class Requests {
       const message = `the connection has ${subscriptionsMax} subscriptions, as many as it may: cancel one, or put more patterns into one`;
       return this.refuse(id, { code: 'LIMIT_EXCEEDED', message }, body.kind);
     }
-    this.#inFlight.begin(id, flights.subscribing, body);
-    return { connection: this.#connection, request: id, ...body };
+    const asked = { connection: this.#connection, request: id, ...body };
+    this.#inFlight.begin(id, flights.subscribing, asked);
+    return asked;
   }
 
   #refuseTaken(id: number, kind: string): undefined {

@@ -10,7 +10,7 @@ import { askForForeign } from './foreign.ts';
 import type { ForeignReport } from './foreign.ts';
 import { LibraryAgent } from './library-agent.ts';
 import { LightAgent } from './light-agent.ts';
-import { planAgents, planSleepers, usesLibrary } from './plan.ts';
+import { isBulk, planAgents, planSleepers, usesLibrary } from './plan.ts';
 import type { PolicyDocument } from './policy-model.ts';
 import { Turnstile } from './turnstile.ts';
 
@@ -56,13 +56,15 @@ export interface Verdict {
   readonly received: number;
   /** Would have been received but for revocations and new policies. */
   readonly withheld: number;
-  readonly revokedConnections: number;
+  /** Bulk values that those got who had stopped reading. */
+  readonly receivedAsleep: number;
   /** How long after its revocation was answered a connection was closed; sorted. */
   readonly closedAfterMs: readonly number[];
   readonly problems: readonly string[];
 }
 
-const handshakesAtOnce = 32;
+/** Of one process. A server gives a handshake up after five seconds, also where its processor is not its own. */
+const handshakesAtOnce = 16;
 const problemsMax = 20;
 const nothing: Expectation = { pushed: new Set(), answered: new Set() };
 const probedEvery = 10;
@@ -196,7 +198,7 @@ export class Fleet {
       cells: this.#agents.length * report.published.size,
       received: judge.received,
       withheld: judge.withheld,
-      revokedConnections: judge.revokedConnections,
+      receivedAsleep: judge.receivedAsleep,
       closedAfterMs: judge.closedAfterMs.sort((a, b) => a - b),
       problems: judge.problems.slice(0, problemsMax),
     };
@@ -213,7 +215,7 @@ class RoundJudge {
   readonly #sleepers: ReadonlySet<FleetAgent>;
   received = 0;
   withheld = 0;
-  revokedConnections = 0;
+  receivedAsleep = 0;
   readonly closedAfterMs: number[] = [];
   readonly problems: string[] = [];
 
@@ -269,7 +271,7 @@ class RoundJudge {
   /** The connection it had is closed within the time, and there is no other. */
   #lookAtRevoked(agent: FleetAgent, atMs: number): void {
     const { record, plan } = agent;
-    this.revokedConnections += 1;
+    if (this.#sleepers.has(agent)) this.receivedAsleep += [...record.pushed.keys()].filter(isBulk).length;
     if (!agent.shutOut || record.endings.at(-1)?.code !== 4503)
       this.#found(plan.name, `it was revoked, but not told with 4503: ${JSON.stringify(record.endings)}`);
     const [first] = record.endings;

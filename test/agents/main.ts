@@ -38,12 +38,15 @@ const options = (() => {
   }
 })();
 
+const interruption = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interruption.abort());
 try {
   const { violations, directory } = await runAgents({
     ...options,
     roundMs: 8_000,
     settleMs: 5_000,
     log: (line) => console.log(line),
+    signal: interruption.signal,
   });
   for (const violation of violations) console.log(`${'VIOLATION'.padEnd(16)} ${violation}`);
   if (directory !== undefined) console.log(`${'kept'.padEnd(16)} ${directory}`);

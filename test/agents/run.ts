@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
 import { createAuthority } from '../../src/cli/authority/certificates.ts';
+import { serverMemory } from '../../src/cli/server-memory.ts';
 import { loadProfile } from '../../src/client/index.ts';
 import type { Client } from '../../src/client/index.ts';
 import { ProcessCluster, run, sleep } from '../support/process-cluster.ts';
@@ -36,6 +37,8 @@ export interface AgentsOptions {
   /** How long everything is left alone before memory is read. */
   readonly settleMs: number;
   readonly log: (line: string) => void;
+  /** Ends the run, its servers and its agents. */
+  readonly signal?: AbortSignal;
 }
 
 export interface AgentsReport {
@@ -53,7 +56,10 @@ const agentsForMemory = 3_000;
 const closedWithinMs = 1_000;
 /** What comes too much comes soon. */
 const surplusMs = 500;
-const phaseTimeoutMs = 300_000;
+const phaseTimeoutMsMin = 120_000;
+const phaseTimeoutMsPerAgent = 100;
+/** The servers' default. */
+const electionTimeoutMs = 1_000;
 const revocationsAtOnce = 32;
 const publishers = 4;
 
@@ -90,6 +96,8 @@ class AgentsRun {
   }
 
   async run(): Promise<void> {
+    for (const id of this.#cluster.ids) startServer(this.#cluster, id);
+    await this.#cluster.ready();
     this.#clients = await Promise.all(Array.from({ length: publishers }, () => this.#cluster.connect()));
     await applyPolicies(this.#cluster, this.#policies, 'agents-first.yaml');
     const preparedMs = await timed(() => this.#all((fleet) => fleet.call('prepare')));
@@ -129,12 +137,14 @@ class AgentsRun {
   }
 
   async #until(what: string, holds: (progress: Omit<FleetProgress, 'processId'>) => boolean): Promise<void> {
-    const endMs = performance.now() + phaseTimeoutMs;
+    const timeoutMs = Math.max(phaseTimeoutMsMin, phaseTimeoutMsPerAgent * this.#options.agents);
+    const endMs = performance.now() + timeoutMs;
     for (;;) {
+      this.#options.signal?.throwIfAborted();
       const progress = await this.#progress();
       if (holds(progress)) return;
       if (performance.now() > endMs) {
-        this.violations.push(`${what}: not within ${seconds(phaseTimeoutMs)}: ${JSON.stringify(progress)}`);
+        this.violations.push(`${what}: not within ${seconds(timeoutMs)}: ${JSON.stringify(progress)}`);
         return;
       }
       await sleep(100);
@@ -155,7 +165,7 @@ class AgentsRun {
       cells: sum((one) => one.cells),
       received: sum((one) => one.received),
       withheld: sum((one) => one.withheld),
-      revokedConnections: sum((one) => one.revokedConnections),
+      receivedAsleep: sum((one) => one.receivedAsleep),
       closedAfterMs: all.flatMap((one) => one.closedAfterMs).sort((a, b) => a - b),
       problems: all.flatMap((one) => one.problems),
     };
@@ -235,6 +245,7 @@ class AgentsRun {
   /** In the middle of a round; those who were there come to the others, and nobody misses anything. */
   async #losesServer(which: string, id: number, isFollower: boolean): Promise<void> {
     const { agents, roundMs } = this.#options;
+    const waitedBefore = this.#waitedMs();
     const term = await this.#term();
     const { servedBy } = await this.#progress();
     const lost = servedBy[this.#cluster.ids.indexOf(id)] ?? 0;
@@ -259,13 +270,15 @@ class AgentsRun {
       revoked: new Map(),
     });
     const termNow = await this.#term();
-    if (isFollower && termNow !== term)
+    // Who has no processor for so long is taken for dead, and rightly.
+    const starved = this.#waitedMs() - waitedBefore >= electionTimeoutMs;
+    if (isFollower && termNow !== term && !starved)
       this.violations.push(`the loss of a follower caused an election: term ${term} became ${termNow}`);
     this.#row(
       `${which} killed`,
-      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}; ${count(verdict.received)} values, none missed`,
+      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}${starved ? ' (the machine was too busy to tell why)' : ''}; ${count(verdict.received)} values, none missed`,
     );
-    this.#cluster.startServer(id);
+    startServer(this.#cluster, id);
     await this.#cluster.ready();
   }
 
@@ -322,6 +335,14 @@ class AgentsRun {
       'taken away',
       `${count(verdict.received)} values received, ${count(verdict.withheld)} withheld by revocations and narrower policies`,
     );
+    this.#row(
+      'asleep',
+      `of ${bulk.revisions.size} large values that were sent to revoked agents who did not read, ${verdict.receivedAsleep} had left the servers before`,
+    );
+    if (bulk.revisions.size > 0 && verdict.receivedAsleep === bulk.revisions.size)
+      this.violations.push(
+        'all that was sent to those who did not read had left the servers: nothing was queued',
+      );
     if (verdict.withheld === 0)
       this.violations.push('nothing was withheld: the revocations came too late to be a test');
   }
@@ -340,6 +361,12 @@ const timed = async (work: () => Promise<unknown>): Promise<number> => {
   const startMs = performance.now();
   await work();
   return performance.now() - startMs;
+};
+
+/** As the README wants it. */
+const startServer = (cluster: ProcessCluster, id: number): void => {
+  const variables = Object.entries(serverMemory).map(([name, value]) => `${name}=${value}`);
+  cluster.startServer(id, { prefix: ['env', ...variables] });
 };
 
 const applyPolicies = async (
@@ -361,7 +388,7 @@ const applyPolicies = async (
 export const runAgents = async (options: AgentsOptions): Promise<AgentsReport> => {
   const { agents, processes } = options;
   const authority = await createAuthority('agents', Date.now());
-  const cluster = await ProcessCluster.start();
+  const cluster = await ProcessCluster.create();
   const { ca } = loadProfile(cluster.path('admin.yaml'));
   const base = parse(readFileSync(cluster.path('policy.yaml'), 'utf8')) as PolicyDocument;
   const each = Math.ceil(agents / processes);
@@ -378,10 +405,16 @@ export const runAgents = async (options: AgentsOptions): Promise<AgentsReport> =
   );
   const made = new AgentsRun(options, cluster, fleets, policiesAtFirst(base, authority.certificate));
   let isSound = false;
+  const end = (): void => {
+    for (const fleet of fleets) void fleet.close();
+    void cluster.stop();
+  };
+  options.signal?.addEventListener('abort', end);
   try {
     await made.run();
     isSound = made.violations.length === 0;
   } finally {
+    options.signal?.removeEventListener('abort', end);
     await Promise.all(fleets.map((fleet) => fleet.close()));
     if (isSound) await cluster.close();
     else await cluster.stop();
