@@ -11,7 +11,7 @@ import type { Client } from '../../src/client/index.ts';
 import { ProcessCluster, run, sleep } from '../support/process-cluster.ts';
 import { waitedForProcessorMs } from '../support/processor-wait.ts';
 import { machineMs } from './agent-record.ts';
-import type { FleetProgress, RoundReport, Verdict } from './fleet.ts';
+import type { FleetProgress } from './fleet.ts';
 import { openFleet } from './fleet-process.ts';
 import type { FleetHandle } from './fleet-process.ts';
 import { processorSeconds, residentKiB } from './memory.ts';
@@ -27,6 +27,7 @@ import {
 } from './plan.ts';
 import type { PolicyDocument } from './policy-model.ts';
 import { Publication } from './publisher.ts';
+import type { RoundReport, Verdict } from './round-judge.ts';
 
 export interface AgentsOptions {
   readonly agents: number;
