@@ -54,6 +54,7 @@ export class Fleet {
   readonly #expected = new Map<FleetAgent, Expected>();
   #first: PolicyDocument | undefined;
   #keys: readonly string[] = [];
+  #started = 0;
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -103,8 +104,12 @@ export class Fleet {
     for (const agent of this.#agents) agent.beginRound(round);
   }
 
-  async start(): Promise<void> {
-    for (const agent of this.#agents) agent.start();
+  /** Lets so many of them connect that this share has been started; gives how many these are. */
+  async start(share: number): Promise<number> {
+    const end = Math.round(this.#agents.length * share);
+    for (const agent of this.#agents.slice(this.#started, end)) agent.start();
+    this.#started = end;
+    return end;
   }
 
   async progress(): Promise<FleetProgress> {
