@@ -4,11 +4,13 @@ import type {
   AccessState,
   AnswerBody,
   ClusterStatus,
+  DrainStanding,
   Future,
   MemberList,
   Operation,
   OperationResult,
   Position,
+  Rebalanced,
   Revocation,
   SnapshotReadPart,
   SubscriptionStart,
@@ -130,6 +132,18 @@ export interface NewMember {
 export interface TransferOptions extends RequestOptions {
   /** The id of the server that is to lead. Absent: the one that is most up to date. */
   readonly to?: number;
+}
+
+export interface DrainServerOptions extends RequestOptions {
+  /** Over which the agents leave, in milliseconds: 1 to an hour. Absent: as long as the others need to take them well. */
+  readonly graceMs?: number;
+  /** Take agents again. */
+  readonly end?: boolean;
+}
+
+export interface RebalanceOptions extends RequestOptions {
+  /** Over which the agents go, in milliseconds: 1 to an hour. Absent: as long as the others need to take them well. */
+  readonly graceMs?: number;
 }
 
 export interface ApplyPoliciesOptions extends RequestOptions {
@@ -330,6 +344,24 @@ export class Client {
     const content: Content =
       to === undefined ? { kind: 'transfer_leader' } : { kind: 'transfer_leader', member: to };
     return this.#request(content, leaderTransferred, options);
+  }
+
+  /**
+   * Has a server take no agents any more, send those that it has elsewhere within `graceMs` (default: as long as the
+   * others need to take them well), and not lead while another one can; `end`: it takes agents again. A restart of the
+   * server ends it, too. DRAIN_REFUSED: they would have nowhere to go.
+   */
+  async drainServer(member: number, options: DrainServerOptions = {}): Promise<DrainStanding> {
+    const { graceMs, end = false } = options;
+    const content: Content = { kind: 'drain_server', member, end };
+    return this.#request(graceMs === undefined ? content : { ...content, graceMs }, drained, options);
+  }
+
+  /** Asks as many agents of the servers that have many to go to those that have few as make their numbers even. */
+  async rebalance(options: RebalanceOptions = {}): Promise<Rebalanced> {
+    const { graceMs } = options;
+    const content: Content = { kind: 'rebalance' };
+    return this.#request(graceMs === undefined ? content : { ...content, graceMs }, rebalanced, options);
   }
 
   /** The policies and revocations that the whole cluster goes by. */
@@ -535,6 +567,16 @@ function accessChanged(body: AnswerBody): AccessChange {
 function memberChanged(body: AnswerBody): number {
   if (body.kind !== 'member_changed') throw unexpectedAnswer(body, 'member_changed');
   return body.member;
+}
+
+function drained(body: AnswerBody): DrainStanding {
+  if (body.kind !== 'drained') throw unexpectedAnswer(body, 'drained');
+  return body.standing;
+}
+
+function rebalanced(body: AnswerBody): Rebalanced {
+  if (body.kind !== 'rebalanced') throw unexpectedAnswer(body, 'rebalanced');
+  return body.rebalanced;
 }
 
 function leaderTransferred(body: AnswerBody): number {

@@ -148,6 +148,8 @@ export class Outbox {
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
+      case 'drain_server':
+      case 'rebalance':
       case 'snapshot_read':
       case 'acl_get':
       case 'acl_apply':

@@ -20,6 +20,8 @@ type ClusterContent = Extract<
       | 'member_promote'
       | 'member_remove'
       | 'transfer_leader'
+      | 'drain_server'
+      | 'rebalance'
       | 'snapshot_read'
       | 'acl_get'
       | 'acl_apply'
@@ -188,6 +190,12 @@ export function describe(content: Content): string {
       return content.member === undefined
         ? 'the hand-over of leadership'
         : `the hand-over of leadership to server ${content.member}`;
+    case 'drain_server':
+      return content.end
+        ? `ending the drain of server ${content.member}`
+        : `draining server ${content.member}`;
+    case 'rebalance':
+      return 'the rebalance';
     case 'snapshot_read':
       return `part ${content.part} of the snapshot`;
     case 'acl_get':
@@ -235,6 +243,8 @@ export function contentBytes(content: Content): number {
     case 'member_promote':
     case 'member_remove':
     case 'transfer_leader':
+    case 'drain_server':
+    case 'rebalance':
     case 'snapshot_read':
     case 'acl_get':
       return overheadBytes;

@@ -45,9 +45,9 @@ export class Audit {
   }
 
   /** Somebody asks for a change of the cluster; the server logs what comes of it. */
-  asked(kind: string): void {
+  asked(kind: string, what: { readonly member?: number } = {}): void {
     this.#setup.logger.info(
-      { audit: 'asked', connection: this.#connection, principal: this.principal, request: kind },
+      { audit: 'asked', connection: this.#connection, principal: this.principal, request: kind, ...what },
       'a change of the cluster was asked for',
     );
   }

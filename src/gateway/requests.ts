@@ -15,6 +15,7 @@ import type {
 } from '../server/index.ts';
 import { checkDocument, revokesItself } from './access.ts';
 import { AgentSession } from './agent-session.ts';
+import type { SessionStanding } from './agent-session.ts';
 import type { Audit } from './audit.ts';
 import type { Authentication } from './authentication.ts';
 import { refusalOf } from './authorise.ts';
@@ -91,6 +92,10 @@ export class Requests {
   /** Whose loss is to be told when the connection ends. */
   get sessionToDetach(): string | undefined {
     return this.#session.toDetach;
+  }
+
+  get sessionStanding(): SessionStanding {
+    return this.#session.standing(this.#inFlight.isOpening);
   }
 
   get requestsInFlightMax(): number {
@@ -248,8 +253,13 @@ export class Requests {
       case 'status':
       case 'member_list':
       case 'acl_get':
-        this.#inFlight.begin(id, flights.plain, body);
+        this.#inFlight.beginRead(id, body);
         return { ...base, ...body };
+      case 'drain_server':
+        this.#audit.asked(body.end ? 'end_drain' : body.kind, { member: body.member });
+        this.#inFlight.begin(id, flights.plain);
+        return { ...base, ...body };
+      case 'rebalance':
       case 'transfer_leader':
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
@@ -319,7 +329,7 @@ export class Requests {
     if (refusal !== undefined)
       return this.refuse(base.request, { code: 'INVALID_ARGUMENT', message: refusal }, body.kind);
     const { session, graceMs, resume } = body;
-    this.#session.open(session);
+    this.#session.open(session, resume);
     this.#inFlight.begin(base.request, flights.opening);
     const principal = this.#principal;
     return { ...base, kind: 'session_open', session, principal, graceMs, resume, subject: this.#subject };
@@ -343,7 +353,7 @@ export class Requests {
       const message = `the connection has ${subscriptionsMax} subscriptions, as many as it may: cancel one, or put more patterns into one`;
       return this.refuse(id, { code: 'LIMIT_EXCEEDED', message }, body.kind);
     }
-    this.#inFlight.begin(id, flights.subscribing, body);
+    this.#inFlight.beginRead(id, body);
     return { connection: this.#connection, request: id, ...body };
   }
 
@@ -401,7 +411,7 @@ export class Requests {
     // Cancelled meanwhile.
     if (flight === undefined) return;
     if (body.kind === 'subscribed') {
-      const asked = this.#inFlight.reads.get(request);
+      const asked = this.#inFlight.readBy(request);
       const patterns = asked?.kind === 'subscribe' ? asked.patterns : [];
       this.#subscriptions.begin(request, patterns, body.position.revision);
     } else if (body.kind === 'session_closed') {

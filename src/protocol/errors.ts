@@ -57,6 +57,9 @@ export const errorDefinitions = {
   ACCESS_REFUSED: define(
     'The change of policies or revocations would not be safe, or not possible, as the cluster is now.',
   ),
+  DRAIN_REFUSED: define(
+    'Draining a server, or moving agents, would leave them nowhere to go, or is not possible as the cluster is now.',
+  ),
   MEMBER_REMOVED: define('This server has been removed from the cluster.'),
   CONFIGURATION_INVALID: define('A configuration, profile or policy file is not valid.'),
   DATA_DAMAGED: define('What is on disk is not what was written.'),

@@ -38,6 +38,12 @@ describe('server.yaml', () => {
       ...optional,
       log: { level: 'debug' },
       limits: { connections: 50 },
+      agents: {
+        ...validSettings().agents,
+        advertise: ['wss://agents.example.com:443'],
+        proxy_protocol: { trusted: ['10.0.0.0/8', '::1'] },
+        connection_max_age: '24h',
+      },
     });
     expect(parsed).toEqual({
       file,
@@ -64,6 +70,9 @@ describe('server.yaml', () => {
         listen: { host: '127.0.0.1', port: 7421 },
         cert: '/etc/futurestore/server-1/server.pem',
         key: '/etc/server.key',
+        advertise: ['wss://agents.example.com:443'],
+        proxies: ['10.0.0.0/8', '::1'],
+        connectionMaxAgeMs: 24 * 3600 * 1000,
         origins: [],
       },
       peers: {
@@ -93,7 +102,21 @@ describe('server.yaml', () => {
       stopGraceMs: 5000,
       connectionsMax: 20_000,
       unauthenticatedConnectionsMax: 1000,
+      agents: { advertise: [], proxies: [], connectionMaxAgeMs: 0 },
     });
+  });
+
+  test('what is no network, no address for agents, or too short an age, is refused with its place', () => {
+    const agents = validSettings().agents;
+    expect(changed({ agents: { ...agents, proxy_protocol: { trusted: ['::1', '10.0.0.0/33'] } } })).toContain(
+      'agents.proxy_protocol.trusted[1]: must be an IP address or a network, written like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, got "10.0.0.0/33"',
+    );
+    expect(changed({ agents: { ...agents, connection_max_age: '59s' } })).toContain(
+      'agents.connection_max_age: must be 0ms (never) or at least 1m',
+    );
+    expect(changed({ agents: { ...agents, advertise: ['agents.example.com'] } })).toContain(
+      'agents.advertise[0]: must be',
+    );
   });
 
   test('names the pages that may connect by their origins', () => {
@@ -270,7 +293,10 @@ describe('server --print-settings', () => {
       'agents.listen',
       'agents.cert',
       'agents.key',
-      'agents.origins',
+      'agents.advertise[]',
+      'agents.proxy_protocol.trusted[]',
+      'agents.connection_max_age',
+      'agents.origins[]',
       'peers.listen',
       'peers.ca',
       'peers.cert',
@@ -294,9 +320,9 @@ describe('server --print-settings', () => {
       required: false,
       default: 'false',
     });
-    expect(settings.find(({ setting }) => setting === 'agents.origins')).toMatchObject({
+    expect(settings.find(({ setting }) => setting === 'agents.origins[]')).toMatchObject({
       required: false,
-      default: '[]',
+      default: 'none',
     });
     const text = await runCommand(['server', '--print-settings']);
     expect(text.stdout).toContain('limits.connections  (default 20000)\n    Connections of agents at most');

@@ -227,6 +227,9 @@ describe('what is not allowed', () => {
     ['member.change', { kind: 'member_promote', member: 4 }],
     ['member.change', { kind: 'member_remove', member: 4 }],
     ['member.change', { kind: 'transfer_leader' }],
+    ['cluster.drain', { kind: 'drain_server', member: 2, graceMs: 5000, end: false }],
+    ['cluster.drain', { kind: 'drain_server', member: 2, end: true }],
+    ['cluster.rebalance', { kind: 'rebalance' }],
     ['snapshot.save', { kind: 'snapshot_read', part: 0 }],
   ];
 

@@ -1,10 +1,11 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { messages } from '../../src/protocol/index.ts';
 import { asLogIndex, asTerm } from '../../src/raft/index.ts';
-import type { PeerPresence, SnapshotSource } from '../../src/peers/index.ts';
+import type { PeerBatch, PeerPresence, SnapshotSource } from '../../src/peers/index.ts';
 import { encodeFrame } from '../../src/peers/peer-codec.ts';
-import type { PeerHello } from '../../src/peers/peer-codec.ts';
+import type { PeerFrame, PeerHello } from '../../src/peers/peer-codec.ts';
 import type { SnapshotPart } from '../../src/storage/index.ts';
 import { batchOf, heartbeat, nameOf, one, Ports, startPair, startPeer, two } from './cluster.ts';
 import { answerAsVersion1, answersTo, hello, letIn, RawListener } from './raw.ts';
@@ -208,6 +209,61 @@ describe('a listener of version 2', () => {
   });
 });
 
+describe('of version 4', () => {
+  const order: PeerBatch = { ...batchOf(), agentsOrder: { id: 1, order: { kind: 'drain' } } };
+  const outcome: PeerBatch = {
+    ...batchOf(),
+    agentsOutcome: { id: 1, outcome: { refusal: undefined, agents: 1, graceMs: 0, leader: undefined } },
+  };
+  const status = {
+    name: 'server1.test',
+    role: 'follower',
+    term: 1,
+    commitIndex: 1,
+    appliedIndex: 1,
+    keys: 0,
+    connections: 0,
+    version: '1',
+  };
+  const drained: PeerBatch = { ...batchOf(), status: { ...status, draining: true } };
+
+  test('a listener gets no orders about agents, and a status without what it does not know', async () => {
+    const ports = new Ports();
+    const heard: PeerFrame[] = [];
+    const listener = await RawListener.start(
+      2,
+      (frame, socket) => {
+        heard.push(frame);
+        socket.write(encodeFrame({ kind: 'empty' }));
+      },
+      ['futurestore-peer/4'],
+    );
+    ports.set(2, listener.port);
+    const first = await startPeer(1, ports, { times: { pingEvery: 60_000 } });
+    await first.signal.until(() => first.up.has(two));
+    expect(first.versions).toEqual([4]);
+    for (const batch of [order, outcome]) expect(first.transport.send(two, batch)).toBe(false);
+    expect(first.transport.send(two, drained)).toBe(true);
+    while (heard.length < 2) await turn();
+    expect(heard[1]).toEqual({ kind: 'batch', batch: { ...batchOf(), forward: [], status } });
+  });
+
+  test.each([
+    ['orders', order],
+    ['outcomes', outcome],
+    ['draining', drained],
+  ])('a dialer that speaks of %s is closed', async (_, batch) => {
+    const peer = await startPeer(1, new Ports());
+    const answers = await answersTo(peer.transport.port, nameOf(2), hello({ version: 4 }), {
+      kind: 'batch',
+      batch,
+    });
+    expect(answers).toEqual([{ kind: 'empty' }]);
+    expect(peer.warnings.at(-1)?.reason).toBe('a peer of version 4 spoke of agents');
+    expect(peer.heard).toEqual([]);
+  });
+});
+
 test('a hello with as many runs as a disk may remember is let in', async () => {
   const ports = new Ports();
   const runs = Array.from({ length: 4096 }, (_, at) => Number.MAX_SAFE_INTEGER - at);
@@ -241,7 +297,7 @@ describe('a dialer of version 2', () => {
 });
 
 describe('between servers of this version', () => {
-  test('both links are of version 5, and each hello says where the server stands and the runs of its disk', async () => {
+  test('both links are of the newest version, and each hello says where the server stands and the runs of its disk', async () => {
     const presences: PeerPresence[] = [];
     const [first, second] = await startPair(
       { standing: () => ({ term: 11, lastIndex: 0 }), lineage: { since: 4, runs: [5, 6] } },

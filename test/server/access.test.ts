@@ -139,6 +139,25 @@ describe('policies that are applied', () => {
     expect(await write(cluster, agent, 'k/y', 2)).toBe('written');
   });
 
+  test('know whose a session is whose opening was on its way when the first of them were applied', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const leader = cluster.leader ?? 1;
+    const follower = cluster.ids.find((id) => id !== leader) ?? 1;
+    const agent = cluster.agent(follower);
+    const operator = cluster.agent(leader);
+    const document = Buffer.from(canonicalJson(documentOf('out/**')));
+    // What tells whose the sessions of the server are, once it has applied the policies, overtakes the opening.
+    cluster.network.loseNextForward(follower, leader);
+    const opening = agent.open();
+    operator.send({ kind: 'acl_apply', by: root, document });
+    await cluster.time.until('the policies are applied', () => cluster.access(follower).length > 0);
+    expect(agent.answer(opening)).toBeUndefined();
+    expect(await cluster.answer(agent, opening, 10_000)).toMatchObject({ kind: 'session_opened' });
+    await cluster.time.run(1000);
+    const write = agent.write([resolve('out/x', 'v')]);
+    expect(await cluster.answer(agent, write)).toMatchObject({ kind: 'written' });
+  });
+
   test('are refused while a server is in touch that could not apply them', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
     const old = cluster.ids.find((id) => id !== cluster.leader) ?? 1;

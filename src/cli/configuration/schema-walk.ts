@@ -65,8 +65,11 @@ export const describeSettings = (table: Schema, place = ''): DescribedSetting[] 
       describeSettings(entry, below(place, name)),
     );
   }
-  if (hasItem(schema) && hasEntries(unwrapped(schema.item)))
-    return describeSettings(schema.item, `${place}[]`);
+  if (hasItem(schema)) {
+    const items = describeSettings(schema.item, `${place}[]`);
+    const mayBeEmpty = 'default' in table && Array.isArray(table.default);
+    return mayBeEmpty ? items.map((item) => ({ ...item, defaultValue: item.defaultValue ?? 'none' })) : items;
+  }
   const found: unknown = 'default' in table ? table.default : undefined;
   const defaultValue =
     typeof found === 'number' || typeof found === 'boolean' || Array.isArray(found)
