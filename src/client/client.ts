@@ -372,7 +372,8 @@ export class Client {
   /**
    * Replaces the policies of the whole cluster; `document` is a policy document as JSON, with certificates and keys as
    * text. CONFIGURATION_INVALID names what is wrong with it, ACCESS_REFUSED where this client could not change policies
-   * any more then, PRECONDITION_FAILED where `ifRevision` does not hold.
+   * any more then, PRECONDITION_FAILED where `ifRevision` does not hold, OUTCOME_UNKNOWN where an answer was lost and
+   * what is there now is not this document.
    */
   async applyPolicies(document: Uint8Array, options: ApplyPoliciesOptions = {}): Promise<AccessChange> {
     const { ifRevision, force = false } = options;

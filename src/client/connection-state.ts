@@ -18,7 +18,15 @@ export type Problem = {
    */
   readonly verdict: 'retry' | 'suspected' | 'refused' | 'fatal';
   readonly error: FuturestoreError;
+  /** The endpoint has no room, and said when to come back. */
+  readonly retryAfterMs?: number | undefined;
 };
+
+/** It is not tried before then. */
+interface FullEndpoint {
+  readonly endpoint: string;
+  readonly untilMs: number;
+}
 
 /** Tries since a connection last stood for a while. */
 interface Tries {
@@ -28,6 +36,8 @@ interface Tries {
   readonly refusedBy: readonly string[];
   /** A server has welcomed us before, so a suspected refusal is none. */
   readonly known: boolean;
+  /** Endpoints that said when to come back. */
+  readonly full: readonly FullEndpoint[];
 }
 
 interface Dialing {
@@ -106,10 +116,12 @@ export interface World {
   readonly connectTimeoutMs: number;
   readonly closeTimeoutMs: number;
   nextLink(): LinkId;
-  /** Another one than `leaving`, if there is another. */
-  nextEndpoint(leaving: string | undefined): string;
+  /** None of those that are `full`, and another one than `leaving`, if there is another. */
+  nextEndpoint(leaving: string | undefined, full: readonly string[]): string;
   /** Jittered. */
   backoffMs(attempt: number): number;
+  /** No less than what was told, jittered. */
+  comeBackMs(toldMs: number): number;
   /** When to leave a server that goes away within this time: spread, so that not all arrive elsewhere at once. */
   spreadMs(graceMs: number): number;
 }
@@ -117,7 +129,7 @@ export interface World {
 /** A connection that lasted this long was a good one: the next trouble starts with short waits again. */
 const stableAfterMs = 10_000;
 
-const noTries: Tries = { attempt: 0, refusedBy: [], known: false };
+const noTries: Tries = { attempt: 0, refusedBy: [], known: false, full: [] };
 
 /** So many rounds of failed tries, about a second, before a suspicion that all endpoints gave counts: overload passes. */
 const suspectedRoundsMin = 5;
@@ -129,6 +141,25 @@ const suspectedRoundsMin = 5;
 function pauseMs(failedTries: number, world: World): number {
   const roundIsOver = failedTries % world.endpointCount === 0;
   return world.backoffMs(roundIsOver ? failedTries / world.endpointCount - 1 : 0);
+}
+
+/** When to try again: as the backoff says, but while all endpoints are full not before the first of them has asked us back. */
+function retryAtMsAfter(attempt: number, full: readonly FullEndpoint[], world: World): number {
+  const soonestMs = world.nowMs + pauseMs(attempt, world);
+  const closed = full.filter(({ untilMs }) => untilMs > soonestMs);
+  return closed.length < world.endpointCount ? soonestMs : Math.min(...closed.map(({ untilMs }) => untilMs));
+}
+
+/** The endpoints that are full, now that this one has given this problem. */
+function fullAfter(
+  { full }: Tries,
+  endpoint: string,
+  problem: Problem,
+  world: World,
+): readonly FullEndpoint[] {
+  const others = full.filter((other) => other.endpoint !== endpoint && other.untilMs > world.nowMs);
+  if (problem.retryAfterMs === undefined) return others;
+  return [...others, { endpoint, untilMs: world.nowMs + world.comeBackMs(problem.retryAfterMs) }];
 }
 
 export function initialTransition(world: World): Transition {
@@ -186,7 +217,8 @@ function dial(
   hint?: string,
 ): { readonly state: Dialing; readonly effects: ConnectionEffect[] } {
   const link = world.nextLink();
-  const endpoint = hint ?? world.nextEndpoint(leaving);
+  const full = tries.full.filter(({ untilMs }) => untilMs > world.nowMs).map((one) => one.endpoint);
+  const endpoint = hint ?? world.nextEndpoint(leaving, full);
   const deadlineAtMs = world.nowMs + world.connectTimeoutMs;
   return {
     state: {
@@ -207,8 +239,9 @@ function pause(dialing: Dialing, problem: Problem, world: World): Pausing {
   const refuses = problem.verdict === 'refused' || (problem.verdict === 'suspected' && !known);
   const refusedBy = refuses && dialing.hinted === undefined ? [...others, dialing.endpoint] : others;
   const attempt = before + 1;
-  const retryAtMs = world.nowMs + pauseMs(attempt, world);
-  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy, known } };
+  const full = fullAfter(dialing.tries, dialing.endpoint, problem, world);
+  const retryAtMs = retryAtMsAfter(attempt, full, world);
+  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy, known, full } };
 }
 
 const noWelcome = (dialing: Dialing, world: World): Problem => ({
@@ -281,8 +314,9 @@ function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Tra
 function established(state: Established, problem: Problem, world: World): Pausing {
   const before = world.nowMs - state.sinceMs >= stableAfterMs ? 0 : state.tries.attempt;
   const attempt = before + 1;
-  const retryAtMs = world.nowMs + pauseMs(attempt, world);
-  const tries = { attempt, refusedBy: [], known: true };
+  const full = fullAfter(state.tries, state.endpoint, problem, world);
+  const retryAtMs = retryAtMsAfter(attempt, full, world);
+  const tries = { attempt, refusedBy: [], known: true, full };
   return { kind: 'waiting', retryAtMs, lastError: problem.error, tries };
 }
 
@@ -312,7 +346,7 @@ function whileConnected(
         kind: 'waiting',
         retryAtMs: world.nowMs + world.spreadMs(event.graceMs),
         lastError: new FuturestoreError('UNAVAILABLE', `${state.endpoint} is going away`),
-        tries: { ...noTries, known: true },
+        tries: { ...noTries, known: true, full: state.tries.full },
         ...(event.hint !== undefined && { hint: event.hint }),
       };
       return { state: { ...state, kind: 'moving', next }, effects: [] };

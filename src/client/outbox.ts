@@ -93,7 +93,9 @@ export class Outbox {
     this.#reads.clear();
     this.#awaits.clear();
     for (const taker of this.#inFlight.values()) {
-      if (taker instanceof Pending && taker.phase === 'in_flight') taker.phase = 'queued';
+      if (!(taker instanceof Pending) || taker.phase !== 'in_flight') continue;
+      taker.phase = 'queued';
+      taker.answerLost = true;
     }
     this.#inFlight.clear();
     this.#awaitsInFlight = 0;

@@ -86,6 +86,8 @@ export abstract class Pending implements Timed {
   sequence = 0;
   /** Has left this process at least once. */
   sent = false;
+  /** It was sent, and a connection ended or the server gave up before its answer: it may have happened. */
+  answerLost = false;
   retries = 0;
   retryAtMs = 0;
   /** The last one of those that let it be tried again. */
@@ -289,3 +291,13 @@ export const tooLarge = (content: Content, bytes: number, bytesMax: number): Fut
     'LIMIT_EXCEEDED',
     `${describe(content)} takes up to ${String(bytes)} bytes, and a frame holds ${String(bytesMax)}: split it`,
   );
+
+/**
+ * Whether it is about now alone, and what was sent before may have happened: a write that its session remembers is
+ * refused at the door by policies that are newer, and policies that were applied are no more of the revision they
+ * replaced.
+ */
+export const saysNothingOfBefore = ({ kind }: Content, { code }: Failure): boolean => {
+  if (kind === 'write') return code === 'PERMISSION_DENIED' || code === 'VALUE_TOO_LARGE';
+  return kind === 'acl_apply' && (code === 'PERMISSION_DENIED' || code === 'PRECONDITION_FAILED');
+};

@@ -9,6 +9,8 @@ export interface AuditedRefusal {
   readonly verb: string;
   /** The key or pattern as asked for; undefined where there is none. */
   readonly key?: string;
+  /** In words, with key and verb: where the refusal came from the log, and the request is no longer at hand. */
+  readonly reason?: string;
 }
 
 /** Of one connection. */
@@ -25,7 +27,7 @@ export class Audit {
     this.#budget = new LogBudget(setup.limits.auditLinesPerSecondMax);
   }
 
-  refused({ verb, key, failure }: AuditedRefusal): void {
+  refused({ verb, key, reason, failure }: AuditedRefusal): void {
     if (!this.#budget.admits(this.#setup.clock.nowMs())) return;
     this.tellSuppressed();
     this.#setup.logger.warn(
@@ -35,6 +37,7 @@ export class Audit {
         principal: this.principal,
         verb,
         key,
+        reason,
         code: failure.code,
       },
       'a request was refused',

@@ -5,6 +5,7 @@ import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.t
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
+import type { SessionStanding } from './agent-session.ts';
 import { Audit } from './audit.ts';
 import { closeReason } from './close-reason.ts';
 import { Authentication } from './authentication.ts';
@@ -36,6 +37,7 @@ export interface ConnectionParts {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
+  readonly remote: string | undefined;
   readonly level: number;
   readonly judge: IdentityJudge;
   readonly identify: Identify | undefined;
@@ -54,6 +56,7 @@ export class AgentConnection implements OutboxOwner {
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
+  readonly #remote: string | undefined;
   readonly #authentication: Authentication;
   /** By what it was decided what it may do; undefined until it is known who it is. */
   #access: AccessInForce | undefined;
@@ -74,7 +77,7 @@ export class AgentConnection implements OutboxOwner {
   #leavesByMs = -Infinity;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, level, judge, identify, setup, owner } = parts;
+    const { id, ws, socket, codec, remote, level, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
     this.level = level;
@@ -83,6 +86,7 @@ export class AgentConnection implements OutboxOwner {
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
+    this.#remote = remote;
     this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
     this.#setup = setup;
     this.#owner = owner;
@@ -114,6 +118,10 @@ export class AgentConnection implements OutboxOwner {
 
   get identity(): Identity | undefined {
     return this.#authentication.identity;
+  }
+
+  get standing(): SessionStanding {
+    return this.#requests.sessionStanding;
   }
 
   /** Who it is, and what that one may do; also when either has changed. */
@@ -406,7 +414,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { port, limits } = this.#setup;
+    const { port, limits, advertise } = this.#setup;
     const { clusterId, epoch, serverId, serverName, endpoints } = port.identity;
     this.#outbox.sendNow({
       welcome: {
@@ -423,7 +431,7 @@ export class AgentConnection implements OutboxOwner {
           subscriptionsMax: this.#requests.subscriptionsMax,
           operationsPerWriteMax: protocolLimits.operationsPerWriteMax,
         },
-        endpoints,
+        endpoints: advertise.length > 0 ? advertise : endpoints,
       },
       answers: [],
       pushes: [],
@@ -434,6 +442,7 @@ export class AgentConnection implements OutboxOwner {
         principal: this.principal,
         client: hello.clientName,
         version: hello.clientVersion,
+        remote: this.#remote,
       },
       'an agent connected',
     );

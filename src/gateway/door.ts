@@ -32,6 +32,8 @@ export interface Arrival {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
+  /** Where it comes from, for logs. */
+  readonly remote?: string | undefined;
   /** By its certificate; undefined: the token in hello is to tell. */
   readonly identity: Identity | undefined;
   /** Undefined: no tokens are taken. */

@@ -6,7 +6,7 @@ import type {
   GatewayEvent,
   GatewayNotice,
 } from '../server/index.ts';
-import { closeCodes } from '../protocol/index.ts';
+import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
@@ -15,12 +15,14 @@ import type { ConnectionOwner } from './connection.ts';
 import { departures } from './departures.ts';
 import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
+import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
 import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
+import { SoleConnections } from './sole-connections.ts';
 
 export interface AgentGateway extends DeliveryGateway {
   /** Starts to accept agents. Rejects where the address cannot be listened on. */
@@ -96,6 +98,8 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** While the server delivers, notices wait for its end and go together. */
   #notices: GatewayNotice[] | undefined;
   readonly #elsewhere: Elsewhere;
+  readonly #farewells: Farewells;
+  readonly #sole = new SoleConnections();
   #stopTicking: (() => void) | undefined;
   #draining = false;
   readonly #closing: SpreadClosing;
@@ -104,6 +108,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
+    this.#farewells = new Farewells(this.#setup.limits);
     this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
@@ -131,6 +136,11 @@ class Agents implements AgentGateway, ConnectionOwner {
       }
       if (event.kind === 'ticket_keys') {
         this.#door.replaceTicketKeys(event.keys);
+        continue;
+      }
+      if (event.kind === 'sessions_opened') {
+        const replaced = this.#sole.replacedBy(event.sessions, this.#setup.clock.nowMs());
+        for (const connection of replaced) replace(connection);
         continue;
       }
       const connection = this.#connections.get(event.connection);
@@ -199,6 +209,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   saidHello(connection: AgentConnection): void {
     this.#waiting.delete(connection);
     this.#greeted += 1;
+    this.#farewells.add(connection);
   }
 
   congested(connection: AgentConnection): void {
@@ -212,9 +223,11 @@ class Agents implements AgentGateway, ConnectionOwner {
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
     this.#countPrincipal(connection, -1);
+    this.#sole.leave(connection);
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
+    this.#farewells.remove(connection);
     this.#roundOf(connection.id).delete(connection);
     if (connection.greeted) this.#greeted -= 1;
     if (this.#connections.size === 0) this.#closing.over();
@@ -232,17 +245,24 @@ class Agents implements AgentGateway, ConnectionOwner {
       return;
     }
     connection.become(identity, scope);
-    if (!isNew) return;
     const connectionsPerPrincipalMax = Math.min(
       this.#setup.limits.connectionsPerPrincipalMax,
       scope.limits.connections,
     );
-    if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
+    const isSole = connectionsPerPrincipalMax === 1;
+    const count = isNew ? this.#countPrincipal(connection, 1) : 0;
+    if (!isSole) this.#sole.leave(connection);
+    else if (!connection.ended) {
+      const older = this.#sole.enter(connection);
+      if (older !== undefined) replace(older);
+    }
+    if (isSole || count <= connectionsPerPrincipalMax) return;
     const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-    connection.close(closeCodes.tooManyConnections, reason);
+    const { retryAfterMs } = this.#setup.limits;
+    connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
   }
 
-  #arrived({ ws, socket, codec, identity, identify, level }: Arrival): void {
+  #arrived({ ws, socket, codec, remote, level, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
     const connection = new AgentConnection({
@@ -250,6 +270,7 @@ class Agents implements AgentGateway, ConnectionOwner {
       ws,
       socket,
       codec,
+      remote,
       level,
       judge: this.#door.judge,
       identify,
@@ -339,6 +360,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#ticks += 1;
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted) connection.heartbeat(nowMs, wallMs);
+    this.#farewells.tick(nowMs);
     if (!this.#draining) this.#sendElsewhere(this.#setup.port.leaderlessMs());
   }
 
@@ -361,3 +383,9 @@ class Agents implements AgentGateway, ConnectionOwner {
     }
   }
 }
+
+const replace = (connection: AgentConnection): void =>
+  connection.close(
+    closeCodes.replaced,
+    `${connection.principal} may have one connection, and a newer one took this one's place`,
+  );

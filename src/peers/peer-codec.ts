@@ -22,7 +22,8 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
 
 /**
  * Of the protocol between servers: what this server says first, and the oldest that it still understands. Frames of
- * version 4 are those of version 3; it says that the log may hold keys for TLS session tickets.
+ * version 4 are those of version 3; it says that the log may hold keys for TLS session tickets. Those of version 5 are the
+ * same; it says that policies may limit keys.
  */
 export const peerProtocolVersion = 5;
 export const peerProtocolVersionMin = 1;

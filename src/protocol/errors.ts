@@ -43,7 +43,7 @@ export const errorDefinitions = {
   ),
   LIMIT_EXCEEDED: define('A limit on the number or size of something is reached.'),
   QUOTA_EXCEEDED: define(
-    'The principal has as much as its policies let it have: pending futures, or stored bytes.',
+    'The principal has as much as its policies let it have: pending futures, keys, or stored bytes.',
   ),
   RATE_LIMITED: define(
     'The principal has made as many requests in a second as its policies let it make.',

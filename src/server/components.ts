@@ -17,6 +17,7 @@ import { Membership } from './membership.ts';
 import type { ServerOptions, ServerParts } from './options.ts';
 import { OutdatedDisk } from './outdated-disk.ts';
 import { Outgoing } from './outgoing.ts';
+import { decodePeerRecords } from './peer-records.ts';
 import { Reads } from './reads.ts';
 import { SelfDescription } from './self-description.ts';
 import { SnapshotViews } from './snapshot-views.ts';
@@ -154,6 +155,7 @@ export class Components {
       transport: this.#given.transport,
       environment,
       logger,
+      told: decodePeerRecords(recovered.peerRecords),
       unapplied: recovered.entries.filter(({ index }) => index > recovered.applied.index),
       onRemoved: (reason) => onRemoved?.(reason),
       onOutdated: (reason) => this.outdated.found(reason),
@@ -274,7 +276,7 @@ export class Components {
         leader: () => this.#loop.soft().leader,
         raft: this.#given.raft,
       }),
-      access: new AccessRequests({ membership, store }),
+      access: new AccessRequests({ self: self.id, membership, store }),
       leadership,
       agents: this.agents,
       views: this.views,

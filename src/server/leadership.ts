@@ -99,7 +99,7 @@ export class Leadership {
     const { soft, answer } = this.#options;
     const { leader } = soft();
     this.#asked = this.#asked.filter((asked) => {
-      if (asked.inFlight.done) return false;
+      if (asked.inFlight.over) return false;
       if (leader !== undefined && (asked.target ?? leader) === leader && !isOld(asked, leader)) {
         answer(asked.inFlight, { kind: 'leader_transferred', member: leader });
         return false;

@@ -142,7 +142,19 @@ export type GatewayEvent =
       readonly document: PolicyDocument | undefined;
       readonly revocations: readonly Revocation[];
     }
+  /**
+   * New sessions that were opened through whichever server, in the order of the log, with answers and news of access in
+   * between. Not those that were there before and were taken up again.
+   */
+  | { readonly kind: 'sessions_opened'; readonly sessions: readonly OpenedSession[] }
   | ConnectionEvent;
+
+export interface OpenedSession {
+  readonly session: string;
+  readonly principal: string;
+  /** How long ago that was put into the log. */
+  readonly agoMs: number;
+}
 
 export type ConnectionEvent =
   | {

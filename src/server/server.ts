@@ -159,7 +159,7 @@ export class Server {
    * drained before.
    */
   async stop(): Promise<void> {
-    const { leadership, gateways, views, writer } = this.#parts;
+    const { leadership, gateways, views, writer, membership } = this.#parts;
     if (this.#state !== 'running') return;
     this.#state = 'stopping';
     await leadership.handOver();
@@ -167,6 +167,7 @@ export class Server {
     this.#tickTimer?.cancel();
     gateways.stop();
     await views.stop();
+    writer.addPeers(membership.takePeerWrites());
     await writer.whenIdle();
     await this.#transport.close();
     await this.#storage.close();
@@ -216,6 +217,7 @@ export class Server {
     const nowMs = this.#options.environment.monotonicMs();
     if (this.#soft.leader !== undefined) this.#ledAtMs = nowMs;
     this.#raft.step({ kind: 'tick' });
+    writer.addPeers(membership.takePeerWrites());
     if (state.store.hasDeferredWrites && writer.mayAddState) {
       state.write(deferredWritesPerTick);
     }

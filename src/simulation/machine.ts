@@ -97,8 +97,12 @@ export class Machine {
   foundOut = false;
   /** The run that its data have never had: whoever knows of it lets it in no more. */
   lostRun: number | undefined;
-  /** What its peers remember of it keeps it out, as long as they run. */
-  staysWithPeers = false;
+  /** Those who have heard more from it than its data have, and remember it on their disks. */
+  knownBetterBy: ReadonlySet<Machine> = new Set();
+  /** When the last of its synced writes that are done was begun. */
+  syncedAsOfMs = -Infinity;
+  /** When a process on it was stopped last, to go on later. */
+  stoodStillMs = -Infinity;
   /** How often it was told that the cluster has removed it. */
   removals = 0;
   /** How often it has been started. */
@@ -340,8 +344,6 @@ export class Machine {
     if (!life.alive) return;
     const world = this.#world;
     const outdated = error instanceof FuturestoreError && error.code === 'DATA_OUTDATED';
-    // It keeps itself out from now on.
-    if (outdated) this.staysWithPeers = false;
     this.#over(false);
     world.trace.say(`server ${this.id} ends: ${error instanceof Error ? error.message : String(error)}`);
     if (outdated && this.damage !== undefined) {
@@ -418,6 +420,7 @@ export class Machine {
     const { time, trace } = this.#world;
     if (life === undefined || life.stopped) return;
     trace.say(`server ${this.id} stands still`);
+    this.stoodStillMs = time.nowMs;
     time.stop(life);
     time.after(forMs, time.world, 'input', () => {
       if (!life.alive) return;

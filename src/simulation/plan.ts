@@ -46,7 +46,9 @@ type Ambush =
       readonly moment: 'install';
       readonly leader: 'dies' | 'cut_off' | 'stays';
       readonly forMs: number;
-    };
+    }
+  /** A follower has been asked for a session: its link to the leader is reset while the opening is on it. */
+  | { readonly kind: 'ambush'; readonly moment: 'opening'; readonly afterMs: number };
 
 export type Fault = { readonly atMs: number } &
   /** Without a word to its agents and peers if `silent`; unsynced writes are lost, some survive if `keepSome`. */

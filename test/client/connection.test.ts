@@ -42,6 +42,50 @@ describe('reconnecting', () => {
     expect(world.dials).toHaveLength(2);
   });
 
+  test('pitfall 54: comes back no sooner than it was told, and not together with the others that were', async () => {
+    const returns = new Set<number>();
+    for (let seed = 0; seed < 20; seed += 1) {
+      const world = new World();
+      world.server('wss://a').failure = {
+        kind: 'unreachable',
+        text: 'HTTP status 503',
+        retryAfterMs: 15_000,
+      };
+      world.random = randomOf(seed);
+      world.client();
+      await world.advance(60_000);
+      const waits = world.dials.slice(1).map((dial, index) => dial.atMs - (world.dials[index]?.atMs ?? 0));
+      expect(waits.length).toBeGreaterThanOrEqual(2);
+      for (const wait of waits) {
+        expect(wait).toBeGreaterThanOrEqual(15_000);
+        expect(wait).toBeLessThanOrEqual(22_501);
+        returns.add(Math.round(wait));
+      }
+    }
+    expect(returns.size).toBeGreaterThan(20);
+  });
+
+  test('a close that says when to come back is heeded, and goes elsewhere at once where there is an elsewhere', async () => {
+    const world = new World();
+    const [full, free] = [world.server('wss://a'), world.server('wss://b')];
+    world.random = () => 0.5;
+    world.client();
+    await world.settle();
+    const reason = 'retry-after=30; web1 has 1 connections, as many as it may';
+    for (const server of [full, free])
+      for (const one of server.open) one.end(closeCodes.tooManyConnections, reason);
+    await world.advance(1_000);
+    expect(world.dials).toHaveLength(2);
+    expect(world.dials[1]?.endpoint).not.toBe(world.dials[0]?.endpoint);
+    for (const server of [full, free])
+      for (const one of server.open) one.end(closeCodes.tooManyConnections, reason);
+    await world.advance(36_000);
+    expect(world.dials).toHaveLength(2);
+    await world.advance(1_500);
+    expect(world.dials).toHaveLength(3);
+    expect(world.dials[2]?.endpoint).toBe(world.dials[0]?.endpoint);
+  });
+
   test('goes through all endpoints, in an order that differs from client to client', async () => {
     const firsts = new Set<string>();
     for (let seed = 0; seed < 20; seed += 1) {

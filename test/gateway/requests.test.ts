@@ -327,6 +327,24 @@ describe('a session', () => {
     await rig.port.until((port) => port.requests.length === 3);
   });
 
+  test('whose writes the log refuses has them in the audit: the reason, and no value', async () => {
+    const refusals = ['PERMISSION_DENIED', 'QUOTA_EXCEEDED', 'ALREADY_SETTLED'] as const;
+    agent.request(openSession, 1);
+    for (const index of refusals.keys()) agent.request(resolve, index + 2);
+    await rig.port.until((port) => port.requests.length === 4);
+    deliver(1, { kind: 'session_opened' });
+    for (const [index, code] of refusals.entries()) {
+      deliver(index + 2, { kind: 'failed', failure: { code, message: `${code} of nodes/web1/out/url` } });
+      await agent.answer(index + 2);
+    }
+    const audited = rig.log.lines.filter(({ fields }) => fields['audit'] === 'refused');
+    expect(audited.map(({ fields }) => fields)).toMatchObject([
+      { verb: 'write', code: 'PERMISSION_DENIED', principal: 'puppet:web1' },
+      { verb: 'write', code: 'QUOTA_EXCEEDED', reason: 'QUOTA_EXCEEDED of nodes/web1/out/url' },
+    ]);
+    expect(audited.length).toBe(2);
+  });
+
   test('that has expired makes room for another, which late answers to the old one do not end', async () => {
     agent.send({
       requests: [

@@ -10,6 +10,7 @@ import {
   type GatewayPort,
   type GatewayRequest,
   type MemberDescription,
+  type OpenedSession,
   type Server,
   type StartServerOptions,
   type Subject,
@@ -110,6 +111,7 @@ class TestGateway implements Gateway {
   readonly agents = new Map<number, Agent>();
   readonly port: GatewayPort;
   readonly ticketKeys: Uint8Array[] = [];
+  readonly sessionsOpened: OpenedSession[] = [];
 
   constructor(server: Server) {
     this.port = server.attachGateway(this);
@@ -125,6 +127,7 @@ class TestGateway implements Gateway {
         this.access.push(event);
         for (const agent of this.agents.values()) agent.accessAt.push(agent.log.length);
       } else if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
+      else if (event.kind === 'sessions_opened') this.sessionsOpened.push(...event.sessions);
       else this.agents.get(event.connection)?.received(event);
     }
   }
@@ -281,6 +284,11 @@ export class ServerCluster {
   /** What the server's gateway was told of access, in order. */
   access(id: number): readonly AccessEvent[] {
     return this.#get(id).gateway.access;
+  }
+
+  /** Likewise of sessions. */
+  sessionsOpened(id: number): readonly OpenedSession[] {
+    return this.#get(id).gateway.sessionsOpened;
   }
 
   agent(id: number, session = `${this.#lastConnection + 1}`.padStart(32, '0')): Agent {

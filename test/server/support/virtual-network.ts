@@ -38,6 +38,8 @@ export class VirtualNetwork {
   readonly #time: VirtualTime;
   readonly #sides = new Map<number, Side>();
   readonly #cut = new Set<string>();
+  /** Ways on which the next forwarded commands are lost. */
+  readonly #losing = new Set<string>();
   /** Why a server was not let in by another, in order. */
   readonly refusals: string[] = [];
   readonly #lost = new Map<string, (batch: PeerBatch) => boolean>();
@@ -95,6 +97,14 @@ export class VirtualNetwork {
   cut(from: number, to: number): void {
     this.#cut.add(`${from}>${to}`);
     this.#look(from, to);
+  }
+
+  /**
+   * The next commands that one forwards to the other are lost, as with a link that breaks and is made anew, while what its
+   * sender says next goes by the new one before it has noticed.
+   */
+  loseNextForward(from: number, to: number): void {
+    this.#losing.add(`${from}>${to}`);
   }
 
   isolate(member: number, others: readonly number[]): void {
@@ -165,6 +175,7 @@ export class VirtualNetwork {
       },
       send: (to: MemberId, batch: PeerBatch) => {
         if (!alive() || !this.#isOpen(self, to)) return false;
+        if (batch.forward.length > 0 && this.#losing.delete(`${self}>${to}`)) return true;
         if (this.#lost.get(`${self}>${to}`)?.(batch) === true) return true;
         const receiver = this.#sides.get(to);
         // Also when the delay has just become shorter: a later batch never overtakes an earlier one.
