@@ -313,7 +313,7 @@ class AgentsRun {
       this.violations.push(`the loss of a follower caused an election: term ${term} became ${termNow}`);
     this.#row(
       `${which} killed`,
-      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}${starved ? ' (the machine was too busy to tell why)' : ''}; ${count(verdict.received)} values, none missed`,
+      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}${isFollower && termNow !== term && starved ? ' (the machine was too busy to tell why)' : ''}; ${count(verdict.received)} values, none missed`,
     );
     startServer(this.#cluster, id);
     await this.#cluster.ready(this.#cluster.ids, phaseTimeoutMsMin);
