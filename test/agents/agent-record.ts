@@ -1,11 +1,8 @@
 /** What one agent was told in the present round, checked as it comes: each thing once, with the right value. */
-import process from 'node:process';
 import { textOf } from '../../src/client/index.ts';
 import type { Future } from '../../src/client/index.ts';
+import { machineMs } from '../support/light-client.ts';
 import { generationOf, valueOf } from './plan.ts';
-
-/** Of one clock for all processes of the machine, in milliseconds. */
-export const machineMs = (): number => Number(process.hrtime.bigint() / 1000n) / 1000;
 
 /** The end of a connection. */
 export interface Ending {

@@ -14,7 +14,7 @@ import { planAgents, planSleepers, usesLibrary } from './plan.ts';
 import type { PolicyDocument } from './policy-model.ts';
 import { RoundJudge } from './round-judge.ts';
 import type { Expected, RoundReport, Verdict } from './round-judge.ts';
-import { Turnstile } from './turnstile.ts';
+import { Turnstile } from '../support/turnstile.ts';
 
 export interface FleetOptions {
   /** Of the whole cluster. */

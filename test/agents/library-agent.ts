@@ -2,7 +2,8 @@
 import { connect, FuturestoreError } from '../../src/client/index.ts';
 import type { Client, ClientState, Subscription } from '../../src/client/index.ts';
 import type { Credentials } from '../../src/cli/authority/certificates.ts';
-import { AgentRecord, machineMs } from './agent-record.ts';
+import { machineMs } from '../support/light-client.ts';
+import { AgentRecord } from './agent-record.ts';
 import type { FleetAgent } from './fleet-agent.ts';
 import { patternOf, waitsOf } from './plan.ts';
 import type { PlannedAgent } from './plan.ts';

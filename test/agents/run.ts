@@ -2,15 +2,16 @@
  * One run: thousands of agents connect to three servers, get what is theirs, lose servers, and some of them their rights.
  * Each phase is a round of values, and each round ends with the whole matrix of agents and keys.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { parse, stringify } from 'yaml';
+import { readFileSync } from 'node:fs';
+import { parse } from 'yaml';
 import { createAuthority } from '../../src/cli/authority/certificates.ts';
 import { serverMemory } from '../../src/cli/server-memory.ts';
 import { loadProfile } from '../../src/client/index.ts';
 import type { Client } from '../../src/client/index.ts';
-import { ProcessCluster, run, sleep } from '../support/process-cluster.ts';
+import { applyPolicies } from '../support/apply-policies.ts';
+import { machineMs } from '../support/light-client.ts';
+import { ProcessCluster, sleep } from '../support/process-cluster.ts';
 import { waitedForProcessorMs } from '../support/processor-wait.ts';
-import { machineMs } from './agent-record.ts';
 import type { FleetProgress } from './fleet.ts';
 import { openFleet } from './fleet-process.ts';
 import type { FleetHandle } from './fleet-process.ts';
@@ -404,22 +405,6 @@ const timed = async (work: () => Promise<unknown>): Promise<number> => {
 const startServer = (cluster: ProcessCluster, id: number): void => {
   const variables = Object.entries(serverMemory).map(([name, value]) => `${name}=${value}`);
   cluster.startServer(id, { prefix: ['env', ...variables] });
-};
-
-const applyPolicies = async (
-  cluster: ProcessCluster,
-  document: PolicyDocument,
-  file: string,
-): Promise<void> => {
-  writeFileSync(cluster.path(file), stringify(document, { aliasDuplicateObjects: false }));
-  const { code, stderr } = await run([
-    'acl',
-    'apply',
-    cluster.path(file),
-    '--profile',
-    cluster.path('admin.yaml'),
-  ]);
-  if (code !== 0) throw new Error(`acl apply failed: ${stderr}`);
 };
 
 export const runAgents = async (options: AgentsOptions): Promise<AgentsReport> => {
