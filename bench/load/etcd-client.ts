@@ -1,8 +1,10 @@
-/** As much of etcd's gRPC as the workloads need, over Node's HTTP/2: put, range, lease, watch, status. */
+/** As much of etcd's gRPC as the workloads need, over Node's HTTP/2: put, range, lease, watch, status, users. */
 import { connect, constants, type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
 import protobuf from 'protobufjs';
+// Settles for the whole process whether 64-bit fields are numbers: types that were parsed before would not know.
+import '../../src/protocol/protobuf.ts';
 
-/** The fields that are used, with the numbers of etcd's rpc.proto and kv.proto (v3.4). */
+/** The fields that are used, with the numbers of etcd's rpc.proto, kv.proto and auth.proto (v3.4). */
 const schema = `
 syntax = "proto3";
 message KeyValue { bytes key = 1; int64 create_revision = 2; int64 mod_revision = 3; int64 version = 4; bytes value = 5; int64 lease = 6; }
@@ -20,6 +22,13 @@ message WatchResponse { int64 watch_id = 2; bool created = 3; bool canceled = 4;
 message StatusRequest {}
 message ResponseHeader { uint64 cluster_id = 1; uint64 member_id = 2; }
 message StatusResponse { ResponseHeader header = 1; string version = 2; int64 dbSize = 3; uint64 leader = 4; }
+message AuthEnableRequest {}
+message UserAddOptions { bool no_password = 1; }
+message AuthUserAddRequest { string name = 1; string password = 2; UserAddOptions options = 3; }
+message AuthRoleAddRequest { string name = 1; }
+message Permission { int32 permType = 1; bytes key = 2; bytes range_end = 3; }
+message AuthRoleGrantPermissionRequest { string name = 1; Permission perm = 2; }
+message AuthUserGrantRoleRequest { string user = 1; string role = 2; }
 `;
 
 const { root } = protobuf.parse(schema, { keepCase: true });
@@ -52,8 +61,26 @@ class FrameReader {
 
 export interface WatchedEvent {
   readonly key: string;
+  readonly value: Uint8Array;
   readonly watch: number;
 }
+
+/** PEM: the servers' authority, and what a client shows that has a certificate. */
+export interface EtcdTls {
+  readonly ca: string;
+  readonly cert?: string;
+  readonly key?: string;
+}
+
+/** Of auth.proto. */
+const permissionToRead = 0;
+
+/** The first key behind all that begin with it. */
+const endOf = (prefix: string): Buffer => {
+  const end = Buffer.from(prefix);
+  end.writeUInt8(end.readUInt8(end.length - 1) + 1, end.length - 1);
+  return end;
+};
 
 interface RangeOptions {
   /** Answered by the member that is asked, without a quorum. */
@@ -63,8 +90,8 @@ interface RangeOptions {
 export class EtcdClient {
   readonly #session: ClientHttp2Session;
 
-  constructor(endpoint: string, ca: string | undefined) {
-    this.#session = connect(endpoint, ca === undefined ? {} : { ca, ALPNProtocols: ['h2'] });
+  constructor(endpoint: string, tls: EtcdTls | undefined) {
+    this.#session = connect(endpoint, tls === undefined ? {} : { ...tls, ALPNProtocols: ['h2'] });
     // Each request on it fails, and tells.
     this.#session.on('error', () => {});
   }
@@ -98,12 +125,10 @@ export class EtcdClient {
 
   /** How many keys begin with it. */
   async count(prefix: string): Promise<number> {
-    const end = Buffer.from(prefix);
-    end.writeUInt8(end.readUInt8(end.length - 1) + 1, end.length - 1);
     const answer = await this.#unary(
       'etcdserverpb.KV/Range',
       'RangeRequest',
-      { key: Buffer.from(prefix), range_end: end, count_only: true },
+      { key: Buffer.from(prefix), range_end: endOf(prefix), count_only: true },
       'RangeResponse',
     );
     return Number((answer as { count: unknown }).count);
@@ -133,6 +158,43 @@ export class EtcdClient {
 
   /** Watches each key for itself, all on one stream; resolves when all watches are made. */
   async watch(keys: readonly string[], told: (event: WatchedEvent) => void): Promise<() => void> {
+    return await this.#watch(
+      keys.map((key) => ({ key: Buffer.from(key) })),
+      told,
+    );
+  }
+
+  /** One watch of all keys that begin with it; resolves when it is made. */
+  async watchPrefix(prefix: string, told: (event: WatchedEvent) => void): Promise<() => void> {
+    return await this.#watch([{ key: Buffer.from(prefix), range_end: endOf(prefix) }], told);
+  }
+
+  /** From now on only users may ask anything; there has to be a `root` with the role `root`. */
+  async enableAuth(): Promise<void> {
+    await this.#unary('etcdserverpb.Auth/AuthEnable', 'AuthEnableRequest', {});
+  }
+
+  /** One who is known by the name in its certificate, with a role of the same name. `reads`: what the role may read begins with it. */
+  async addUser(name: string, reads?: string): Promise<void> {
+    await this.#unary('etcdserverpb.Auth/UserAdd', 'AuthUserAddRequest', {
+      name,
+      options: { no_password: true },
+    });
+    await this.#unary('etcdserverpb.Auth/RoleAdd', 'AuthRoleAddRequest', { name });
+    if (reads !== undefined) {
+      const perm = { permType: permissionToRead, key: Buffer.from(reads), range_end: endOf(reads) };
+      await this.#unary('etcdserverpb.Auth/RoleGrantPermission', 'AuthRoleGrantPermissionRequest', {
+        name,
+        perm,
+      });
+    }
+    await this.#unary('etcdserverpb.Auth/UserGrantRole', 'AuthUserGrantRoleRequest', {
+      user: name,
+      role: name,
+    });
+  }
+
+  async #watch(ranges: readonly object[], told: (event: WatchedEvent) => void): Promise<() => void> {
     const stream = this.#request('etcdserverpb.Watch/Watch');
     const reader = new FrameReader();
     let made = 0;
@@ -143,19 +205,24 @@ export class EtcdClient {
           const answer = typeOf('WatchResponse').decode(frame) as unknown as {
             watch_id: unknown;
             created: boolean;
-            events: { kv: { key: Uint8Array } }[];
+            canceled: boolean;
+            events: { kv: { key: Uint8Array; value: Uint8Array } }[];
           };
+          if (answer.canceled) reject(new Error('etcd has refused a watch'));
           if (answer.created) {
             made += 1;
-            if (made === keys.length) resolve();
+            if (made === ranges.length) resolve();
           }
           for (const { kv } of answer.events)
-            told({ key: Buffer.from(kv.key).toString(), watch: Number(answer.watch_id) });
+            told({
+              key: Buffer.from(kv.key).toString(),
+              value: kv.value,
+              watch: Number(answer.watch_id),
+            });
         }
       });
     });
-    for (const key of keys)
-      stream.write(grpcFrame('WatchRequest', { create_request: { key: Buffer.from(key) } }));
+    for (const range of ranges) stream.write(grpcFrame('WatchRequest', { create_request: range }));
     await ready;
     return () => stream.close();
   }

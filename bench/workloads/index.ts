@@ -2,11 +2,13 @@
 import type { Workload } from '../workload.ts';
 import { awaitWorkload } from './await.ts';
 import { catchUpWorkload } from './catch-up.ts';
+import { connectStormWorkload } from './connect-storm.ts';
 import { failoverWorkload, restartWorkload, stormWorkload } from './faults.ts';
 import { fanOutWorkload } from './fan-out.ts';
 import { growthWorkload, serversWorkload } from './growth.ts';
 import { matcherWorkload } from './matcher.ts';
 import { readWorkloads } from './read.ts';
+import { scopedWorkload } from './scoped.ts';
 import { settleWorkloads } from './settle.ts';
 
 export const workloads: readonly Workload[] = [
@@ -14,6 +16,8 @@ export const workloads: readonly Workload[] = [
   ...readWorkloads,
   awaitWorkload,
   fanOutWorkload,
+  scopedWorkload,
+  connectStormWorkload,
   stormWorkload,
   failoverWorkload,
   restartWorkload,
