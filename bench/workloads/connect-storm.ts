@@ -76,7 +76,7 @@ const onFuturestore = async (system: RunningFuturestore, agents: number): Promis
   const { cluster, endpoints, pids } = system;
   const authority = await createAuthority('agents', Date.now());
   await giveScopes(cluster, authority);
-  const { ca = '' } = loadProfile(system.profile);
+  const { ca } = loadProfile(system.profile);
   const handshakesAtOnce = agents;
   const fleet = subscriberFleet({ agents, endpoints, ca, authority, handshakesAtOnce, changes: 0 });
   try {

@@ -84,17 +84,17 @@ export class ProcessObject<T, Options> {
 }
 
 /** Makes the object of the options that come first, then answers calls; ends with the parent. */
-export const serveObject = <T extends object, Options>(make: (options: Options) => T): void => {
+export const serveObject = (make: (options: never) => object): void => {
   const send = (message: Answer): void => {
     process.send?.(message);
   };
-  let object: T | undefined;
+  let object: object | undefined;
   const invoke = async ({ method, args }: Call): Promise<unknown> => {
     if (object === undefined) throw new Error('a call came before the options');
     const called = Reflect.get(object, method) as (...given: readonly unknown[]) => Promise<unknown>;
     return await called.apply(object, [...args]);
   };
-  process.on('message', (message: Call | { readonly options: Options }) => {
+  process.on('message', (message: Call | { readonly options: never }) => {
     if ('options' in message) {
       object = make(message.options);
       return;
