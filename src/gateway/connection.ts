@@ -3,7 +3,7 @@ import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
 import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
-import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
+import type { ConnectionEvent, ConnectionId, ServerStanding } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
 import { Audit } from './audit.ts';
 import { closeReason } from './close-reason.ts';
@@ -22,6 +22,8 @@ export interface ConnectionOwner extends RequestsOwner {
   saidHello(connection: AgentConnection): void;
   /** Who may do what now. */
   readonly access: AccessInForce;
+  /** What the server has said of itself last. */
+  readonly standing: ServerStanding;
   /** It is known who it is: calls `become`, or closes it. */
   identified(connection: AgentConnection, identity: Identity): void;
   /** Its socket has so much unsent that it is to be looked at every second; until `relieved`. */
@@ -189,24 +191,30 @@ export class AgentConnection implements OutboxOwner {
     );
   }
 
-  heartbeat(nowMs: number, wallMs: number): void {
-    if (this.#endedWith !== undefined) return;
-    if (!this.review()) return;
+  /** Whether the server is to be asked how far its subscriptions have come. */
+  heartbeat(nowMs: number, wallMs: number): boolean {
+    if (!this.review()) return false;
     this.#authentication.check(wallMs);
-    if (this.ended) return;
+    if (this.ended) return false;
     // While nothing is read no pong can be seen; then only standstill counts.
     const aliveAtMs = Math.max(this.#heardAtMs, this.#outbox.progressAtMs);
     if (!this.#paused && nowMs - aliveAtMs >= this.#setup.limits.silenceMs) {
       this.close(closeCodes.noPong, `no pong for ${Math.round((nowMs - aliveAtMs) / 1000)} s`);
-      return;
+      return false;
     }
-    if (this.#outbox.congested) return;
+    if (this.#outbox.congested) return false;
     try {
       this.#ws.ping();
-      this.#sendProgress();
     } catch (error) {
       this.#broken(error);
     }
+    return this.#requests.subscriptions.size > 0;
+  }
+
+  /** All its subscriptions have been given everything up to this revision, by what it took before. */
+  served(revision: number): void {
+    if (this.review() && this.#requests.subscriptions.size > 0)
+      this.#outbox.add({ kind: 'progress', revision });
   }
 
   /** It has been asked to go elsewhere. */
@@ -244,6 +252,10 @@ export class AgentConnection implements OutboxOwner {
 
   pushSent(subscription: number, revision: number): void {
     this.#requests.subscriptions.sent(subscription, revision);
+  }
+
+  progressSent(revision: number): void {
+    this.#requests.subscriptions.served(revision);
   }
 
   pushesTaken(bytes: number): void {
@@ -391,13 +403,14 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { port, limits } = this.#setup;
-    const { clusterId, epoch, serverId, serverName, endpoints } = port.identity;
+    const { limits } = this.#setup;
+    const { identity, revision } = this.#owner.standing;
+    const { clusterId, epoch, serverId, serverName, endpoints } = identity;
     this.#outbox.sendNow({
       welcome: {
         clusterId,
         epoch,
-        revision: port.revision(),
+        revision,
         serverId,
         serverName,
         principal: this.principal,
@@ -422,15 +435,6 @@ export class AgentConnection implements OutboxOwner {
       },
       'an agent connected',
     );
-  }
-
-  #sendProgress(): void {
-    const { subscriptions } = this.#requests;
-    if (subscriptions.size === 0) return;
-    const revision = this.#setup.port.progress(this.id);
-    if (revision === undefined) return;
-    subscriptions.served(revision);
-    this.#outbox.sendNow({ answers: [], pushes: [], revision });
   }
 
   #watch(): void {

@@ -141,7 +141,7 @@ export class FrontDoor implements Door {
       minVersion: 'TLSv1.3',
       sessionTimeout: ticketLifetimeSeconds,
       // By default it is made of the process's arguments, and no other server would resume the session.
-      sessionIdContext: sessionContextOf(this.#setup.port.identity.clusterId),
+      sessionIdContext: sessionContextOf(this.#setup.port.standing.identity.clusterId),
       ...(this.#ticketKeys && { ticketKeys: this.#ticketKeys }),
     };
   }

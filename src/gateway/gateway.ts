@@ -4,6 +4,7 @@ import type {
   Gateway as DeliveryGateway,
   GatewayEvent,
   GatewayNotice,
+  ServerStanding,
 } from '../server/index.ts';
 import { closeCodes } from '../protocol/index.ts';
 import type { RealmDocument } from '../scopes/index.ts';
@@ -64,6 +65,8 @@ const drainStepMs = 50;
 class Agents implements AgentGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
   #access: AccessInForce;
+  #standing: ServerStanding;
+  #standingSaidAtMs: number;
   /** Not looked at since the last change of access. */
   readonly #unreviewed = new Set<AgentConnection>();
   #stopReviewing: (() => void) | undefined;
@@ -90,6 +93,8 @@ class Agents implements AgentGateway, ConnectionOwner {
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
+    this.#standing = options.port.standing;
+    this.#standingSaidAtMs = this.#setup.clock.nowMs();
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
@@ -111,18 +116,37 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#notices = notices;
     const touched = new Set<AgentConnection>();
     for (const event of events) {
-      if (event.kind === 'access') {
-        this.#accessChanged(event);
-        continue;
+      switch (event.kind) {
+        case 'access':
+          this.#accessChanged(event);
+          break;
+        case 'ticket_keys':
+          this.#door.replaceTicketKeys(event.keys);
+          break;
+        case 'standing':
+          this.#standing = event.standing;
+          this.#standingSaidAtMs = this.#setup.clock.nowMs();
+          break;
+        case 'progress':
+          for (const id of event.connections) {
+            const connection = this.#connections.get(id);
+            if (connection === undefined) continue;
+            connection.served(event.revision);
+            touched.add(connection);
+          }
+          break;
+        case 'answer':
+        case 'push':
+        case 'ended': {
+          const connection = this.#connections.get(event.connection);
+          if (connection === undefined) break;
+          connection.take(event);
+          touched.add(connection);
+          break;
+        }
+        default:
+          event satisfies never;
       }
-      if (event.kind === 'ticket_keys') {
-        this.#door.replaceTicketKeys(event.keys);
-        continue;
-      }
-      const connection = this.#connections.get(event.connection);
-      if (connection === undefined) continue;
-      connection.take(event);
-      touched.add(connection);
     }
     for (const connection of touched) connection.flush();
     this.#notices = undefined;
@@ -246,6 +270,10 @@ class Agents implements AgentGateway, ConnectionOwner {
     else if (identity !== undefined) this.identified(connection, identity);
   }
 
+  get standing(): ServerStanding {
+    return this.#standing;
+  }
+
   get access(): AccessInForce {
     return this.#access;
   }
@@ -319,9 +347,13 @@ class Agents implements AgentGateway, ConnectionOwner {
     for (const connection of this.#waiting) connection.checkHello(nowMs);
     for (const connection of this.#congested) connection.checkStalled(nowMs);
     this.#ticks += 1;
+    const followers: ConnectionId[] = [];
     for (const connection of this.#roundOf(this.#ticks))
-      if (connection.greeted) connection.heartbeat(nowMs, wallMs);
-    if (!this.#draining) this.#sendElsewhere(this.#setup.port.leaderlessMs());
+      if (connection.greeted && connection.heartbeat(nowMs, wallMs)) followers.push(connection.id);
+    if (followers.length > 0) this.#setup.port.notify([{ kind: 'progress_wanted', connections: followers }]);
+    const { leaderlessMs } = this.#standing;
+    if (!this.#draining)
+      this.#sendElsewhere(leaderlessMs === 0 ? 0 : leaderlessMs + nowMs - this.#standingSaidAtMs);
   }
 
   #sendElsewhere(leaderlessMs: number): void {

@@ -25,6 +25,7 @@ import type {
 import type { Reads } from './reads.ts';
 import { Requests, type AttachedSession, type InFlight } from './requests.ts';
 import type { SnapshotViews } from './snapshot-views.ts';
+import { Standings } from './standings.ts';
 
 /** So that a connection of any gateway has one number in the log, unique in one run of a server. */
 const gatewaysMax = 64;
@@ -51,7 +52,8 @@ export interface GatewaysOptions {
   readonly access: AccessRequests;
   readonly leadership: Leadership;
   readonly views: SnapshotViews;
-  readonly leaderlessMs: () => number;
+  /** By the monotonic clock; undefined: a leader is known. */
+  readonly leaderlessSinceMs: () => number | undefined;
   /** Another turn of the loop is needed. */
   readonly schedule: () => void;
   /** Runs what a gateway or a timer asks for; a bug in it ends the server. */
@@ -63,12 +65,15 @@ interface Attached {
   events: GatewayEvent[];
   /** As it was told last. */
   ticketKeys: TicketKeys | undefined;
+  /** Asked about since the last turn. */
+  progressWanted: ConnectionId[];
 }
 
 export class Gateways {
   readonly #options: GatewaysOptions;
   readonly #requests = new Requests();
   readonly #attached: Attached[] = [];
+  readonly #standings: Standings;
   #deadlineTimer: { readonly timer: Timer; readonly atMs: number } | undefined;
   /**
    * To be answered at the end of this turn or a later one, from the state as it is then. No answer is made in between:
@@ -79,24 +84,25 @@ export class Gateways {
 
   constructor(options: GatewaysOptions) {
     this.#options = options;
+    this.#standings = new Standings(options);
   }
 
   attach(gateway: Gateway): GatewayPort {
     assert(this.#attached.length < gatewaysMax, `a server has at most ${gatewaysMax} gateways`);
-    const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
+    const { guard, access, schedule } = this.#options;
     const number = this.#requests.addGateway();
     const first = access.event();
-    this.#attached.push({ gateway, events: first === undefined ? [] : [first], ticketKeys: undefined });
+    this.#attached.push({
+      gateway,
+      events: first === undefined ? [] : [first],
+      ticketKeys: undefined,
+      progressWanted: [],
+    });
     schedule();
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
       notify: (notices) => guard(() => this.#notify(number, notices)),
-      get identity() {
-        return identity();
-      },
-      revision: () => store().revision,
-      leaderlessMs,
-      progress: (connection) => feed.progress(number, connection),
+      standing: this.#standings.now(),
     };
   }
 
@@ -180,6 +186,7 @@ export class Gateways {
     for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
     this.#readDue(clusterMs);
     for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
+    this.#tellProgress();
     this.#tellTicketKeys();
     for (const attached of this.#attached) {
       if (attached.events.length === 0) continue;
@@ -188,6 +195,32 @@ export class Gateways {
       attached.gateway.deliver(events);
     }
     this.#armDeadline();
+  }
+
+  /** At each tick of the server's. */
+  tick(): void {
+    const standing = this.#standings.takeChanged();
+    if (standing === undefined) return;
+    for (const { events } of this.#attached) events.push({ kind: 'standing', standing });
+    this.#options.schedule();
+  }
+
+  /** Behind the pushes that it is about. */
+  #tellProgress(): void {
+    const { feed } = this.#options;
+    for (const [gateway, attached] of this.#attached.entries()) {
+      if (attached.progressWanted.length === 0) continue;
+      const connections: ConnectionId[] = [];
+      let revision = 0;
+      for (const connection of attached.progressWanted) {
+        const servedTo = feed.progress(gateway, connection);
+        if (servedTo === undefined) continue;
+        connections.push(connection);
+        revision = servedTo;
+      }
+      attached.progressWanted = [];
+      if (connections.length > 0) attached.events.push({ kind: 'progress', connections, revision });
+    }
   }
 
   #tellTicketKeys(): void {
@@ -397,6 +430,10 @@ export class Gateways {
   #notify(gateway: number, notices: readonly GatewayNotice[]): void {
     const { feed, commands } = this.#options;
     for (const notice of notices) {
+      if (notice.kind === 'progress_wanted') {
+        this.#attached[gateway]?.progressWanted.push(...notice.connections);
+        continue;
+      }
       const { connection } = notice;
       switch (notice.kind) {
         case 'cancel': {

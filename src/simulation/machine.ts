@@ -242,12 +242,7 @@ export class Machine {
         judge.noticed(notices);
         inner.notify(notices);
       },
-      get identity() {
-        return inner.identity;
-      },
-      revision: () => inner.revision(),
-      leaderlessMs: () => inner.leaderlessMs(),
-      progress: (connection) => inner.progress(connection),
+      standing: inner.standing,
     };
     const gateway = createGatewayBehind(agents.doorOf(this.member.place, life), {
       policies,
