@@ -55,7 +55,8 @@ export class AgentConnection implements OutboxOwner {
   readonly #authentication: Authentication;
   /** By what it was decided what it may do; undefined until it is known who it is. */
   #access: AccessInForce | undefined;
-  /** Frames that came while the token in hello is being verified, hello's own first. */
+  #admission: 'asked' | 'admitted' | 'none' = 'none';
+  /** Frames that came while the token in hello is being verified, hello's own first, or before it is admitted. */
   #held: ReceivedClientFrame[] | undefined;
   readonly #setup: GatewaySetup;
   readonly #owner: ConnectionOwner;
@@ -110,6 +111,25 @@ export class AgentConnection implements OutboxOwner {
 
   get identity(): Identity | undefined {
     return this.#authentication.identity;
+  }
+
+  /** It counts among those of its principal. */
+  get admitted(): boolean {
+    return this.#admission === 'admitted';
+  }
+
+  /** Whether its principal may have one more is being asked: frames wait until `admit`. */
+  awaitAdmission(): void {
+    this.#admission = 'asked';
+    this.#held ??= [];
+    this.#ws.pause();
+  }
+
+  /** `become` has been called. */
+  admit(): void {
+    const asked = this.#admission === 'asked';
+    this.#admission = 'admitted';
+    if (asked) this.#later(() => this.#release());
   }
 
   /** Who it is, and what that one may do; also when either has changed. */
@@ -336,6 +356,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #release(): void {
+    if (this.#admission === 'asked') return;
     const held = this.#held ?? [];
     this.#held = undefined;
     for (const frame of held) {
@@ -357,16 +378,18 @@ export class AgentConnection implements OutboxOwner {
       },
       refuse: (request, failure) => this.#requests.refuse(request, failure, 'authenticate'),
       close: (code, reason) => this.close(code, reason),
-      later: (work) => {
-        if (this.#endedWith !== undefined) return;
-        try {
-          work();
-          this.flush();
-        } catch (error) {
-          this.#broken(error);
-        }
-      },
+      later: (work) => this.#later(work),
     };
+  }
+
+  #later(work: () => void): void {
+    if (this.#endedWith !== undefined) return;
+    try {
+      work();
+      this.flush();
+    } catch (error) {
+      this.#broken(error);
+    }
   }
 
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {

@@ -54,6 +54,17 @@ export interface CertificateAndKey {
   readonly key: string;
 }
 
+/** A listening socket of this process, which another gateway has opened. */
+export interface SharedSocket {
+  readonly descriptor: number;
+}
+
+export interface Listening {
+  readonly port: number;
+  /** Of a real socket. */
+  readonly descriptor?: number;
+}
+
 export interface Door {
   readonly judge: IdentityJudge;
   /** Rejects with CONFIGURATION_INVALID for realms that cannot be used, and then keeps those it had. */
@@ -65,8 +76,9 @@ export interface Door {
   /** Reads revocation lists now, where their files have changed. */
   look(): Promise<void>;
 
-  listen(): Promise<{ readonly port: number }>;
-  stopAccepting(): void;
+  /** `shared`: takes connections from a socket that listens already. */
+  listen(shared?: SharedSocket): Promise<Listening>;
+  stopAccepting(keepDescriptor?: boolean): void;
   /** Every socket is destroyed; resolves when none is left. */
   close(): Promise<void>;
 }

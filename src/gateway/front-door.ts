@@ -16,7 +16,15 @@ import { closeCodes, codecFor, codecs, FuturestoreError, LogBudget, WaitingRoom 
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
-import type { Arrival, CertificateAndKey, Door, Identify, IdentityJudge } from './door.ts';
+import type {
+  Arrival,
+  CertificateAndKey,
+  Door,
+  Identify,
+  IdentityJudge,
+  Listening,
+  SharedSocket,
+} from './door.ts';
 import { Realms } from './identity.ts';
 import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
@@ -58,6 +66,8 @@ export class FrontDoor implements Door {
   readonly #waiting: WaitingRoom<Socket>;
   readonly #logBudget: LogBudget;
   #closed = false;
+  /** The server is not closed, because that would close what is somebody else's. */
+  #keptDescriptor = false;
 
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
@@ -151,33 +161,39 @@ export class FrontDoor implements Door {
     this.#server.setSecureContext(this.#secureOptions());
   }
 
-  async listen(): Promise<{ readonly port: number }> {
+  async listen(shared?: SharedSocket): Promise<Listening> {
     // Before the first one comes: a realm whose list has not been read lets nobody in.
     await this.look();
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(this.#listenAt, () => {
+      const at = shared === undefined ? this.#listenAt : { fd: shared.descriptor };
+      this.#server.listen(at, () => {
         this.#server.off('error', reject);
         resolve();
       });
     });
     this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
     this.#stopLooking = this.#setup.clock.every(lookEveryMs, () => void this.look());
-    return { port: (this.#server.address() as AddressInfo).port };
+    const descriptor = descriptorOf(this.#server);
+    const { port } = this.#server.address() as AddressInfo;
+    return { port, ...(descriptor !== undefined && { descriptor }) };
   }
 
-  stopAccepting(): void {
+  stopAccepting(keepDescriptor = false): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#stopLooking?.();
-    this.#server.close();
+    this.#keptDescriptor = keepDescriptor;
+    if (keepDescriptor) this.#server.unref();
+    else this.#server.close();
   }
 
   /** Every socket is destroyed; resolves when none is left. */
   async close(): Promise<void> {
-    const listening = this.#server.listening;
+    const listening = this.#server.listening && !this.#keptDescriptor;
     const closed = new Promise<void>((resolve) => {
-      if (listening || this.#sockets.size > 0) this.#server.once('close', resolve);
+      if (this.#keptDescriptor) resolve();
+      else if (listening || this.#sockets.size > 0) this.#server.once('close', resolve);
       else resolve();
     });
     this.stopAccepting();
@@ -188,7 +204,20 @@ export class FrontDoor implements Door {
   #attach(): void {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
-      const evicted = this.#waiting.enter(socket);
+      socket.once('close', () => {
+        this.#sockets.delete(socket);
+        this.#identified(socket);
+      });
+      const { sockets, limits } = this.#setup;
+      if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax) {
+        this.#turnAway('capacity', tooMany, socket.remoteAddress);
+        socket.destroy();
+        return;
+      }
+      // Who waits at the other gateways takes up places, but the last one here is this socket's.
+      const places = Math.max(1, limits.unauthenticatedMax - sockets.othersWaiting);
+      const evicted = this.#waiting.enter(socket, places);
+      this.#publish();
       if (evicted !== undefined) {
         this.#turnAway(
           'capacity',
@@ -196,14 +225,8 @@ export class FrontDoor implements Door {
           evicted.remoteAddress,
         );
       }
-      socket.once('close', () => {
-        this.#waiting.leave(socket);
-        this.#sockets.delete(socket);
-      });
     });
-    this.#server.on('drop', (data) => {
-      this.#turnAway('capacity', 'as many connections are open as may', data?.remoteAddress);
-    });
+    this.#server.on('drop', (data) => this.#turnAway('capacity', tooMany, data?.remoteAddress));
     this.#server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
       this.#turnAway('tls', error.code ?? error.message, socket.remoteAddress);
       socket.destroy();
@@ -221,6 +244,16 @@ export class FrontDoor implements Door {
         socket.destroy();
       }
     });
+  }
+
+  /** Or it is gone. */
+  #identified(socket: Socket): void {
+    this.#waiting.leave(socket);
+    this.#publish();
+  }
+
+  #publish(): void {
+    this.#setup.sockets.publish(this.#sockets.size, this.#waiting.size);
   }
 
   #refusePlain(request: IncomingMessage, response: ServerResponse): void {
@@ -259,7 +292,7 @@ export class FrontDoor implements Door {
         ws.on('error', ignoreBrokenSocket);
         ws.close(verdict?.ok === false ? verdict.closeCode : closeCodes.unauthenticated, closeReason(reason));
       } else {
-        if (verdict !== undefined) this.#waiting.leave(socket);
+        if (verdict !== undefined) this.#identified(socket);
         const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
         this.#arrived({ ws, socket, codec, identity: verdict?.identity, identify });
       }
@@ -276,7 +309,7 @@ export class FrontDoor implements Door {
       const verdict = token.ok
         ? this.#judge({ ...(certificate && { certificate }), token: token.proved })
         : token;
-      if (verdict.ok) this.#waiting.leave(socket);
+      if (verdict.ok) this.#identified(socket);
       else this.#turnAway('identity', verdict.problem, socket.remoteAddress);
       return verdict;
     };
@@ -319,6 +352,16 @@ export class FrontDoor implements Door {
     );
   }
 }
+
+const tooMany = 'as many connections are open as may';
+
+/** Node has no documented way to it; where there is none, other threads cannot share the socket, and say so. */
+const descriptorOf = (server: Server): number | undefined => {
+  const handle: unknown = Reflect.get(server, '_handle');
+  const descriptor: unknown =
+    typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  return typeof descriptor === 'number' && descriptor >= 0 ? descriptor : undefined;
+};
 
 const ignoreBrokenSocket = (): void => {
   // Its 'close' follows, and that is what counts.

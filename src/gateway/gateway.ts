@@ -12,17 +12,19 @@ import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
-import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
+import type { Arrival, CertificateAndKey, Door, Listening, OpenDoor, SharedSocket } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
 import { FrontDoor } from './front-door.ts';
+import { principalText } from './identity.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
 
-export interface AgentGateway extends DeliveryGateway {
+/** The agents' side of a server, in its own thread or in others. */
+export interface AgentGateway {
   /** Starts to accept agents. Rejects where the address cannot be listened on. */
-  listen(): Promise<{ readonly port: number }>;
+  listen(): Promise<Listening>;
   /** How many have said hello and are connected. */
   readonly connections: number;
   /**
@@ -33,7 +35,7 @@ export interface AgentGateway extends DeliveryGateway {
   /** At once, without a word. */
   close(): Promise<void>;
   /** The server's own certificate, for new connections. Throws CONFIGURATION_INVALID, and then keeps what it had. */
-  replaceCertificate(certificate: CertificateAndKey): void;
+  replaceCertificate(certificate: CertificateAndKey): void | Promise<void>;
   /**
    * Realms of the policy file whose certificates or keys have changed. Rejects with CONFIGURATION_INVALID for what cannot
    * be used, and then keeps what it had. Who is connected is judged again within the heartbeat's time.
@@ -43,11 +45,22 @@ export interface AgentGateway extends DeliveryGateway {
   lookForLists(): Promise<void>;
 }
 
-export const createGateway = (options: GatewayOptions): AgentGateway =>
+/** One that the server speaks to itself. */
+export interface LocalGateway extends AgentGateway, DeliveryGateway {
+  /** How many have said hello and are connected. */
+  readonly connections: number;
+  /** `shared`: on a socket that another gateway of this process has opened. */
+  listen(shared?: SharedSocket): Promise<Listening>;
+  /** Those who are here stay. `keepDescriptor`: that of the listening socket is somebody else's by now. */
+  stopAccepting(keepDescriptor?: boolean): void;
+  replaceCertificate(certificate: CertificateAndKey): void;
+}
+
+export const createGateway = (options: GatewayOptions): LocalGateway =>
   new Agents(options, (setup, arrived) => new FrontDoor(options, setup, arrived));
 
 /** The same behind sockets of the caller's own making: a simulation has no TLS. */
-export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOptions): AgentGateway =>
+export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOptions): LocalGateway =>
   new Agents(options, openDoor);
 
 /** Deadlines are met to within it. */
@@ -62,7 +75,7 @@ const drainReason = 'the server is shutting down: connect to another one';
 /** Drained connections are closed in steps of this, or of a hundredth of the grace. */
 const drainStepMs = 50;
 
-class Agents implements AgentGateway, ConnectionOwner {
+class Agents implements LocalGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
   #access: AccessInForce;
   #standing: ServerStanding;
@@ -76,8 +89,6 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** Without hello, in the order of their arrival. */
   readonly #waiting = new Set<AgentConnection>();
   readonly #congested = new Set<AgentConnection>();
-  /** How many connections each has. */
-  readonly #byPrincipal = new Map<string, number>();
   /** Connections by the second of the heartbeat's round in which they have theirs. */
   readonly #rounds: readonly Set<AgentConnection>[];
   #ticks = 0;
@@ -105,10 +116,14 @@ class Agents implements AgentGateway, ConnectionOwner {
     return this.#greeted;
   }
 
-  async listen(): Promise<{ readonly port: number }> {
-    const address = await this.#door.listen();
+  async listen(shared?: SharedSocket): Promise<Listening> {
+    const address = await this.#door.listen(shared);
     this.#stopTicking = this.#setup.clock.every(tickMs, () => this.#tick());
     return address;
+  }
+
+  stopAccepting(keepDescriptor = false): void {
+    this.#door.stopAccepting(keepDescriptor);
   }
 
   deliver(events: readonly GatewayEvent[]): void {
@@ -218,7 +233,7 @@ class Agents implements AgentGateway, ConnectionOwner {
 
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
-    this.#countPrincipal(connection, -1);
+    if (connection.admitted) this.#setup.principals.leave(connection.principal);
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
@@ -238,15 +253,38 @@ class Agents implements AgentGateway, ConnectionOwner {
       else connection.revoke();
       return;
     }
-    connection.become(identity, scope);
-    if (!isNew) return;
-    const connectionsPerPrincipalMax = Math.min(
-      this.#setup.limits.connectionsPerPrincipalMax,
-      scope.limits.connections,
-    );
-    if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
-    const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-    connection.close(closeCodes.tooManyConnections, reason);
+    if (!isNew) {
+      connection.become(identity, scope);
+      return;
+    }
+    const max = Math.min(this.#setup.limits.connectionsPerPrincipalMax, scope.limits.connections);
+    let decided = false;
+    this.#setup.principals.enter(principalText(identity), max, (admitted) => {
+      decided = true;
+      this.#admit(connection, identity, max, admitted);
+    });
+    if (!decided) connection.awaitAdmission();
+  }
+
+  #admit(connection: AgentConnection, identity: Identity, max: number, admitted: boolean): void {
+    const { principals } = this.#setup;
+    const principal = principalText(identity);
+    // Policies and revocations may be others than when it was asked.
+    const { policies, revocations } = this.#access;
+    const revoked = revocations.find(identity.credential) !== undefined;
+    if (admitted && (revoked || connection.ended)) principals.leave(principal);
+    if (connection.ended) return;
+    if (revoked) {
+      connection.close(closeCodes.revoked, 'the credential is revoked');
+      return;
+    }
+    connection.become(identity, policies.scopeFor(identity.principal));
+    if (admitted) {
+      connection.admit();
+    } else {
+      const reason = `${principal} has ${max} connections, as many as it may`;
+      connection.close(closeCodes.tooManyConnections, reason);
+    }
   }
 
   #arrived({ ws, socket, codec, identity, identify }: Arrival): void {
@@ -279,7 +317,8 @@ class Agents implements AgentGateway, ConnectionOwner {
   }
 
   rateWaitMs(principal: string, perSecond: number): number {
-    return this.#rates.waitFor(principal, perSecond, this.#setup.clock.nowMs());
+    const share = this.#setup.principals.shareOf(principal);
+    return this.#rates.waitFor(principal, perSecond * share, this.#setup.clock.nowMs());
   }
 
   /**
@@ -326,15 +365,6 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#stopReviewing = undefined;
   }
 
-  /** How many connections its principal has now. */
-  #countPrincipal(connection: AgentConnection, change: number): number {
-    if (connection.identity === undefined) return 0;
-    const count = (this.#byPrincipal.get(connection.principal) ?? 0) + change;
-    if (count > 0) this.#byPrincipal.set(connection.principal, count);
-    else this.#byPrincipal.delete(connection.principal);
-    return count;
-  }
-
   #roundOf(id: ConnectionId): Set<AgentConnection> {
     const round = this.#rounds[id % this.#rounds.length];
     if (round === undefined) throw new Error(`no round for connection ${id}`);
@@ -360,7 +390,8 @@ class Agents implements AgentGateway, ConnectionOwner {
     if (!this.#elsewhere.isDue(leaderlessMs)) return;
     const staying = [...this.#connections.values()].filter(({ greeted, sentAway }) => greeted && !sentAway);
     if (staying.length === 0) return;
-    const graceMs = this.#elsewhere.graceMs(staying.length);
+    // Those of the other threads go at the same time.
+    const graceMs = this.#elsewhere.graceMs(staying.length * this.#setup.sockets.gateways);
     const seconds = Math.round(leaderlessMs / 1000);
     const reason = `the server has known no leader for ${seconds} s: connect to another one`;
     this.#setup.logger.warn({ agents: staying.length, graceMs, leaderlessMs }, 'sending agents elsewhere');

@@ -226,7 +226,12 @@ export class Outbox {
     if (revision !== undefined) this.#owner.progressSent(revision);
   }
 
-  #place(next: Exclude<Outgoing, { kind: 'progress' }>, bytes: number, answers: Answer[], pushes: SharedPush[]): void {
+  #place(
+    next: Exclude<Outgoing, { kind: 'progress' }>,
+    bytes: number,
+    answers: Answer[],
+    pushes: SharedPush[],
+  ): void {
     switch (next.kind) {
       case 'answer':
         answers.push({ id: next.request, body: this.#fitting(next.body, bytes) });

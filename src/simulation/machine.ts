@@ -1,5 +1,5 @@
 /** One server's machine: its disk and clock, and the processes that run on it one after the other. */
-import { createGatewayBehind, type AgentGateway } from '../gateway/index.ts';
+import { createGatewayBehind, type LocalGateway } from '../gateway/index.ts';
 import { FuturestoreError } from '../protocol/index.ts';
 import type { Policies } from '../scopes/index.ts';
 import {
@@ -41,7 +41,7 @@ export type Damage = 'flipped' | 'wiped' | 'older' | 'lying';
 export interface Process {
   readonly life: Life;
   readonly server: Server;
-  readonly gateway: AgentGateway;
+  readonly gateway: LocalGateway;
   readonly diskId: Uint8Array;
   readonly run: number;
 }
@@ -217,10 +217,10 @@ export class Machine {
     world.started(this, this.#process);
   }
 
-  #openGateway(life: Life, server: Server): AgentGateway {
+  #openGateway(life: Life, server: Server): LocalGateway {
     const { agents, policies, time, plan } = this.#world;
     // The gateway needs the port, and the port the gateway.
-    const made: { gateway?: AgentGateway } = {};
+    const made: { gateway?: LocalGateway } = {};
     const judge = this.#world.judgeAnswers(this, server, life);
     const outer: Gateway = {
       get connections() {

@@ -2,7 +2,7 @@
 import { WebSocket } from 'ws';
 import type { RawData } from 'ws';
 import { createGateway, gatewayLimits } from '../../src/gateway/index.ts';
-import type { AgentGateway, GatewayClock, GatewayLimits, GatewayOptions } from '../../src/gateway/index.ts';
+import type { LocalGateway, GatewayClock, GatewayLimits, GatewayOptions } from '../../src/gateway/index.ts';
 import { protobufCodec } from '../../src/protocol/index.ts';
 import type {
   AnswerBody,
@@ -238,7 +238,7 @@ export const theWorld = (): Promise<World> => (world ??= makeWorld());
 
 export interface Rig {
   readonly world: World;
-  readonly gateway: AgentGateway;
+  readonly gateway: LocalGateway;
   readonly port: FakePort;
   readonly tcpPort: number;
   readonly clock: ManualClock;

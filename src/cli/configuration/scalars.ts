@@ -78,6 +78,13 @@ export const integer = (least: number, most: number) => {
   return v.pipe(v.number(message), v.integer(message), v.minValue(least, message), v.maxValue(most, message));
 };
 
+/** A whole number, or the word `auto`. */
+export const integerOrAuto = (least: number, most: number) =>
+  v.union(
+    [v.literal('auto'), integer(least, most)],
+    (issue) => `must be auto or a whole number from ${least} to ${most}, got ${shown(issue.input)}`,
+  );
+
 /** Milliseconds. `least` and `most` are written as in the file. */
 export const duration = (least: string, most: string) => {
   const expected = `a duration from ${least} to ${most}, written like 500ms, 30s, 5m or 24h`;
