@@ -41,7 +41,7 @@ class Waiters {
   }
 }
 
-class FakePort implements GatewayPort {
+export class FakePort implements GatewayPort {
   readonly identity = {
     clusterId: 'c0ffee',
     epoch: 3,
@@ -104,7 +104,7 @@ class FakePort implements GatewayPort {
   }
 }
 
-class ManualClock implements GatewayClock {
+export class ManualClock implements GatewayClock {
   readonly #timers = new Set<{ readonly intervalMs: number; readonly callback: () => void; dueMs: number }>();
   #nowMs = 1_000;
   readonly #wallStartMs = Date.now();
@@ -145,7 +145,7 @@ interface LogLine {
   readonly message: string;
 }
 
-class LogBook {
+export class LogBook {
   readonly lines: LogLine[] = [];
   readonly #waiters = new Waiters();
 
@@ -180,7 +180,7 @@ class Counts {
 }
 
 /** Of the realms puppet and lab; more of them are the test's. */
-const policyDocument = ({ puppet, lab }: World, realms: PolicyDocument['realms']): PolicyDocument => ({
+export const policyDocument = ({ puppet, lab }: World, realms: PolicyDocument['realms']): PolicyDocument => ({
   realms: {
     puppet: { tls: { issuer: puppet.pem, identity: 'cn' }, vars: { node: 'cn' } },
     lab: { tls: { issuer: lab.pem, identity: 'cn' }, vars: { node: 'cn' } },

@@ -128,7 +128,7 @@ export class ThreadLink implements DeliveryGateway {
   }
 
   #received(unpacker: Unpacker): void {
-    this.#unanswered = Math.min(this.#unanswered, 1);
+    this.#heard();
     const requests: GatewayRequest[] = [];
     const notices: GatewayNotice[] = [];
     // Each kind together, but never past one of the other: the one may cancel the other.
@@ -155,6 +155,13 @@ export class ThreadLink implements DeliveryGateway {
     notify();
   }
 
+  /** It lives; the tick that it was told of last may still be unanswered. */
+  #heard(): void {
+    if (this.#unanswered > silentSecondsToWarn)
+      this.#owner.logger.info({ thread: this.place }, 'a gateway thread goes on');
+    this.#unanswered = Math.min(this.#unanswered, 1);
+  }
+
   #take(item: Item): void {
     switch (item[0]) {
       case toServer.enter: {
@@ -170,8 +177,6 @@ export class ThreadLink implements DeliveryGateway {
         return;
       case toServer.report: {
         const report = item[1] as ThreadReport;
-        if (this.#unanswered > silentSecondsToWarn)
-          this.#owner.logger.info({ thread: this.place }, 'a gateway thread goes on');
         this.#unanswered = 0;
         this.#connections = report.connections;
         this.#owner.reported(this.place, report);
