@@ -137,7 +137,7 @@ describe('a gateway in a thread', () => {
   const start = async (limits: Partial<GatewayLimits> = {}, tcpPort = 0) => {
     const startThread = (data: GatewayThreadData, { log, clock }: Pick<Rig, 'log' | 'clock'>): unknown => {
       const { port1, port2 } = new MessageChannel();
-      runGatewayThread(port2 as never, structuredClone(data), log, clock);
+      runGatewayThread(port2, structuredClone(data), log, clock);
       return Object.assign(port1, {
         terminate: () => {
           port1.close();

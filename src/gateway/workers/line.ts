@@ -14,9 +14,13 @@ export class Line {
   #scheduled = false;
   #closed = false;
 
-  constructor(port: ThreadPort, received: (unpacker: Unpacker) => void) {
+  constructor(port: ThreadPort) {
     this.#port = port;
-    port.on('message', (message) => {
+  }
+
+  /** What has come before waits for it. */
+  listen(received: (unpacker: Unpacker) => void): void {
+    this.#port.on('message', (message) => {
       if (!this.#closed) received(new Unpacker(message));
     });
   }

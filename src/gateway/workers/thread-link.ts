@@ -59,7 +59,8 @@ export class ThreadLink implements DeliveryGateway {
     this.#owner = owner;
     this.#worker = worker;
     this.#port = port;
-    this.#line = new Line(worker, (unpacker) => this.#received(unpacker));
+    this.#line = new Line(worker);
+    this.#line.listen((unpacker) => this.#received(unpacker));
     worker.on('error', (error) => this.#died(error));
     worker.on('exit', (code) => this.#died(new Error(`it ended with code ${code}`)));
   }

@@ -144,7 +144,7 @@ class GatewayThread implements GatewayPort {
   #said: ServerStanding;
   #heardAtMs: number;
   #silent = false;
-  readonly #stopWatching: () => void;
+  #stopWatching: (() => void) | undefined;
 
   constructor(port: ThreadPort, data: GatewayThreadData, logger: GatewayLogger, clock: GatewayClock) {
     this.standing = data.standing;
@@ -152,7 +152,7 @@ class GatewayThread implements GatewayPort {
     this.#clock = clock;
     this.#heardAtMs = clock.nowMs();
     this.#leaderlessMs = { ...gatewayLimits, ...data.limits }.leaderlessMs;
-    this.#line = new Line(port, (unpacker) => this.#received(unpacker));
+    this.#line = new Line(port);
     this.#principals = new RemotePrincipals(this.#line);
     this.#gateway = createGateway({
       ...data.gateway,
@@ -165,8 +165,12 @@ class GatewayThread implements GatewayPort {
       principals: this.#principals,
       sockets: new SocketCounts(data.sockets, data.place),
     });
+  }
+
+  start(): void {
     this.#delay.enable();
-    this.#stopWatching = clock.every(1000, () => this.#watch());
+    this.#stopWatching = this.#clock.every(1000, () => this.#watch());
+    this.#line.listen((unpacker) => this.#received(unpacker));
   }
 
   submit(requests: readonly GatewayRequest[]): void {
@@ -231,7 +235,7 @@ class GatewayThread implements GatewayPort {
       this.#line.packer.add([toServer.reply, number, false, crossing(error)]);
     }
     if (name === 'close') {
-      this.#stopWatching();
+      this.#stopWatching?.();
       this.#delay.disable();
     }
     this.#line.schedule();
@@ -276,5 +280,6 @@ export const runGatewayThread = (
   logger: GatewayLogger,
   clock: GatewayClock = systemClock,
 ): void => {
-  new GatewayThread(port, data, logger, clock);
+  const thread = new GatewayThread(port, data, logger, clock);
+  thread.start();
 };

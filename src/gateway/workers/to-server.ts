@@ -117,7 +117,7 @@ export const unpackRequest = (unpacker: Unpacker, item: Item): GatewayRequest | 
     case toServer.request: {
       const request = item[1] as Mutable<GatewayRequest>;
       if (request.kind === 'acl_apply')
-        (request as Mutable<Of<'acl_apply'>>).document = unpacker.bytes(Number(request.document));
+        request.document = unpacker.bytes(Number(request.document));
       return request;
     }
     default:
