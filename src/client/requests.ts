@@ -1,6 +1,7 @@
 /** A request from its making to its answer: what it asks, how long it may take, whether it has left this process. */
-import { FuturestoreError } from '../protocol/index.ts';
+import { FuturestoreError, requestProblem } from '../protocol/index.ts';
 import type { AnswerBody, Failure, Operation, RequestBody } from '../protocol/index.ts';
+import { errorOf } from './errors.ts';
 import type { Timed } from './timers.ts';
 
 export type Content =
@@ -264,3 +265,17 @@ function operationBytes(operation: Operation): number {
 
 export const unexpectedAnswer = (body: AnswerBody, expected: string): FuturestoreError =>
   new FuturestoreError('PROTOCOL_ERROR', `the server answered ${body.kind} where ${expected} was expected`);
+
+/** Before it is sent, so that the caller hears of it; a frame with one bad request in it would be lost as a whole. */
+export function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
+  const body: RequestBody =
+    content.kind === 'write' ? { ...content, sequence: 1, answeredBelow: 1 } : content;
+  const problem = requestProblem({ id: 1, body, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+  if (problem !== undefined) throw errorOf(problem);
+}
+
+export const tooLarge = (content: Content, bytes: number, bytesMax: number): FuturestoreError =>
+  new FuturestoreError(
+    'LIMIT_EXCEEDED',
+    `${describe(content)} takes up to ${String(bytes)} bytes, and a frame holds ${String(bytesMax)}: split it`,
+  );
