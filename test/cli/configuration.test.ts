@@ -37,6 +37,7 @@ describe('server.yaml', () => {
       ...validSettings(),
       ...optional,
       log: { level: 'debug' },
+      gateway: { workers: 2 },
       limits: { connections: 50 },
     });
     expect(parsed).toEqual({
@@ -79,6 +80,7 @@ describe('server.yaml', () => {
       logRetainBytes: 1024 ** 3,
       stopGraceMs: 0,
       connectionsMax: 50,
+      gatewayThreads: 2,
       unauthenticatedConnectionsMax: 1000,
     });
   });

@@ -79,11 +79,17 @@ export const integer = (least: number, most: number) => {
 };
 
 /** A whole number, or the word `auto`. */
-export const integerOrAuto = (least: number, most: number) =>
-  v.union(
-    [v.literal('auto'), integer(least, most)],
-    (issue) => `must be auto or a whole number from ${least} to ${most}, got ${shown(issue.input)}`,
+export const integerOrAuto = (least: number, most: number) => {
+  const message = (issue: { readonly input: unknown }): string =>
+    `must be auto or a whole number from ${least} to ${most}, got ${shown(issue.input)}`;
+  return v.pipe(
+    v.union([v.literal('auto'), v.number()], message),
+    v.check(
+      (value) => value === 'auto' || (Number.isInteger(value) && value >= least && value <= most),
+      message,
+    ),
   );
+};
 
 /** Milliseconds. `least` and `most` are written as in the file. */
 export const duration = (least: string, most: string) => {
