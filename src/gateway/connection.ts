@@ -64,6 +64,8 @@ export class AgentConnection implements OutboxOwner {
   readonly #outbox: Outbox;
   readonly #requests: Requests;
   #hello: Hello | undefined;
+  /** The one in hello has been verified, or is being verified. */
+  #tokenTaken = false;
   #endedWith: number | undefined;
   #rawBytesBeforeHello = 0;
   #heardAtMs: number;
@@ -347,8 +349,9 @@ export class AgentConnection implements OutboxOwner {
       this.#held.push(frame);
       return true;
     }
-    const token = this.#hello === undefined ? frame.hello?.token : undefined;
+    const token = this.#hello === undefined && !this.#tokenTaken ? frame.hello?.token : undefined;
     if (token === undefined) return false;
+    this.#tokenTaken = true;
     this.#held = [frame];
     this.#ws.pause();
     this.#authentication.greet(token, () => this.#release());
@@ -361,10 +364,12 @@ export class AgentConnection implements OutboxOwner {
     this.#held = undefined;
     for (const frame of held) {
       // What came before may have ended it.
-      if (this.#endedWith !== undefined || !this.#greet(frame)) return;
+      if (this.#endedWith !== undefined) return;
+      if (this.#hold(frame)) continue;
+      if (!this.#greet(frame)) return;
       this.#requests.handle(frame);
     }
-    this.#ws.resume();
+    if (this.#held === undefined) this.#ws.resume();
   }
 
   #authenticated(): AuthenticationOwner {
