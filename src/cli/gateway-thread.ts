@@ -12,4 +12,5 @@ export interface ThreadStart {
 
 if (parentPort === null) throw new Error('this is run in a thread of a server, not by itself');
 const { gateway, log } = workerData as ThreadStart;
-runGatewayThread(parentPort, gateway, createLogger(log));
+// Each thread numbers its connections by itself.
+runGatewayThread(parentPort, gateway, createLogger(log).child({ thread: gateway.place }));

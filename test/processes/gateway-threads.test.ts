@@ -199,6 +199,12 @@ describe('agents in several threads of one server', () => {
     ]);
     expect(code).toBe(0);
     expect(cluster.log(1)).toContain('"msg":"stopped"');
+    // The threads write to one output, and never into each other's lines.
+    const lines = cluster.log(1).trim().split('\n');
+    const connected = lines
+      .map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>)
+      .filter(({ msg, server }) => msg === 'an agent connected' && server === 'server-1');
+    expect(new Set(connected.map(({ thread }) => thread))).toEqual(new Set([0, 1]));
     expect(cluster.log(1)).not.toContain('"level":"fatal"');
     cluster.startServer(1);
     await cluster.ready();
