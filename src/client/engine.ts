@@ -24,7 +24,15 @@ import { CancelledError, TimedOutError, clientClosed, errorOf, outcomeUnknown } 
 import type { ClientIdentity, Link } from './link.ts';
 import { Outbox } from './outbox.ts';
 import type { Control } from './outbox.ts';
-import { Pending, PendingRequest, checkRequest, contentBytes, describe, tooLarge } from './requests.ts';
+import {
+  Pending,
+  PendingRequest,
+  checkRequest,
+  contentBytes,
+  describe,
+  tooLarge,
+  saysNothingOfBefore,
+} from './requests.ts';
 import type { Content, PendingOwner, WriteOptions } from './requests.ts';
 import { Session } from './session.ts';
 import type { LastingSession } from './session.ts';
@@ -409,7 +417,13 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       }
     }
     if (isTransient(failure) || (failure.code === 'TIMED_OUT' && pending.deadlineAtMs === Infinity)) {
+      pending.answerLost ||= failure.code === 'TIMED_OUT';
       this.#retryLater(pending, failure);
+      return;
+    }
+    if (pending.answerLost && saysNothingOfBefore(pending.content, failure)) {
+      const why = `${failure.message} (${failure.code}), but it was sent before, and its answer was lost`;
+      this.#settleFailed(pending, outcomeUnknown(why, describe(pending.content)));
       return;
     }
     if (failure.code === 'TIMED_OUT') this.#settleFailed(pending, this.#timedOut(pending));

@@ -20,6 +20,8 @@ type ClusterContent = Extract<
       | 'member_promote'
       | 'member_remove'
       | 'transfer_leader'
+      | 'drain_server'
+      | 'rebalance'
       | 'snapshot_read'
       | 'acl_get'
       | 'acl_apply'
@@ -84,6 +86,8 @@ export abstract class Pending implements Timed {
   sequence = 0;
   /** Has left this process at least once. */
   sent = false;
+  /** It was sent, and a connection ended or the server gave up before its answer: it may have happened. */
+  answerLost = false;
   retries = 0;
   retryAtMs = 0;
   /** The last one of those that let it be tried again. */
@@ -186,6 +190,12 @@ export function describe(content: Content): string {
       return content.member === undefined
         ? 'the hand-over of leadership'
         : `the hand-over of leadership to server ${content.member}`;
+    case 'drain_server':
+      return content.end
+        ? `ending the drain of server ${content.member}`
+        : `draining server ${content.member}`;
+    case 'rebalance':
+      return 'the rebalance';
     case 'snapshot_read':
       return `part ${content.part} of the snapshot`;
     case 'acl_get':
@@ -233,6 +243,8 @@ export function contentBytes(content: Content): number {
     case 'member_promote':
     case 'member_remove':
     case 'transfer_leader':
+    case 'drain_server':
+    case 'rebalance':
     case 'snapshot_read':
     case 'acl_get':
       return overheadBytes;
@@ -279,3 +291,13 @@ export const tooLarge = (content: Content, bytes: number, bytesMax: number): Fut
     'LIMIT_EXCEEDED',
     `${describe(content)} takes up to ${String(bytes)} bytes, and a frame holds ${String(bytesMax)}: split it`,
   );
+
+/**
+ * Whether it is about now alone, and what was sent before may have happened: a write that its session remembers is
+ * refused at the door by policies that are newer, and policies that were applied are no more of the revision they
+ * replaced.
+ */
+export const saysNothingOfBefore = ({ kind }: Content, { code }: Failure): boolean => {
+  if (kind === 'write') return code === 'PERMISSION_DENIED' || code === 'VALUE_TOO_LARGE';
+  return kind === 'acl_apply' && (code === 'PERMISSION_DENIED' || code === 'PRECONDITION_FAILED');
+};

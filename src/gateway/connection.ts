@@ -1,10 +1,11 @@
 /** One agent's connection from its hello to its end: its socket, who is there, when it is read and when it is cut. */
 import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
-import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
+import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId, ServerStanding } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
+import type { SessionStanding } from './agent-session.ts';
 import { Audit } from './audit.ts';
 import { closeReason } from './close-reason.ts';
 import { Authentication } from './authentication.ts';
@@ -16,6 +17,7 @@ import type { OutboxOwner } from './outbox.ts';
 import { Requests } from './requests.ts';
 import type { RequestsOwner } from './requests.ts';
 import type { GatewaySetup } from './settings.ts';
+import { drainingSince, toldByLevel } from './told-by-level.ts';
 
 /** What a connection asks of its gateway. */
 export interface ConnectionOwner extends RequestsOwner {
@@ -37,6 +39,8 @@ export interface ConnectionParts {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
+  readonly remote: string | undefined;
+  readonly level: number;
   readonly judge: IdentityJudge;
   readonly identify: Identify | undefined;
   readonly setup: GatewaySetup;
@@ -46,12 +50,15 @@ export interface ConnectionParts {
 /** The WebSocket's own framing of a hello, even in small fragments. */
 const framingSlackBytes = 1024;
 
-export class AgentConnection implements OutboxOwner {
+export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   readonly id: ConnectionId;
   readonly acceptedAtMs: number;
+  /** Up to which additions to the protocol it can be told. */
+  readonly level: number;
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
+  readonly #remote: string | undefined;
   readonly #authentication: Authentication;
   /** By what it was decided what it may do; undefined until it is known who it is. */
   #access: AccessInForce | undefined;
@@ -63,7 +70,7 @@ export class AgentConnection implements OutboxOwner {
   readonly #audit: Audit;
   readonly #outbox: Outbox;
   readonly #requests: Requests;
-  #hello: Hello | undefined;
+  #greeted = false;
   /** The one in hello has been verified, or is being verified. */
   #tokenTaken = false;
   #endedWith: number | undefined;
@@ -72,17 +79,20 @@ export class AgentConnection implements OutboxOwner {
   #paused = false;
   #watched = false;
   #sentAway = false;
+  #leavesByMs = -Infinity;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, judge, identify, setup, owner } = parts;
+    const { id, ws, socket, codec, remote, level, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
+    this.level = level;
     this.acceptedAtMs = nowMs;
     this.#heardAtMs = nowMs;
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
-    this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
+    this.#remote = remote;
+    this.#authentication = new Authentication(setup, judge, identify, this);
     this.#setup = setup;
     this.#owner = owner;
     this.#audit = new Audit(setup, id);
@@ -103,7 +113,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   get greeted(): boolean {
-    return this.#hello !== undefined;
+    return this.#greeted;
   }
 
   /** 'realm:name'; 'nobody' before that is known. */
@@ -131,7 +141,11 @@ export class AgentConnection implements OutboxOwner {
   admit(): void {
     const asked = this.#admission === 'asked';
     this.#admission = 'admitted';
-    if (asked) this.#later(() => this.#release());
+    if (asked) this.later(() => this.#release());
+  }
+
+  get standing(): SessionStanding {
+    return this.#requests.sessionStanding;
   }
 
   /** Who it is, and what that one may do; also when either has changed. */
@@ -178,7 +192,8 @@ export class AgentConnection implements OutboxOwner {
   /** Takes what the server says to this connection; `flush` sends it. */
   take(event: ConnectionEvent): void {
     if (!this.review()) return;
-    this.#requests.take(event);
+    const mayNeedLess = event.kind === 'answer' && this.level < drainingSince;
+    this.#requests.take(mayNeedLess ? { ...event, body: toldByLevel(event.body, this.level) } : event);
   }
 
   /** Sends what there is room for, and reads on or stops reading accordingly. */
@@ -244,10 +259,18 @@ export class AgentConnection implements OutboxOwner {
     return this.#sentAway;
   }
 
-  goaway(graceMs: number, reason: string): void {
+  /** It was asked, and has some of its time left. */
+  isLeaving(nowMs: number): boolean {
+    return nowMs < this.#leavesByMs;
+  }
+
+  /** `endpoints`: where it had best go, if its level lets it be told. */
+  goaway(graceMs: number, reason: string, endpoints: readonly string[] = []): void {
     if (this.#endedWith !== undefined || !this.greeted) return;
     this.#sentAway = true;
-    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason } });
+    this.#leavesByMs = this.#setup.clock.nowMs() + graceMs;
+    const hint = endpoints.length > 0 && this.level >= drainingSince ? { endpoints } : {};
+    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason, ...hint } });
   }
 
   /** Ends the connection; nothing of what waits is sent any more. */
@@ -284,6 +307,33 @@ export class AgentConnection implements OutboxOwner {
     this.#owner.notify({ kind: 'delivered', connection: this.id, bytes });
   }
 
+  identified(identity: Identity): void {
+    this.#owner.identified(this, identity);
+  }
+
+  expiring(remainingMs: number): void {
+    this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } });
+  }
+
+  renewed(request: number, expiresInMs: number): void {
+    this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
+    this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
+  }
+
+  refuse(request: number, failure: Failure): void {
+    this.#requests.refuse(request, failure, 'authenticate');
+  }
+
+  later(work: () => void): void {
+    if (this.#endedWith !== undefined) return;
+    try {
+      work();
+      this.flush();
+    } catch (error) {
+      this.#broken(error);
+    }
+  }
+
   #listen(): void {
     this.#ws.on('message', (data, isBinary) => {
       try {
@@ -310,7 +360,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** ws has one limit for all messages of a connection; before hello this one is nearer. */
   readonly #countBeforeHello = (chunk: Uint8Array): void => {
-    if (this.#hello !== undefined) return;
+    if (this.#greeted) return;
     this.#rawBytesBeforeHello += chunk.length;
     if (this.#rawBytesBeforeHello > this.#setup.limits.frameBytesBeforeHelloMax + framingSlackBytes) {
       this.#refuseLargeHello();
@@ -333,7 +383,7 @@ export class AgentConnection implements OutboxOwner {
       this.#violated(`${this.#codec.subprotocol} has ${wanted} messages only`);
       return;
     }
-    if (this.#hello === undefined && bytes.length > this.#setup.limits.frameBytesBeforeHelloMax) {
+    if (!this.#greeted && bytes.length > this.#setup.limits.frameBytesBeforeHelloMax) {
       this.#refuseLargeHello();
       return;
     }
@@ -349,7 +399,7 @@ export class AgentConnection implements OutboxOwner {
       this.#held.push(frame);
       return true;
     }
-    const token = this.#hello === undefined && !this.#tokenTaken ? frame.hello?.token : undefined;
+    const token = this.#greeted || this.#tokenTaken ? undefined : frame.hello?.token;
     if (token === undefined) return false;
     this.#tokenTaken = true;
     this.#held = [frame];
@@ -372,31 +422,6 @@ export class AgentConnection implements OutboxOwner {
     if (this.#held === undefined) this.#ws.resume();
   }
 
-  #authenticated(): AuthenticationOwner {
-    return {
-      identified: (identity) => this.#owner.identified(this, identity),
-      expiring: (remainingMs) =>
-        this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } }),
-      renewed: (request, expiresInMs) => {
-        this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
-        this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
-      },
-      refuse: (request, failure) => this.#requests.refuse(request, failure, 'authenticate'),
-      close: (code, reason) => this.close(code, reason),
-      later: (work) => this.#later(work),
-    };
-  }
-
-  #later(work: () => void): void {
-    if (this.#endedWith !== undefined) return;
-    try {
-      work();
-      this.flush();
-    } catch (error) {
-      this.#broken(error);
-    }
-  }
-
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {
     try {
       return this.#codec.decodeClientFrame(bytes);
@@ -409,7 +434,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** Whether the frame's requests may be looked at. */
   #greet({ hello }: ReceivedClientFrame): boolean {
-    if (this.#hello !== undefined) {
+    if (this.#greeted) {
       if (hello === undefined) return true;
       this.#violated('a second hello: only the first frame has one');
       return false;
@@ -423,7 +448,7 @@ export class AgentConnection implements OutboxOwner {
       this.close(closeCodes.unauthenticated, reason);
       return false;
     }
-    this.#hello = hello;
+    this.#greeted = true;
     this.#socket.off('data', this.#countBeforeHello);
     this.#owner.saidHello(this);
     this.#welcome(hello);
@@ -431,7 +456,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { limits } = this.#setup;
+    const { limits, advertise } = this.#setup;
     const { identity, revision } = this.#owner.standing;
     const { clusterId, epoch, serverId, serverName, endpoints } = identity;
     this.#outbox.sendNow({
@@ -449,7 +474,7 @@ export class AgentConnection implements OutboxOwner {
           subscriptionsMax: this.#requests.subscriptionsMax,
           operationsPerWriteMax: protocolLimits.operationsPerWriteMax,
         },
-        endpoints,
+        endpoints: advertise.length > 0 ? advertise : endpoints,
       },
       answers: [],
       pushes: [],
@@ -460,6 +485,7 @@ export class AgentConnection implements OutboxOwner {
         principal: this.principal,
         client: hello.clientName,
         version: hello.clientVersion,
+        remote: this.#remote,
       },
       'an agent connected',
     );

@@ -12,7 +12,15 @@ import { TLSSocket } from 'node:tls';
 import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import { closeCodes, codecFor, codecs, FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
+import {
+  closeCodes,
+  codecFor,
+  codecs,
+  FuturestoreError,
+  levelAmong,
+  LogBudget,
+  retryAfterSeconds,
+} from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
@@ -26,7 +34,9 @@ import type {
   SharedSocket,
 } from './door.ts';
 import { Realms } from './identity.ts';
+import { revocationListReader } from './revocation-list-reader.ts';
 import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
+import { Lobby } from './lobby.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
 import { fileReader, lookEveryMs } from './watched-files.ts';
 
@@ -51,7 +61,8 @@ const ticketLifetimeSeconds = 24 * 3600;
 
 export class FrontDoor implements Door {
   readonly #setup: GatewaySetup;
-  readonly #listenAt: { readonly host: string; readonly port: number };
+  /** With the port that it was at first, where any free one was asked for. */
+  #listenAt: { readonly host: string; readonly port: number };
   readonly #realms: Realms;
   #certificate: CertificateAndKey;
   #ticketKeys: Buffer | undefined;
@@ -62,17 +73,21 @@ export class FrontDoor implements Door {
   readonly #arrived: (arrival: Arrival) => void;
   /** Every open socket, from its TCP accept on. */
   readonly #sockets = new Set<Socket>();
-  /** Those of them that have no identity yet. */
-  readonly #waiting: WaitingRoom<Socket>;
+  readonly #lobby: Lobby;
   readonly #logBudget: LogBudget;
-  #closed = false;
+  #accepting = false;
   /** The server is not closed, because that would close what is somebody else's. */
   #keptDescriptor = false;
 
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(options.policies.document.realms, options.files ?? fileReader, setup.logger);
+    this.#realms = new Realms(
+      options.policies.document.realms,
+      options.files ?? fileReader,
+      setup.logger,
+      revocationListReader(options.revocationListThread),
+    );
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
@@ -107,8 +122,19 @@ export class FrontDoor implements Door {
     };
     this.#webSockets = new WebSocketServer(webSocketOptions);
     // Node drops what is above it before it makes anything of it.
-    this.#server.maxConnections = limits.connectionsMax;
-    this.#waiting = new WaitingRoom(limits.unauthenticatedMax);
+    this.#server.maxConnections = limits.connectionsMax + limits.refusalsMax;
+    const beginTls = this.#server.listeners('connection');
+    this.#server.removeAllListeners('connection');
+    this.#lobby = new Lobby({
+      limits,
+      proxies: options.proxies ?? [],
+      nowMs: () => setup.clock.nowMs(),
+      unknownElsewhere: () => setup.sockets.othersWaiting,
+      handOver: (socket) => {
+        for (const listener of beginTls) listener.call(this.#server, socket);
+      },
+      turnedAway: (stage, problem, remote) => this.#turnAway(stage, problem, remote),
+    });
     this.#attach();
   }
 
@@ -172,16 +198,17 @@ export class FrontDoor implements Door {
         resolve();
       });
     });
-    this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
+    this.#accepting = true;
     this.#stopLooking = this.#setup.clock.every(lookEveryMs, () => void this.look());
-    const descriptor = descriptorOf(this.#server);
     const { port } = this.#server.address() as AddressInfo;
+    if (shared === undefined) this.#listenAt = { ...this.#listenAt, port };
+    const descriptor = descriptorOf(this.#server);
     return { port, ...(descriptor !== undefined && { descriptor }) };
   }
 
   stopAccepting(keepDescriptor = false): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (!this.#accepting) return;
+    this.#accepting = false;
     this.#stopLooking?.();
     this.#keptDescriptor = keepDescriptor;
     if (keepDescriptor) this.#server.unref();
@@ -204,35 +231,31 @@ export class FrontDoor implements Door {
   #attach(): void {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
+      const { sockets, limits } = this.#setup;
       socket.once('close', () => {
         this.#sockets.delete(socket);
-        this.#identified(socket);
+        this.#publish();
       });
-      const { sockets, limits } = this.#setup;
-      if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax) {
-        this.#turnAway('capacity', tooMany, socket.remoteAddress);
+      if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax + limits.refusalsMax) {
+        socket.on('error', ignoreBrokenSocket);
         socket.destroy();
+        this.#turnAway('capacity', tooMany, socket.remoteAddress);
         return;
       }
-      // Who waits at the other gateways takes up places, but the last one here is this socket's.
-      const places = Math.max(1, limits.unauthenticatedMax - sockets.othersWaiting);
-      const evicted = this.#waiting.enter(socket, places);
+      this.#lobby.enter(socket);
       this.#publish();
-      if (evicted !== undefined) {
-        this.#turnAway(
-          'capacity',
-          'it waited longest of too many that had not shown an identity',
-          evicted.remoteAddress,
-        );
-      }
+    });
+    this.#server.on('error', (error) => {
+      // While it does not listen yet, whoever asked it to is told.
+      if (this.#accepting) this.#setup.logger.error({ err: error }, 'accepting agents failed');
     });
     this.#server.on('drop', (data) => this.#turnAway('capacity', tooMany, data?.remoteAddress));
     this.#server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
-      this.#turnAway('tls', error.code ?? error.message, socket.remoteAddress);
+      this.#turnAway('tls', error.code ?? error.message, this.#lobby.remoteOf(socket));
       socket.destroy();
     });
     this.#server.on('clientError', (error: Error & { code?: string }, socket) => {
-      this.#turnAway('http', error.code ?? error.message, remoteOf(socket));
+      this.#turnAway('http', error.code ?? error.message, this.#remoteOf(socket));
       socket.destroy();
     });
     this.#server.on('request', (request, response) => this.#refusePlain(request, response));
@@ -246,18 +269,18 @@ export class FrontDoor implements Door {
     });
   }
 
-  /** Or it is gone. */
-  #identified(socket: Socket): void {
-    this.#waiting.leave(socket);
+  /** It is known who is there. */
+  #known(socket: Socket): void {
+    this.#lobby.known(socket);
     this.#publish();
   }
 
   #publish(): void {
-    this.#setup.sockets.publish(this.#sockets.size, this.#waiting.size);
+    this.#setup.sockets.publish(this.#sockets.size, this.#lobby.unknown);
   }
 
   #refusePlain(request: IncomingMessage, response: ServerResponse): void {
-    this.#turnAway('http', `${request.method ?? ''} without upgrade`, request.socket.remoteAddress);
+    this.#turnAway('http', `${request.method ?? ''} without upgrade`, this.#lobby.remoteOf(request.socket));
     response.writeHead(426, {
       'content-type': 'text/plain; charset=utf-8',
       'content-length': Buffer.byteLength(upgradeText),
@@ -281,6 +304,11 @@ export class FrontDoor implements Door {
       this.#refuseUpgrade(socket, problem.status, problem.text);
       return;
     }
+    const { sockets, limits } = this.#setup;
+    if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax) {
+      this.#refuseForLackOfRoom(socket);
+      return;
+    }
     // Nobody yet where there is no certificate: then it stays among those who wait, and its token is to tell.
     const verdict = proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
     this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
@@ -288,13 +316,15 @@ export class FrontDoor implements Door {
       const codec = codecFor(ws.protocol);
       if (verdict?.ok === false || codec === undefined) {
         const reason = verdict?.ok === false ? verdict.problem : 'no subprotocol was agreed';
-        this.#turnAway('identity', reason, socket.remoteAddress);
+        this.#turnAway('identity', reason, this.#lobby.remoteOf(socket));
         ws.on('error', ignoreBrokenSocket);
         ws.close(verdict?.ok === false ? verdict.closeCode : closeCodes.unauthenticated, closeReason(reason));
       } else {
-        if (verdict !== undefined) this.#identified(socket);
+        if (verdict !== undefined) this.#known(socket);
         const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
-        this.#arrived({ ws, socket, codec, identity: verdict?.identity, identify });
+        const remote = this.#lobby.remoteOf(socket);
+        const level = levelAmong(offeredBy(request));
+        this.#arrived({ ws, socket, codec, remote, level, identity: verdict?.identity, identify });
       }
     });
   }
@@ -309,8 +339,8 @@ export class FrontDoor implements Door {
       const verdict = token.ok
         ? this.#judge({ ...(certificate && { certificate }), token: token.proved })
         : token;
-      if (verdict.ok) this.#identified(socket);
-      else this.#turnAway('identity', verdict.problem, socket.remoteAddress);
+      if (verdict.ok) this.#known(socket);
+      else this.#turnAway('identity', verdict.problem, this.#lobby.remoteOf(socket));
       return verdict;
     };
   }
@@ -322,24 +352,32 @@ export class FrontDoor implements Door {
       return { status: '404 Not Found', text: "agents connect to '/': leave out the path" };
     const { origin } = request.headers;
     if (origin !== undefined && !this.#origins.has(origin)) {
-      const text = `pages of the origin ${printable(origin)} may not connect: add it to the gateway's origins if they should`;
+      const text = `pages of the origin ${printable(origin)} may not connect: add it to agents.origins if they should`;
       return { status: '403 Forbidden', text };
     }
     const offered = request.headers['sec-websocket-protocol'];
-    if (codecAmong(offered?.split(',').map((name) => name.trim()) ?? []) !== undefined) return undefined;
+    if (codecAmong(offeredBy(request)) !== undefined) return undefined;
     const said = offered === undefined ? 'no subprotocol' : `only ${printable(offered)}`;
     const text = `VERSION_NOT_SUPPORTED: the client offers ${said}, this server speaks ${codecNames}: use a client of this version`;
     return { status: '400 Bad Request', text };
   }
 
   #refuseUpgrade(socket: Duplex, status: string, text: string): void {
-    this.#turnAway('http', text, remoteOf(socket));
-    const body = `${text}\n`;
-    socket.once('finish', () => socket.destroy());
-    socket.end(
-      `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n` +
-        `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-    );
+    this.#turnAway('http', text, this.#remoteOf(socket));
+    endWithStatus(socket, status, text, '');
+  }
+
+  /** Its handshake was made only to tell it so. */
+  #refuseForLackOfRoom(socket: TLSSocket): void {
+    const { connectionsMax, retryAfterMs } = this.#setup.limits;
+    this.#turnAway('capacity', 'as many connections are open as may', this.#lobby.remoteOf(socket));
+    const seconds = retryAfterSeconds(retryAfterMs);
+    const text = `UNAVAILABLE: ${connectionsMax} connections are open, as many as may: try another server, or come back in ${seconds} s`;
+    endWithStatus(socket, '503 Service Unavailable', text, `Retry-After: ${seconds}\r\n`);
+  }
+
+  #remoteOf(socket: Duplex): string | undefined {
+    return socket instanceof TLSSocket ? this.#lobby.remoteOf(socket) : undefined;
   }
 
   #turnAway(stage: TurnedAwayStage, problem: string, remote: string | undefined): void {
@@ -363,9 +401,23 @@ const descriptorOf = (server: Server): number | undefined => {
   return typeof descriptor === 'number' && descriptor >= 0 ? descriptor : undefined;
 };
 
+/** `headers`: more lines, each with its end. */
+const endWithStatus = (socket: Duplex, status: string, text: string, headers: string): void => {
+  const body = `${text}\n`;
+  socket.once('finish', () => socket.destroy());
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\n${headers}Content-Type: text/plain; charset=utf-8\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+};
+
 const ignoreBrokenSocket = (): void => {
   // Its 'close' follows, and that is what counts.
 };
+
+/** The subprotocols that a client offers, and what else it says in their place. */
+const offeredBy = ({ headers }: IncomingMessage): string[] =>
+  headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? [];
 
 /** The first of what is offered, in the client's order of preference, that is spoken here. */
 const codecAmong = (offered: Iterable<string>): FrameCodec | undefined => {
@@ -385,9 +437,6 @@ const certificateProblem = (leaf: X509Certificate | undefined): string =>
 /** OpenSSL takes 32 bytes. */
 const sessionContextOf = (clusterId: string): string =>
   createHash('sha256').update(`futurestore agents ${clusterId}`).digest('hex').slice(0, 32);
-
-const remoteOf = (socket: Duplex): string | undefined =>
-  socket instanceof TLSSocket ? socket.remoteAddress : undefined;
 
 /** Short, and harmless in a log and a terminal. */
 const printable = (text: string): string =>

@@ -1,25 +1,30 @@
 /** All connections of one gateway: what arrives, what the server delivers, the one timer, the end. */
 import type {
+  AgentsMove,
   ConnectionId,
   Gateway as DeliveryGateway,
   GatewayEvent,
   GatewayNotice,
   ServerStanding,
 } from '../server/index.ts';
-import { closeCodes } from '../protocol/index.ts';
-import type { RealmDocument } from '../scopes/index.ts';
+import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
+import type { RealmDocument, Scope } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
+import { departures } from './departures.ts';
 import type { Arrival, CertificateAndKey, Door, Listening, OpenDoor, SharedSocket } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
+import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import { principalText } from './identity.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
+import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
+import { SoleConnections } from './sole-connections.ts';
 
 /** The agents' side of a server, in its own thread or in others. */
 export interface AgentGateway {
@@ -29,9 +34,20 @@ export interface AgentGateway {
   readonly connections: number;
   /**
    * Accepts nobody any more, tells all to go elsewhere, and closes them one by one spread over the grace, so that the
-   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace.
+   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace, or
+   * when `admit` has ended it. Once more: those who are left get the new grace.
    */
   drain(graceMs: number): Promise<void>;
+  /**
+   * Ends a drain: accepts agents again, on the same port; who is still here stays, if it does not leave by itself. Rejects
+   * where the port cannot be listened on any more, and then stays drained.
+   */
+  admit(): Promise<void>;
+  /**
+   * Asks so many agents to go, each to an endpoint of the moves if it knows it, and closes nobody: who finds no other
+   * server stays. Gives how many are on their way, those included who were asked before and have some of their grace left.
+   */
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number>;
   /** At once, without a word. */
   close(): Promise<void>;
   /** The server's own certificate, for new connections. Throws CONFIGURATION_INVALID, and then keeps what it had. */
@@ -53,6 +69,12 @@ export interface LocalGateway extends AgentGateway, DeliveryGateway {
   listen(shared?: SharedSocket): Promise<Listening>;
   /** Those who are here stay. `keepDescriptor`: that of the listening socket is somebody else's by now. */
   stopAccepting(keepDescriptor?: boolean): void;
+  /** `shared`: as for `listen`. */
+  admit(shared?: SharedSocket): Promise<void>;
+  /** As of the last time that it began to. */
+  readonly listening: Listening | undefined;
+  /** A connection at another gateway has taken the place of the one that the principal may have. */
+  replaced(principal: string): void;
   replaceCertificate(certificate: CertificateAndKey): void;
 }
 
@@ -70,10 +92,9 @@ const tickMs = 1000;
 const reviewEveryMs = 5;
 const reviewedAtOnce = 256;
 
-const drainReason = 'the server is shutting down: connect to another one';
+const drainReason = 'the server takes no agents any more: connect to another one';
 
-/** Drained connections are closed in steps of this, or of a hundredth of the grace. */
-const drainStepMs = 50;
+const moveReason = 'the server has more agents than others: connect to another one';
 
 class Agents implements LocalGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
@@ -91,15 +112,18 @@ class Agents implements LocalGateway, ConnectionOwner {
   readonly #congested = new Set<AgentConnection>();
   /** Connections by the second of the heartbeat's round in which they have theirs. */
   readonly #rounds: readonly Set<AgentConnection>[];
+  #listening: Listening | undefined;
   #ticks = 0;
   #lastId = 0;
   #greeted = 0;
   /** While the server delivers, notices wait for its end and go together. */
   #notices: GatewayNotice[] | undefined;
   readonly #elsewhere: Elsewhere;
+  readonly #farewells: Farewells;
+  readonly #sole = new SoleConnections();
   #stopTicking: (() => void) | undefined;
   #draining = false;
-  #drained: (() => void) | undefined;
+  readonly #closing: SpreadClosing;
 
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
@@ -107,6 +131,8 @@ class Agents implements LocalGateway, ConnectionOwner {
     this.#standing = options.port.standing;
     this.#standingSaidAtMs = this.#setup.clock.nowMs();
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
+    this.#farewells = new Farewells(this.#setup.limits);
+    this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
@@ -117,9 +143,13 @@ class Agents implements LocalGateway, ConnectionOwner {
   }
 
   async listen(shared?: SharedSocket): Promise<Listening> {
-    const address = await this.#door.listen(shared);
+    this.#listening = await this.#door.listen(shared);
     this.#stopTicking = this.#setup.clock.every(tickMs, () => this.#tick());
-    return address;
+    return this.#listening;
+  }
+
+  get listening(): Listening | undefined {
+    return this.#listening;
   }
 
   stopAccepting(keepDescriptor = false): void {
@@ -141,6 +171,10 @@ class Agents implements LocalGateway, ConnectionOwner {
         case 'standing':
           this.#standing = event.standing;
           this.#standingSaidAtMs = this.#setup.clock.nowMs();
+          break;
+        case 'sessions_opened':
+          for (const connection of this.#sole.replacedBy(event.sessions, this.#setup.clock.nowMs()))
+            replace(connection);
           break;
         case 'progress':
           for (const id of event.connections) {
@@ -173,22 +207,25 @@ class Agents implements LocalGateway, ConnectionOwner {
     this.#door.stopAccepting();
     for (const connection of this.#waiting) connection.close(closeCodes.draining, drainReason);
     for (const connection of this.#connections.values()) connection.goaway(graceMs, drainReason);
-    if (this.#connections.size === 0) return;
-    const { clock } = this.#setup;
-    const startedAtMs = clock.nowMs();
-    const count = this.#connections.size;
-    const stepMs = Math.max(1, Math.min(drainStepMs, Math.floor(graceMs / 100)));
-    await new Promise<void>((resolve) => {
-      const stop = clock.every(stepMs, () => {
-        const share = graceMs === 0 ? 1 : Math.min(1, (clock.nowMs() - startedAtMs) / graceMs);
-        const mayStay = Math.floor(count * (1 - share));
-        this.#closeDownTo(mayStay);
-      });
-      this.#drained = () => {
-        stop();
-        resolve();
-      };
-    });
+    if (this.#connections.size > 0) await this.#closing.begin(this.#connections.size, graceMs);
+  }
+
+  async admit(shared?: SharedSocket): Promise<void> {
+    if (!this.#draining) return;
+    this.#listening = await this.#door.listen(shared);
+    this.#draining = false;
+    this.#closing.over();
+  }
+
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number> {
+    const nowMs = this.#setup.clock.nowMs();
+    const greeted = [...this.#connections.values()].filter((connection) => connection.greeted);
+    const leaving = greeted.filter((connection) => connection.isLeaving(nowMs)).length;
+    const left = departures(greeted, leaving, moves);
+    for (const { connection, endpoint } of left) {
+      connection.goaway(graceMs, moveReason, endpoint === '' ? [] : [endpoint]);
+    }
+    return Promise.resolve(leaving + left.length);
   }
 
   async close(): Promise<void> {
@@ -221,6 +258,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   saidHello(connection: AgentConnection): void {
     this.#waiting.delete(connection);
     this.#greeted += 1;
+    this.#farewells.add(connection);
   }
 
   congested(connection: AgentConnection): void {
@@ -234,12 +272,14 @@ class Agents implements LocalGateway, ConnectionOwner {
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
     if (connection.admitted) this.#setup.principals.leave(connection.principal);
+    this.#sole.leave(connection);
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
+    this.#farewells.remove(connection);
     this.#roundOf(connection.id).delete(connection);
     if (connection.greeted) this.#greeted -= 1;
-    if (this.#connections.size === 0) this.#drained?.();
+    if (this.#connections.size === 0) this.#closing.over();
   }
 
   identified(connection: AgentConnection, identity: Identity): void {
@@ -255,9 +295,10 @@ class Agents implements LocalGateway, ConnectionOwner {
     }
     if (!isNew) {
       connection.become(identity, scope);
+      this.#placeSole(connection, this.#connectionsMax(scope));
       return;
     }
-    const max = Math.min(this.#setup.limits.connectionsPerPrincipalMax, scope.limits.connections);
+    const max = this.#connectionsMax(scope);
     let decided = false;
     this.#setup.principals.enter(principalText(identity), max, (admitted) => {
       decided = true;
@@ -266,8 +307,12 @@ class Agents implements LocalGateway, ConnectionOwner {
     if (!decided) connection.awaitAdmission();
   }
 
+  #connectionsMax({ limits }: Scope): number {
+    return Math.min(this.#setup.limits.connectionsPerPrincipalMax, limits.connections);
+  }
+
   #admit(connection: AgentConnection, identity: Identity, max: number, admitted: boolean): void {
-    const { principals } = this.#setup;
+    const { principals, limits } = this.#setup;
     const principal = principalText(identity);
     // Policies and revocations may be others than when it was asked.
     const { policies, revocations } = this.#access;
@@ -278,16 +323,32 @@ class Agents implements LocalGateway, ConnectionOwner {
       connection.close(closeCodes.revoked, 'the credential is revoked');
       return;
     }
-    connection.become(identity, policies.scopeFor(identity.principal));
+    const scope = policies.scopeFor(identity.principal);
+    connection.become(identity, scope);
     if (admitted) {
       connection.admit();
+      this.#placeSole(connection, this.#connectionsMax(scope));
     } else {
       const reason = `${principal} has ${max} connections, as many as it may`;
-      connection.close(closeCodes.tooManyConnections, reason);
+      connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(limits.retryAfterMs, reason));
     }
   }
 
-  #arrived({ ws, socket, codec, identity, identify }: Arrival): void {
+  /** Where it is the one that its principal may have, the older one goes. */
+  #placeSole(connection: AgentConnection, max: number): void {
+    if (max !== 1) this.#sole.leave(connection);
+    else if (!connection.ended) {
+      const older = this.#sole.enter(connection);
+      if (older !== undefined) replace(older);
+    }
+  }
+
+  replaced(principal: string): void {
+    const connection = this.#sole.of(principal);
+    if (connection !== undefined) replace(connection);
+  }
+
+  #arrived({ ws, socket, codec, remote, level, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
     const connection = new AgentConnection({
@@ -295,6 +356,8 @@ class Agents implements LocalGateway, ConnectionOwner {
       ws,
       socket,
       codec,
+      remote,
+      level,
       judge: this.#door.judge,
       identify,
       setup: this.#setup,
@@ -381,6 +444,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted && connection.heartbeat(nowMs, wallMs)) followers.push(connection.id);
     if (followers.length > 0) this.#setup.port.notify([{ kind: 'progress_wanted', connections: followers }]);
+    this.#farewells.tick(nowMs);
     const { leaderlessMs } = this.#standing;
     if (!this.#draining)
       this.#sendElsewhere(leaderlessMs === 0 ? 0 : leaderlessMs + nowMs - this.#standingSaidAtMs);
@@ -406,3 +470,9 @@ class Agents implements LocalGateway, ConnectionOwner {
     }
   }
 }
+
+const replace = (connection: AgentConnection): void =>
+  connection.close(
+    closeCodes.replaced,
+    `${connection.principal} may have one connection, and a newer one took this one's place`,
+  );

@@ -1,6 +1,9 @@
 /** How many connections each principal has, over all gateways of one server. */
 export interface Principals {
-  /** Tells, at once or later, whether one more is within `max`; then it counts until it leaves. */
+  /**
+   * Tells, at once or later, whether one more is within `max`; then it counts until it leaves. Where it is 1 the newest is
+   * always admitted, and takes the place of the one before it: at this gateway that is the caller's business.
+   */
   enter(principal: string, max: number, told: (admitted: boolean) => void): void;
   /** Of one that was admitted. */
   leave(principal: string): void;
@@ -14,8 +17,9 @@ export class OwnPrincipals implements Principals {
 
   enter(principal: string, max: number, told: (admitted: boolean) => void): void {
     const count = this.#counts.get(principal) ?? 0;
-    if (count < max) this.#counts.set(principal, count + 1);
-    told(count < max);
+    const admitted = max === 1 || count < max;
+    if (admitted) this.#counts.set(principal, count + 1);
+    told(admitted);
   }
 
   leave(principal: string): void {

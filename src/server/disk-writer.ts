@@ -2,13 +2,13 @@
  * One batch on disk at a time: while one is being written the next one fills, merged from everything that raft and the
  * state ask for meanwhile.
  *
- * What nobody waits for (the state of applied entries, the commit index) rides with the next batch that has to be
+ * What nobody waits for (the state of applied entries, the commit index, what peers have told) rides with the next batch that has to be
  * synced, so that under load each turn's entries cost one write, and none waits behind a write of state. The tick
  * writes it when there is no such batch; a crash before that only makes the restart replay a little more of the log.
  */
 import assert from 'node:assert/strict';
 import type { Entry, HardState, LogIndex, Message, Persist, SnapshotPoint } from '../raft/index.ts';
-import type { StateWrite, Storage, WriteBatch } from '../storage/index.ts';
+import type { PeerWrite, StateWrite, Storage, WriteBatch } from '../storage/index.ts';
 import type { Environment, ServerMetrics } from './environment.ts';
 
 /** More of it is not kept waiting for a batch to ride with. */
@@ -46,6 +46,7 @@ class NextBatch {
   applied: WriteBatch['applied'];
   revision = 0;
   compactTo: SnapshotPoint | undefined;
+  peerWrites: PeerWrite[] = [];
   sync = false;
   sequence: number | undefined;
   afterDurable: Message[] = [];
@@ -153,6 +154,13 @@ export class DiskWriter {
     this.#next.compactTo = point;
   }
 
+  /** What is to be remembered of peers; a snapshot that is activated leaves it as it is. */
+  addPeers(writes: readonly PeerWrite[]): void {
+    if (writes.length === 0) return;
+    this.#next.empty = false;
+    for (const write of writes) this.#next.peerWrites.push(write);
+  }
+
   /** Starts the next write if none is under way and somebody waits for it. */
   flush(): void {
     if (this.#next.urgent) this.flushAll();
@@ -181,6 +189,7 @@ export class DiskWriter {
       stateWrites: next.stateWrites,
       ...(next.applied && { applied: next.applied }),
       ...(next.compactTo && { compactTo: next.compactTo }),
+      ...(next.peerWrites.length > 0 && { peerWrites: next.peerWrites }),
       sync: next.sync,
     };
     this.#options.storage.write(batch).then(

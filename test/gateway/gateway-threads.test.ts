@@ -513,7 +513,7 @@ describe('a server with gateways in threads', () => {
 
 describe('the connections of principals over several threads', () => {
   test('never have a thread leave that has none', () => {
-    const ledger = new PrincipalLedger({ tellShare: () => undefined });
+    const ledger = new PrincipalLedger({ tellShare: () => undefined, tellReplaced: () => undefined });
     ledger.enter(0, 'puppet:a', 1);
     expect(() => ledger.leave(1, 'puppet:a')).toThrow(/no connection of puppet:a/);
   });

@@ -3,6 +3,7 @@
  * add one: a line in `Calls`, and one in `perform`. Arguments and results are plain data that JSON can hold.
  */
 import { FuturestoreError, isErrorCode } from '../../protocol/index.ts';
+import type { AgentsMove } from '../../server/index.ts';
 import type { RealmDocument } from '../../scopes/index.ts';
 import type { CertificateAndKey, Listening, SharedSocket } from '../door.ts';
 import type { LocalGateway } from '../gateway.ts';
@@ -13,6 +14,12 @@ export interface Calls {
   readonly stopAccepting: {
     readonly argument: { readonly keepDescriptor: boolean };
     readonly result: void;
+  };
+  /** null: opens the socket. */
+  readonly admit: { readonly argument: SharedSocket | null; readonly result: Listening };
+  readonly sendAway: {
+    readonly argument: { readonly moves: readonly AgentsMove[]; readonly graceMs: number };
+    readonly result: number;
   };
   readonly drain: { readonly argument: number; readonly result: void };
   readonly close: { readonly argument: null; readonly result: void };
@@ -34,6 +41,12 @@ type Perform<Name extends CallName> = (
 export const perform: { readonly [Name in CallName]: Perform<Name> } = {
   listen: (gateway, shared) => gateway.listen(shared ?? undefined),
   stopAccepting: (gateway, { keepDescriptor }) => gateway.stopAccepting(keepDescriptor),
+  admit: async (gateway, shared) => {
+    await gateway.admit(shared ?? undefined);
+    if (gateway.listening === undefined) throw new Error('a gateway was to listen again that never did');
+    return gateway.listening;
+  },
+  sendAway: (gateway, { moves, graceMs }) => gateway.sendAway(moves, graceMs),
   drain: (gateway, graceMs) => gateway.drain(graceMs),
   close: (gateway) => gateway.close(),
   replaceCertificate: (gateway, certificate) => gateway.replaceCertificate(certificate),

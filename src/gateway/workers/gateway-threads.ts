@@ -1,16 +1,16 @@
 /** A server's gateways, each in a thread of its own, as one. */
 import { availableParallelism } from 'node:os';
 import type { Policies, RealmDocument } from '../../scopes/index.ts';
-import type { Gateway as DeliveryGateway, GatewayPort } from '../../server/index.ts';
+import type { AgentsMove, Gateway as DeliveryGateway, GatewayPort } from '../../server/index.ts';
 import type { CertificateAndKey, Listening } from '../door.ts';
 import type { AgentGateway } from '../gateway.ts';
 import { gatewayLimits, systemClock } from '../settings.ts';
-import type { GatewayClock, GatewayLimits, GatewayLogger, GatewayOptions } from '../settings.ts';
+import type { GatewayClock, GatewayLimits, GatewayLogger } from '../settings.ts';
 import { SocketCounts } from '../socket-counts.ts';
 import type { CallName, Calls } from './calls.ts';
 import { takeDescriptor } from './descriptor-place.ts';
 import { PrincipalLedger } from './principal-ledger.ts';
-import type { GatewayThreadData, ThreadReport } from './thread.ts';
+import type { GatewayThreadData, ThreadDoor, ThreadReport } from './thread.ts';
 import { ThreadLink } from './thread-link.ts';
 import type { GatewayWorker, ThreadLinkOwner } from './thread-link.ts';
 
@@ -47,7 +47,7 @@ export interface GatewayThreadsOptions {
   readonly threads: number;
   readonly startThread: (data: GatewayThreadData) => GatewayWorker;
   readonly attach: (gateway: DeliveryGateway) => GatewayPort;
-  readonly gateway: Pick<GatewayOptions, 'listen' | 'cert' | 'key' | 'origins'>;
+  readonly gateway: ThreadDoor;
   readonly policies: Policies;
   /** Of the whole server. */
   readonly limits: Partial<GatewayLimits>;
@@ -80,6 +80,7 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
     this.#clock = clock;
     this.#ledger = new PrincipalLedger({
       tellShare: (place, principal, share) => this.#link(place).tellShare(principal, share),
+      tellReplaced: (place, principal) => this.#link(place).tellReplaced(principal),
     });
     const sockets = SocketCounts.memory(threads);
     this.#links = Array.from({ length: threads }, (_, place) => startLink(options, place, sockets, this));
@@ -90,23 +91,48 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
   }
 
   async listen(): Promise<Listening> {
-    const [first, ...others] = this.#links;
+    const listening = await this.#open('listen');
+    this.#stopTicking = this.#clock.every(1000, () => this.#tick());
+    return listening;
+  }
+
+  /** The first one opens the socket, the others share it. */
+  async #open(how: 'listen' | 'admit'): Promise<Listening> {
+    const [first, ...others] = this.#links.filter((link) => !this.#leftOpen.has(link));
     if (first === undefined) throw new Error('there is no gateway thread that could listen');
-    const listening = await first.call('listen', null);
+    const listening = await first.call(how, null);
     const { descriptor } = listening;
     if (others.length > 0) {
       if (descriptor === undefined)
         throw new Error('this Node does not tell the number of a listening socket: set gateway.workers to 1');
       this.#descriptor = descriptor;
-      for (const link of others) await link.call('listen', { descriptor });
+      for (const link of others) await link.call(how, { descriptor });
     }
-    this.#stopTicking = this.#clock.every(1000, () => this.#tick());
     return listening;
   }
 
   async drain(graceMs: number): Promise<void> {
     await this.#stopAccepting();
     await this.#all('drain', graceMs);
+  }
+
+  async admit(): Promise<void> {
+    const stopped = this.#stopped;
+    if (stopped === undefined) return;
+    await stopped;
+    await this.#open('admit');
+    this.#stopped = undefined;
+  }
+
+  async sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number> {
+    const shares = shareOut(
+      moves,
+      this.#links.map(({ connections }) => connections),
+    );
+    const leaving = await Promise.all(
+      this.#links.map((link, place) => link.call('sendAway', { moves: shares[place] ?? [], graceMs })),
+    );
+    return leaving.reduce((sum, count) => sum + count, 0);
   }
 
   async close(): Promise<void> {
@@ -131,8 +157,10 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
   enters(place: number, ticket: number, principal: string, max: number): void {
     const admitted = this.#ledger.enter(place, principal, max);
     this.#link(place).admit(ticket, admitted);
+    if (!admitted) return;
     // Behind the admission: before it the thread has nobody of that name.
-    if (admitted) this.#ledger.tellShares(principal);
+    this.#ledger.tellShares(principal);
+    if (max === 1) this.#ledger.tellReplaced(place, principal);
   }
 
   leaves(place: number, principal: string): void {
@@ -167,7 +195,7 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
   }
 
   async #closeSocket(): Promise<void> {
-    const [first, ...others] = this.#links;
+    const [first, ...others] = this.#links.filter((link) => !this.#leftOpen.has(link));
     await first?.call('stopAccepting', { keepDescriptor: false });
     for (const link of others) {
       const descriptor = this.#descriptor;
@@ -189,6 +217,23 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
     return link;
   }
 }
+
+/** Each thread gets the part of each move that its agents are of all, in whole ones. */
+const shareOut = (moves: readonly AgentsMove[], connections: readonly number[]): AgentsMove[][] => {
+  const total = connections.reduce((sum, count) => sum + count, 0);
+  const shares: AgentsMove[][] = connections.map(() => []);
+  for (const { endpoint, agents } of moves) {
+    let before = 0;
+    let given = 0;
+    for (const [place, count] of connections.entries()) {
+      before += count;
+      const upTo = total === 0 ? 0 : Math.round((agents * before) / total);
+      if (upTo > given) shares[place]?.push({ endpoint, agents: upTo - given });
+      given = upTo;
+    }
+  }
+  return shares;
+};
 
 const startLink = (
   { attach, startThread, threads, policies, gateway, limits }: GatewayThreadsOptions,

@@ -7,6 +7,8 @@
 export interface LedgerOwner {
   /** Which part of the principal's requests the thread may admit. */
   tellShare(thread: number, principal: string, share: number): void;
+  /** A connection at another thread has taken the place of the one that the principal may have. */
+  tellReplaced(thread: number, principal: string): void;
 }
 
 export class PrincipalLedger {
@@ -18,10 +20,10 @@ export class PrincipalLedger {
     this.#owner = owner;
   }
 
-  /** Whether one more is within `max`: then it counts, and `tellShares` is to follow. */
+  /** Whether one more is within `max`, or takes the place of the only one: then it counts, and `tellShares` is to follow. */
   enter(thread: number, principal: string, max: number): boolean {
     const counts = this.#counts.get(principal) ?? new Map<number, number>();
-    if (sumOf(counts) >= max) return false;
+    if (max > 1 && sumOf(counts) >= max) return false;
     counts.set(thread, (counts.get(thread) ?? 0) + 1);
     this.#counts.set(principal, counts);
     return true;
@@ -43,6 +45,12 @@ export class PrincipalLedger {
   tellShares(principal: string): void {
     const counts = this.#counts.get(principal);
     if (counts !== undefined && counts.size > 1) this.#tell(principal, counts);
+  }
+
+  /** To all threads but this one that have connections of the principal. */
+  tellReplaced(by: number, principal: string): void {
+    for (const thread of this.#counts.get(principal)?.keys() ?? [])
+      if (thread !== by) this.#owner.tellReplaced(thread, principal);
   }
 
   #tell(principal: string, counts: ReadonlyMap<number, number>): void {

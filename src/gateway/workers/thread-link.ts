@@ -118,6 +118,11 @@ export class ThreadLink implements DeliveryGateway {
     this.#line.schedule();
   }
 
+  tellReplaced(principal: string): void {
+    this.#line.packer.add([toGateway.replaced, principal]);
+    this.#line.schedule();
+  }
+
   /** It has closed its gateway. `leave`: it goes with the process, because it has a descriptor that is not its own. */
   async end(leave: boolean): Promise<void> {
     if (this.#ended) return;

@@ -29,6 +29,12 @@ import type { Item, Unpacker } from './packing.ts';
 import { EventUnpacker, toGateway } from './to-gateway.ts';
 import { packNotice, packRequest, toServer } from './to-server.ts';
 
+/** As for any gateway. */
+export type ThreadDoor = Pick<
+  GatewayOptions,
+  'listen' | 'cert' | 'key' | 'origins' | 'proxies' | 'advertise'
+> & { readonly revocationListThread?: string };
+
 /** What a thread is made with; it is cloned on its way there. */
 export interface GatewayThreadData {
   /** Which one it is, from 0 on. */
@@ -36,7 +42,7 @@ export interface GatewayThreadData {
   readonly sockets: SharedArrayBuffer;
   readonly standing: ServerStanding;
   readonly policies: PolicyDocument;
-  readonly gateway: Pick<GatewayOptions, 'listen' | 'cert' | 'key' | 'origins'>;
+  readonly gateway: ThreadDoor;
   readonly limits: Partial<GatewayLimits>;
 }
 
@@ -154,8 +160,10 @@ class GatewayThread implements GatewayPort {
     this.#leaderlessMs = { ...gatewayLimits, ...data.limits }.leaderlessMs;
     this.#line = new Line(port);
     this.#principals = new RemotePrincipals(this.#line);
+    const { revocationListThread, ...door } = data.gateway;
     this.#gateway = createGateway({
-      ...data.gateway,
+      ...door,
+      ...(revocationListThread !== undefined && { revocationListThread: new URL(revocationListThread) }),
       policies: compilePolicies(data.policies),
       port: this,
       limits: data.limits,
@@ -209,6 +217,9 @@ class GatewayThread implements GatewayPort {
         return;
       case toGateway.share:
         this.#principals.share(String(item[1]), Number(item[2]));
+        return;
+      case toGateway.replaced:
+        this.#gateway.replaced(String(item[1]));
         return;
       case toGateway.tick:
         this.#report();

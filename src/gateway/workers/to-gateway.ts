@@ -25,6 +25,7 @@ export const toGateway = {
   share: 9,
   call: 10,
   tick: 11,
+  replaced: 12,
 } as const;
 
 type Push = Extract<GatewayEvent, { readonly kind: 'push' }>;
@@ -92,6 +93,8 @@ const packBody = (packer: Packer, body: AnswerBody): object => {
     case 'member_changed':
     case 'leader_transferred':
     case 'access_changed':
+    case 'drained':
+    case 'rebalanced':
       return body;
     default:
       return body satisfies never;
@@ -130,6 +133,8 @@ const unpackBody = (unpacker: Unpacker, body: AnswerBody): AnswerBody => {
     case 'member_changed':
     case 'leader_transferred':
     case 'access_changed':
+    case 'drained':
+    case 'rebalanced':
       return body;
     default:
       return body satisfies never;
@@ -163,6 +168,7 @@ export class EventPacker {
       case 'standing':
       case 'progress':
       case 'access':
+      case 'sessions_opened':
         packer.add([toGateway.other, event]);
         return;
       default:

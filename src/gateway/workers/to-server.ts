@@ -65,6 +65,8 @@ export const packRequest = (packer: Packer, request: GatewayRequest): void => {
     case 'member_promote':
     case 'member_remove':
     case 'transfer_leader':
+    case 'drain_server':
+    case 'rebalance':
     case 'snapshot_read':
     case 'acl_get':
     case 'acl_revoke':
@@ -116,8 +118,7 @@ export const unpackRequest = (unpacker: Unpacker, item: Item): GatewayRequest | 
     }
     case toServer.request: {
       const request = item[1] as Mutable<GatewayRequest>;
-      if (request.kind === 'acl_apply')
-        request.document = unpacker.bytes(Number(request.document));
+      if (request.kind === 'acl_apply') request.document = unpacker.bytes(Number(request.document));
       return request;
     }
     default:

@@ -10,12 +10,14 @@ import {
   type GatewayPort,
   type GatewayRequest,
   type MemberDescription,
+  type OpenedSession,
   type Server,
   type ServerStanding,
   type StartServerOptions,
   type Subject,
 } from '../../../src/server/index.ts';
 import { MemoryDisk, openMemoryStorage } from '../../../src/storage/index.ts';
+import { FakeAgentsDoor } from './agents-door.ts';
 import { VirtualNetwork } from './virtual-network.ts';
 import { VirtualTime, type ProcessClock } from './virtual-time.ts';
 
@@ -114,6 +116,7 @@ class TestGateway implements Gateway {
   standing: ServerStanding;
   standingAtMs: number;
   readonly #nowMs: () => number;
+  readonly sessionsOpened: OpenedSession[] = [];
 
   constructor(server: Server, nowMs: () => number) {
     this.#nowMs = nowMs;
@@ -137,7 +140,8 @@ class TestGateway implements Gateway {
         this.standingAtMs = this.#nowMs();
       } else if (event.kind === 'progress') {
         for (const connection of event.connections) this.agents.get(connection)?.received(event);
-      } else this.agents.get(event.connection)?.received(event);
+      } else if (event.kind === 'sessions_opened') this.sessionsOpened.push(...event.sessions);
+      else this.agents.get(event.connection)?.received(event);
     }
   }
 }
@@ -146,6 +150,7 @@ interface Running {
   readonly server: Server;
   readonly gateway: TestGateway;
   readonly presence: PeerPresence;
+  readonly door: FakeAgentsDoor;
 }
 
 export interface StartOptions {
@@ -153,7 +158,7 @@ export interface StartOptions {
   readonly join?: boolean;
   /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
   readonly file?: readonly number[];
-  /** Of the peer protocol. Default 4. */
+  /** Of the peer protocol. Default 5. */
   readonly version?: number;
 }
 
@@ -198,7 +203,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 4 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 5 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
@@ -206,6 +211,7 @@ export class ServerCluster {
     const named = new Set(file ?? this.ids).add(id);
     const storage = await openMemoryStorage({ identity: { clusterId, member: id }, disk });
     const { diskId } = storage.recovered;
+    const door = new FakeAgentsDoor();
     let presence: PeerPresence = { run: 0, diskId };
     const { name, peersAddress: address } = describeMember(id);
     const server = await startServer({
@@ -227,6 +233,7 @@ export class ServerCluster {
         this.#running.delete(id);
       },
       onRemoved: () => this.removed.add(id),
+      agentsDoor: door,
       storage,
       transport: (acceptPeer, run, standing, lineage) => {
         presence = { run, diskId };
@@ -236,7 +243,8 @@ export class ServerCluster {
         return this.network.transport(id, { presence, acceptPeer, takesUp, version });
       },
     });
-    this.#running.set(id, { server, gateway: new TestGateway(server, () => this.time.nowMs), presence });
+    const gateway = new TestGateway(server, () => this.time.nowMs);
+    this.#running.set(id, { server, gateway, presence, door });
   }
 
   /** What a server announces to its peers. */
@@ -292,9 +300,19 @@ export class ServerCluster {
     return this.#get(id).server;
   }
 
+  /** What the server has asked of its process's gateways. */
+  door(id: number): FakeAgentsDoor {
+    return this.#get(id).door;
+  }
+
   /** What the server's gateway was told of access, in order. */
   access(id: number): readonly AccessEvent[] {
     return this.#get(id).gateway.access;
+  }
+
+  /** Likewise of sessions. */
+  sessionsOpened(id: number): readonly OpenedSession[] {
+    return this.#get(id).gateway.sessionsOpened;
   }
 
   agent(id: number, session = `${this.#lastConnection + 1}`.padStart(32, '0')): Agent {
