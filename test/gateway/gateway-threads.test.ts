@@ -422,6 +422,78 @@ describe('a server with gateways in threads', () => {
     expect(second.take(toGateway.admission)).toEqual([[3, true]]);
   });
 
+  test('lets the newest connection of a principal that may have one take the place of that at another', async () => {
+    const { first, second } = await scripted(2);
+    first.say([toServer.enter, 1, 'puppet:web1', 1]);
+    second.say([toServer.enter, 1, 'puppet:web1', 1]);
+    await immediate();
+    expect([first.take(toGateway.admission), second.take(toGateway.admission)]).toEqual([
+      [[1, true]],
+      [[1, true]],
+    ]);
+    expect([first.take(toGateway.replaced), second.take(toGateway.replaced)]).toEqual([
+      [['puppet:web1']],
+      [],
+    ]);
+    first.say([toServer.leave, 'puppet:web1'], [toServer.enter, 2, 'puppet:web1', 1]);
+    await immediate();
+    expect(second.take(toGateway.replaced)).toEqual([['puppet:web1']]);
+    expect(first.take(toGateway.replaced)).toEqual([]);
+  });
+
+  test('sends away as many as were asked for, each thread its part', async () => {
+    const { gateway, first, second } = await scripted(2);
+    const report = { refused: {}, closed: {}, turnedAway: {}, delayP99Ms: 0, delayMaxMs: 0 };
+    first.say([toServer.report, { ...report, connections: 30 }]);
+    second.say([toServer.report, { ...report, connections: 10 }]);
+    const moves = [
+      { endpoint: 'wss://one:7421', agents: 7 },
+      { endpoint: '', agents: 1 },
+    ];
+    const sent = gateway.sendAway(moves, 1000);
+    await immediate();
+    const asked = [first, second].map((thread) => {
+      const [call] = thread.take(toGateway.call);
+      thread.say([toServer.reply, call?.[0], true, 4]);
+      return (call?.[2] as { readonly moves: readonly { readonly agents: number }[] }).moves;
+    });
+    expect(await sent).toBe(8);
+    expect(asked[0]).toEqual([
+      { endpoint: 'wss://one:7421', agents: 5 },
+      { endpoint: '', agents: 1 },
+    ]);
+    expect(asked[1]).toEqual([{ endpoint: 'wss://one:7421', agents: 2 }]);
+  });
+
+  test('takes agents again after a drain: the first thread opens the socket, the others share it', async () => {
+    const { gateway, first, second } = await scripted(2);
+    const listening = gateway.listen();
+    const descriptor = openSync('/dev/null', 'r');
+    const port = { port: 7421, descriptor };
+    expect(await done(first, port)).toEqual(['listen']);
+    await expect.poll(() => done(second, port)).toEqual(['listen']);
+    await listening;
+    const drained = gateway.drain(1000);
+    await immediate();
+    closeSync(descriptor);
+    expect(await done(first)).toEqual(['stopAccepting']);
+    await expect.poll(() => done(second)).toEqual(['stopAccepting']);
+    closeSync(descriptor);
+    await expect.poll(() => done(first)).toEqual(['drain']);
+    expect(await done(second)).toEqual(['drain']);
+    await drained;
+    const admitted = gateway.admit();
+    const again = { port: 7421, descriptor: descriptor + 1 };
+    await expect.poll(() => done(first, again)).toEqual(['admit']);
+    await immediate();
+    await immediate();
+    expect(second.take(toGateway.call).map(([, ...call]) => call)).toEqual([
+      ['admit', { descriptor: descriptor + 1 }],
+    ]);
+    second.say([toServer.reply, 4, true, again]);
+    await admitted;
+  });
+
   test('hands requests and notices on in their order, those that come together as one', async () => {
     const { first, ports } = await scripted(1);
     const order: string[] = [];
