@@ -454,8 +454,9 @@ describe('a server with gateways in threads', () => {
     await immediate();
     const asked = [first, second].map((thread) => {
       const [call] = thread.take(toGateway.call);
-      thread.say([toServer.reply, call?.[0], true, 4]);
-      return (call?.[2] as { readonly moves: readonly { readonly agents: number }[] }).moves;
+      if (call === undefined) throw new Error('it was not asked');
+      thread.say([toServer.reply, call[0], true, 4]);
+      return (call[2] as { readonly moves: readonly { readonly agents: number }[] }).moves;
     });
     expect(await sent).toBe(8);
     expect(asked[0]).toEqual([
