@@ -110,7 +110,7 @@ class AgentsRun {
 
   async run(): Promise<void> {
     for (const id of this.#cluster.ids) startServer(this.#cluster, id);
-    await this.#cluster.ready();
+    await this.#cluster.ready(this.#cluster.ids, phaseTimeoutMsMin);
     this.#clients = await Promise.all(Array.from({ length: publishers }, () => this.#cluster.connect()));
     await applyPolicies(this.#cluster, this.#policies, 'agents-first.yaml');
     const preparedMs = await timed(() => this.#all((fleet) => fleet.call('prepare')));
@@ -313,10 +313,10 @@ class AgentsRun {
       this.violations.push(`the loss of a follower caused an election: term ${term} became ${termNow}`);
     this.#row(
       `${which} killed`,
-      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}${starved ? ' (the machine was too busy to tell why)' : ''}; ${count(verdict.received)} values, none missed`,
+      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}${isFollower && termNow !== term && starved ? ' (the machine was too busy to tell why)' : ''}; ${count(verdict.received)} values, none missed`,
     );
     startServer(this.#cluster, id);
-    await this.#cluster.ready();
+    await this.#cluster.ready(this.#cluster.ids, phaseTimeoutMsMin);
   }
 
   async #revoke(): Promise<void> {
