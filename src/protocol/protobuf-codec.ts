@@ -18,7 +18,13 @@ import type {
   ServerFrame,
   SharedPush,
 } from './frames.ts';
-import { changeToMessage, failureToMessage, malformed, outgoing } from './future-messages.ts';
+import {
+  changeFromMessage,
+  changeToMessage,
+  failureToMessage,
+  malformed,
+  outgoing,
+} from './future-messages.ts';
 import { limits } from './futures.ts';
 import type { Change } from './futures.ts';
 import { messages } from './messages.ts';
@@ -54,6 +60,17 @@ function encodeWith<T>(write: (writer: WriterType, input: T) => void, input: T):
 // A tag is the field's number in agent.proto, shifted by three, and its wire type.
 const varint = (field: number): number => field << 3;
 const delimited = (field: number): number => (field << 3) | 2;
+
+/** What `encodeChange` gave. Throws PROTOCOL_ERROR for anything else. */
+export function decodeChange(bytes: Uint8Array): Change {
+  return decodeWith(readChange, bytes, Number.POSITIVE_INFINITY);
+}
+
+function readChange(reader: StrictReader): Change {
+  const message = agent.Change.decode(reader.reader);
+  refuseUnknown(reader, 'the change');
+  return changeFromMessage(message);
+}
 
 function writeChange(writer: WriterType, change: Change): void {
   agent.Change.encode(changeToMessage(change), writer);

@@ -65,8 +65,7 @@ export class Server {
   #loop(): Loop {
     return {
       soft: () => this.#soft,
-      leaderlessMs: () =>
-        this.#soft.leader === undefined ? this.#options.environment.monotonicMs() - this.#ledAtMs : 0,
+      leaderlessSinceMs: () => (this.#soft.leader === undefined ? this.#ledAtMs : undefined),
       isRunning: () => this.#state === 'running',
       input: (input) => this.#input(input),
       staged: (message) => {
@@ -211,6 +210,7 @@ export class Server {
       housekeeping,
       outgoing,
       description,
+      gateways,
     } = this.#parts;
     // A write of a snapshot under way, which no write of the log may ever follow: then the leader would send it for ever.
     if (this.#storage.failure !== undefined) throw this.#storage.failure;
@@ -235,6 +235,7 @@ export class Server {
       membership.drive();
     }
     if (state.stuck(nowMs)) commands.sendAgain();
+    gateways.tick();
     if (nowMs - this.#statusSentMs >= statusIntervalMs) {
       this.#statusSentMs = nowMs;
       outgoing.tellStatus(membership.others, description.own());
