@@ -16,6 +16,8 @@ export * from './future-messages.ts';
 export * from './futures.ts';
 export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
+export { readOperation, writeFuture, writeOperation, writeWriteResult } from './plain-messages.ts';
+export { encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
 export { encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
