@@ -2,13 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Feed } from '../feed/index.ts';
 import { decodeConfiguration, membersOf, type Entry, type Raft, type SoftState } from '../raft/index.ts';
-import {
-  decodeLogEntry,
-  type Access,
-  type CommandResult,
-  type LogEntry,
-  type Store,
-} from '../store/index.ts';
+import { type Access, type CommandResult, type LogEntry, type Store } from '../store/index.ts';
 import { changeLine } from './change-lines.ts';
 import type { Commands } from './commands.ts';
 import type { CompactionPolicy } from './compaction.ts';
@@ -144,7 +138,7 @@ export class AppliedState {
   #applyCommands(entry: Entry, clusterMs: number): void {
     const { self } = this.#options;
     const run = this.#run;
-    const decoded = decodeLogEntry(entry.payload);
+    const decoded = this.#tell.commands.read(entry.payload);
     const outcome = this.#store.apply(decoded, entry.index);
     this.#options.observer?.applied(entry, decoded, outcome);
     const { results, changes } = outcome;
