@@ -162,10 +162,10 @@ function readResolveOperation(reader: StrictReader, end: number): Resolve | unde
 
 /** agent.Operation of `length` bytes. Throws as `operationFromMessage`, and RangeError for what is no such message. */
 export function readOperation(reader: StrictReader, length: number): Operation {
-  const { place } = reader;
+  const { pos, partsLeft } = reader;
   const plain = readResolveOperation(reader, reader.pos + length);
   if (plain !== undefined) return plain;
-  reader.place = place;
+  reader.rewind(pos, partsLeft);
   return operationFromMessage(messages.agent.Operation.decode(reader.reader, length));
 }
 
@@ -174,9 +174,9 @@ export function readOperation(reader: StrictReader, length: number): Operation {
  * large. undefined: it is something else, or broken, and nothing has been read.
  */
 export function readWriteRequest(reader: StrictReader, length: number): Request | undefined {
-  const { place } = reader;
+  const { pos, partsLeft } = reader;
   const request = readWrite(reader, reader.pos + length);
-  if (request === undefined) reader.place = place;
+  if (request === undefined) reader.rewind(pos, partsLeft);
   return request;
 }
 

@@ -45,12 +45,12 @@ export class StrictReader extends Base {
     this.#partsLeft = partsMax;
   }
 
-  /** To read again what was read since a place that `place` gave. */
-  get place(): readonly [pos: number, partsLeft: number] {
-    return [this.pos, this.#partsLeft];
+  get partsLeft(): number {
+    return this.#partsLeft;
   }
 
-  set place([pos, partsLeft]: readonly [pos: number, partsLeft: number]) {
+  /** To read again what was read since it was at `pos` with so many parts left. */
+  rewind(pos: number, partsLeft: number): void {
     this.pos = pos;
     this.#partsLeft = partsLeft;
   }

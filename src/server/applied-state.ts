@@ -151,7 +151,10 @@ export class AppliedState {
       );
       if (expired.length > 0) this.#options.metrics.expired(expired.length);
     }
-    for (const [position, command] of decoded.commands.entries()) {
+    const { commands } = decoded;
+    for (let position = 0; position < commands.length; position += 1) {
+      const command = commands[position];
+      if (command === undefined) continue;
       if (command.kind === 'server_lost' && command.member === self.id && command.run === run) {
         this.#sessionsToAttach = true;
       }
@@ -185,7 +188,10 @@ export class AppliedState {
 
   /** The audit of what concerns the whole cluster, on every server: who asked is not always there to log the answer. */
   #tellOfChanges(entry: Entry, { commands }: LogEntry, results: readonly CommandResult[]): void {
-    for (const [position, command] of commands.entries()) {
+    for (let position = 0; position < commands.length; position += 1) {
+      const command = commands[position];
+      // Nearly all are, and there is no line about them.
+      if (command === undefined || command.kind === 'write') continue;
       const line = changeLine(command, results[position]);
       if (line !== undefined)
         this.#options.logger.info(

@@ -172,10 +172,10 @@ const writeNumber = (writer: PlainWriter, field: number, value: number): void =>
 
 /** log.Command of `length` bytes. */
 const readCommand = (reader: StrictReader, length: number): Command => {
-  const { place } = reader;
+  const { pos, partsLeft } = reader;
   const write = readWriteCommand(reader, reader.pos + length);
   if (write !== undefined) return write;
-  reader.place = place;
+  reader.rewind(pos, partsLeft);
   return commandFromMessage(messages.log.Command.decode(reader.reader, length));
 };
 
