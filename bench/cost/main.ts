@@ -9,6 +9,7 @@ import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { median } from '../statistics.ts';
+import { boundLines } from './bounds.ts';
 import { profileLines } from './profile.ts';
 import type { Round, RoundOptions } from './round-options.ts';
 
@@ -18,6 +19,7 @@ interface Options {
   readonly warm: string;
   readonly rounds: string;
   readonly profile?: string;
+  readonly bounds?: boolean;
 }
 
 const program = new Command('npm run bench:cost --')
@@ -30,6 +32,7 @@ const program = new Command('npm run bench:cost --')
     '--profile <file>',
     'a processor profile of the last round is written there, and its shares are printed',
   )
+  .option('--bounds', 'only what the parts cost that nobody can do without')
   .parse();
 const options = program.opts<Options>();
 const [connections = 1, outstanding = 1] = options.shape.split('x').map(Number);
@@ -47,6 +50,11 @@ const run = (build: string): Round => {
   const printed = execFileSync(process.execPath, [script, JSON.stringify(told)], { encoding: 'utf8' });
   return JSON.parse(printed) as Round;
 };
+
+if (options.bounds) {
+  for (const line of await boundLines()) console.log(line);
+  process.exit(0);
+}
 
 const builds = program.args.length === 0 ? ['.'] : program.args;
 const rounds = new Map<string, Round[]>(builds.map((build) => [build, []]));
