@@ -12,7 +12,9 @@ import { describeMachine, measureSyncs } from './machine.ts';
 import { jsonOf, resultsOf, tableLines, type FigureResult, type SystemRounds } from './report.ts';
 import { etcd, etcdWithoutTls } from './systems/etcd.ts';
 import { futurestore } from './systems/futurestore.ts';
+import { nats } from './systems/nats.ts';
 import type { System } from './systems/system.ts';
+import { zookeeper } from './systems/zookeeper.ts';
 import type { Conditions, Measured, SystemsWorkload, Workload } from './workload.ts';
 import { workloads } from './workloads/index.ts';
 
@@ -71,6 +73,7 @@ const column = <Running extends { stop(): Promise<void> }>(
   };
 };
 
+const packages = 'etcd-server, nghttp2-client, nats-server, zookeeper';
 const columns: Column[] = [];
 const absent: string[] = [];
 const add = (name: string, found: Column | undefined): void => {
@@ -86,6 +89,11 @@ if (!options.alone) {
   for (const system of [etcd, etcdWithoutTls]) {
     add(system.name, withLoad ? column(system, (workload) => workload.etcd) : undefined);
   }
+  for (const system of [nats, zookeeper])
+    add(
+      system.name,
+      column(system, (workload) => workload.keyValue),
+    );
 }
 
 const machine = describeMachine();
@@ -94,7 +102,7 @@ console.log(
 );
 for (const { name, version } of columns) console.log(`${name} ${version}`);
 for (const name of absent)
-  console.log(`${name}: not installed here (etcd needs etcd and h2load), its column is left out`);
+  console.log(`${name}: not installed here (Debian: ${packages}), its column is left out`);
 
 /** Round by round on each system in turn, so that what else happens on the machine meets all of them alike. */
 const runOnSystems = async (workload: SystemsWorkload): Promise<SystemRounds[]> => {

@@ -1,6 +1,7 @@
 /** What a workload is: what it does on each system, and what is told of it. */
 import type { RunningEtcd } from './systems/etcd.ts';
 import type { RunningFuturestore } from './systems/futurestore.ts';
+import type { RunningKeyValue } from './systems/system.ts';
 
 export interface Conditions {
   /** A shorter run, for a first look. */
@@ -39,6 +40,8 @@ export interface SystemsWorkload extends Described {
   readonly futurestore: (system: RunningFuturestore, conditions: Conditions) => Promise<Measured>;
   /** undefined: etcd has nothing like it. */
   readonly etcd?: (system: RunningEtcd, conditions: Conditions) => Promise<Measured>;
+  /** undefined: NATS and ZooKeeper have nothing like it, or are not asked. */
+  readonly keyValue?: (system: RunningKeyValue, conditions: Conditions) => Promise<Measured>;
 }
 
 /** One of our own code, in this process. */

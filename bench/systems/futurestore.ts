@@ -10,7 +10,7 @@ export interface RunningFuturestore extends RunningSystem {
   readonly cluster: ProcessCluster;
 }
 
-const running = (cluster: ProcessCluster): RunningFuturestore => ({
+export const runningFuturestore = (cluster: ProcessCluster): RunningFuturestore => ({
   cluster,
   profile: cluster.path('admin.yaml'),
   endpoints: cluster.ids.map((id) => `wss://127.0.0.1:${cluster.port + id - 1}`),
@@ -40,6 +40,6 @@ export const futurestore: System<RunningFuturestore> = {
   start: async () => {
     const cluster = await ProcessCluster.start();
     await cluster.someLeader();
-    return running(cluster);
+    return runningFuturestore(cluster);
   },
 };

@@ -1,4 +1,5 @@
 /** A store that is measured: three durable servers of it on this machine. */
+import type { KeyValueEndpoint } from '../load/key-value-client.ts';
 
 export interface RunningSystem {
   /** One for each server, in their order. */
@@ -20,4 +21,19 @@ export interface System<Running extends RunningSystem = RunningSystem> {
   version(): string | undefined;
   /** Three servers, their disks empty, one of them leading. */
   start(): Promise<Running>;
+}
+
+/** A store of keys and values that is only spoken to as such: not killed, not asked who leads. */
+export interface RunningKeyValue {
+  readonly pids: readonly number[];
+  readonly endpoints: readonly KeyValueEndpoint[];
+  stop(): Promise<void>;
+}
+
+export interface KeyValueSystem {
+  readonly name: string;
+  /** undefined: it is not installed here. */
+  version(): string | undefined;
+  /** Three servers, their disks empty, ready for clients. */
+  start(): Promise<RunningKeyValue>;
 }

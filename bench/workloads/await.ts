@@ -4,6 +4,8 @@ import { keyOf, value } from '../load/futurestore-jobs.ts';
 import { openLoop } from '../load/open-loop.ts';
 import { percentile } from '../statistics.ts';
 import type { EtcdClient } from '../load/etcd-client.ts';
+import { whenDone, type KeyValueClient } from '../load/key-value-client.ts';
+import { connectKeyValue } from '../load/key-value-clients.ts';
 import type { RunningFuturestore } from '../systems/futurestore.ts';
 import type { Measured, SystemsWorkload } from '../workload.ts';
 
@@ -66,41 +68,84 @@ export const awaitWorkload: SystemsWorkload = {
   ],
   futurestore: (system, { quick, round }) => onFuturestore(system, quick ? 2 : 5, `a${round}`),
   etcd: async (system, { quick, round }) => {
-    const rounds = quick ? 2 : 5;
     const listening: EtcdClient[] = [];
     const producing: EtcdClient[] = [];
     for (let index = 0; index < connections; index += 1) {
       listening.push(system.client(index % system.endpoints.length));
       producing.push(system.client((index + 1) % system.endpoints.length));
     }
-    const tookMs: number[] = [];
-    for (let part = 0; part < rounds; part += 1) {
-      const scheduled = new Map<string, number>();
-      const keys = Array.from({ length: waiters }, (_, index) => keyOf(`a${round}-${part}`, index, 0));
-      let left = waiters;
-      let resolve = (): void => {};
-      const allTold = new Promise<void>((told) => (resolve = told));
-      const stops = await Promise.all(
-        listening.map((client, own) =>
-          client.watch(
-            keys.filter((_, index) => index % connections === own),
-            ({ key }) => {
-              tookMs.push(performance.now() - (scheduled.get(key) ?? Number.NaN));
-              left -= 1;
-              if (left === 0) resolve();
-            },
-          ),
+    const result = await byWatches(quick ? 2 : 5, `a${round}`, {
+      watch: async (own, keys, told) =>
+        (await listening[own]?.watch(keys, ({ key }) => told(key))) ?? nothing,
+      put: (own, key) => producing[own]?.put(key, value),
+    });
+    for (const client of [...listening, ...producing]) client.close();
+    return result;
+  },
+  keyValue: async (system, { quick, round }) => {
+    const clients = (shift: number): Promise<KeyValueClient[]> =>
+      Promise.all(
+        Array.from({ length: connections }, (_, index) =>
+          connectKeyValue(at(system.endpoints, (index + shift) % system.endpoints.length)),
         ),
       );
-      await openLoop(perSecond, waiters, (index, atMs) => {
-        const key = keys[index] ?? '';
-        scheduled.set(key, atMs);
-        return producing[index % connections]?.put(key, value);
-      });
-      await allTold;
-      for (const stop of stops) stop();
-    }
+    const listening = await clients(0);
+    const producing = await clients(1);
+    const result = await byWatches(quick ? 2 : 5, `a${round}`, {
+      watch: async (own, keys, told) => {
+        await at(listening, own).watch(keys, told);
+        return nothing;
+      },
+      put: (own, key) => whenDone((done) => at(producing, own).put(key, value, done)),
+    });
     for (const client of [...listening, ...producing]) client.close();
-    return measured(tookMs, rounds * waiters - tookMs.length);
+    return result;
   },
+};
+
+const nothing = (): void => {};
+
+const at = <T>(list: readonly T[], index: number): T => {
+  const found = list[index];
+  if (found === undefined) throw new Error(`there is nothing at ${index} of ${list.length}`);
+  return found;
+};
+
+interface Watching {
+  /** By one of the connections; gives what ends it. */
+  readonly watch: (own: number, keys: readonly string[], told: (key: string) => void) => Promise<() => void>;
+  readonly put: (own: number, key: string) => Promise<void> | undefined;
+}
+
+/** The same for stores that have no awaits. */
+const byWatches = async (rounds: number, prefix: string, { watch, put }: Watching): Promise<Measured> => {
+  const tookMs: number[] = [];
+  for (let part = 0; part < rounds; part += 1) {
+    const scheduled = new Map<string, number>();
+    const keys = Array.from({ length: waiters }, (_, index) => keyOf(`${prefix}-${part}`, index, 0));
+    let left = waiters;
+    let resolve = nothing;
+    const allTold = new Promise<void>((told) => (resolve = told));
+    const stops = await Promise.all(
+      Array.from({ length: connections }, (_, own) =>
+        watch(
+          own,
+          keys.filter((_key, index) => index % connections === own),
+          (key) => {
+            tookMs.push(performance.now() - (scheduled.get(key) ?? Number.NaN));
+            left -= 1;
+            if (left === 0) resolve();
+          },
+        ),
+      ),
+    );
+    await openLoop(perSecond, waiters, (index, atMs) => {
+      const key = keys[index] ?? '';
+      scheduled.set(key, atMs);
+      return put(index % connections, key);
+    });
+    await allTold;
+    for (const stop of stops) stop();
+  }
+  return measured(tookMs, rounds * waiters - tookMs.length);
 };

@@ -1,6 +1,7 @@
 /** What happens when a server is lost, comes back, or very much expires at once. */
 import { connect, loadProfile, type Client } from '../../src/client/index.ts';
 import { sleep } from '../../test/support/process-cluster.ts';
+import { fill } from '../load/fill.ts';
 import { value } from '../load/futurestore-jobs.ts';
 import { residentBytes } from '../machine.ts';
 import type { RunningFuturestore } from '../systems/futurestore.ts';
@@ -61,23 +62,6 @@ const firstOf = (attempt: () => Promise<void>): Promise<void> =>
     }, 50);
   });
 
-const perBatch = 250;
-
-const fill = async (client: Client, futures: number, ttlMs?: () => number): Promise<void> => {
-  const lanes = Array.from({ length: 8 }, (_, lane) => lane);
-  await Promise.all(
-    lanes.map(async (lane) => {
-      for (let from = lane * perBatch; from < futures; from += lanes.length * perBatch) {
-        await client.batch((batch) => {
-          const ttl = ttlMs === undefined ? {} : { ttlMs: ttlMs() };
-          for (let number = from; number < Math.min(futures, from + perBatch); number += 1)
-            batch.resolve(`fill/${number}`, value, ttl);
-        });
-      }
-    }),
-  );
-};
-
 export const restartWorkload: SystemsWorkload = {
   name: 'restart',
   about:
@@ -123,7 +107,7 @@ export const stormWorkload: SystemsWorkload = {
       (await cluster.metric(leader + 1, 'futurestore_expired_total')) ?? 0;
     const before = await expired();
     const atMs = Date.now() + 15_000;
-    await fill(client, futures, () => Math.max(1, atMs - Date.now()));
+    await fill(client, futures, { ttlMs: () => Math.max(1, atMs - Date.now()) });
     await sleep(Math.max(0, atMs - Date.now()));
     const probe = startProbe((number) => client.resolve('probe', `${number}`, { supersede: true }));
     while ((await expired()) - before < futures) await sleep(50);

@@ -3,8 +3,12 @@ import { grpcFrame, type EtcdClient } from '../load/etcd-client.ts';
 import { h2load } from '../load/h2load.ts';
 import { futurestoreLoad } from '../load/futurestore-load.ts';
 import { value } from '../load/futurestore-jobs.ts';
+import { whenDone } from '../load/key-value-client.ts';
+import { connectKeyValue } from '../load/key-value-clients.ts';
+import { keyValueLoad } from '../load/key-value-load.ts';
 import type { RunningEtcd } from '../systems/etcd.ts';
 import type { RunningFuturestore } from '../systems/futurestore.ts';
+import type { RunningKeyValue } from '../systems/system.ts';
 import type { Conditions, SystemsWorkload } from '../workload.ts';
 import { loadFigures, withProcessors } from './settle.ts';
 
@@ -21,6 +25,14 @@ const putFuturestore = async ({ cluster }: RunningFuturestore): Promise<void> =>
 const putEtcd = async (system: RunningEtcd): Promise<void> => {
   const client: EtcdClient = system.client(0);
   await client.put(key, value);
+  client.close();
+};
+
+const putKeyValue = async ({ endpoints }: RunningKeyValue): Promise<void> => {
+  const [endpoint] = endpoints;
+  if (endpoint === undefined) throw new Error('the store has no server');
+  const client = await connectKeyValue(endpoint);
+  await whenDone((done) => client.put(key, value, done));
   client.close();
 };
 
@@ -51,6 +63,18 @@ const readWorkload = (name: string, stale: boolean, goal: number): SystemsWorklo
         { method: 'etcdserverpb.KV/Range', body },
         { connections, outstanding, seconds: quick ? 2 : 8 },
       ),
+    );
+  },
+  keyValue: async (system, { quick }) => {
+    await putKeyValue(system);
+    return await withProcessors(system.pids, () =>
+      keyValueLoad({
+        endpoints: system.endpoints,
+        operation: { kind: 'get', key, stale },
+        connections,
+        outstanding,
+        seconds: quick ? 2 : 8,
+      }),
     );
   },
 });

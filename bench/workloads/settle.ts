@@ -4,7 +4,11 @@ import { h2load } from '../load/h2load.ts';
 import { grpcFrame } from '../load/etcd-client.ts';
 import { futurestoreLoad } from '../load/futurestore-load.ts';
 import { keyOf, value, type FuturestoreOperation } from '../load/futurestore-jobs.ts';
+import { whenDone } from '../load/key-value-client.ts';
+import { connectKeyValue } from '../load/key-value-clients.ts';
+import { keyValueLoad } from '../load/key-value-load.ts';
 import type { LoadResult } from '../load/load.ts';
+import type { RunningKeyValue } from '../systems/system.ts';
 import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '../workload.ts';
 import { processorSeconds } from '../machine.ts';
 
@@ -82,7 +86,32 @@ const settleWorkload = (
         { connections, outstanding, seconds: secondsOf(conditions) },
       ),
     ),
+  keyValue: async (system, conditions) => {
+    const wanted = operation(conditions.round);
+    if (wanted.kind === 'overwrite') await putAll(system, wanted.keys);
+    return await withProcessors(system.pids, () =>
+      keyValueLoad({
+        endpoints: system.endpoints,
+        operation: wanted,
+        connections,
+        outstanding,
+        seconds: secondsOf(conditions),
+      }),
+    );
+  },
 });
+
+/** The keys that are overwritten: those who make a difference between new and old are asked for the cheaper one. */
+const putAll = async ({ endpoints }: RunningKeyValue, keys: number): Promise<void> => {
+  const [endpoint] = endpoints;
+  if (endpoint === undefined) throw new Error('the store has no server');
+  const client = await connectKeyValue(endpoint);
+  const numbers = Array.from({ length: keys }, (_, number) => number);
+  await Promise.all(
+    numbers.map((number) => whenDone((done) => client.put(keyOf('overwrite', number, 0), value, done))),
+  );
+  client.close();
+};
 
 const newFuture = 'a new future each (etcd: put)';
 

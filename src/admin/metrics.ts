@@ -17,6 +17,7 @@ interface ServerGauges {
   readonly subscriptions: number;
   readonly connections: number;
   readonly sessions: number;
+  readonly draining: boolean;
 }
 
 /** Beside what the server asks for, what gateway and peers do; none of these rooms knows this one. */
@@ -55,6 +56,7 @@ const gaugeTexts: Readonly<Record<keyof ServerGauges, readonly [name: string, he
   subscriptions: ['subscriptions', 'Subscriptions on this server'],
   connections: ['connections', 'Agents connected to this server'],
   sessions: ['sessions', 'Idempotency sessions in the store'],
+  draining: ['draining', 'Whether this server is drained: it takes no agents'],
 };
 
 const isGaugeName = (name: string): name is keyof ServerGauges => Object.hasOwn(gaugeTexts, name);

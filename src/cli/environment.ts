@@ -3,9 +3,11 @@ import type {
   AccessState,
   Change,
   ClusterStatus,
+  DrainStanding,
   Future,
   MemberList,
   Operation,
+  Rebalanced,
   Revocation,
   SnapshotReadPart,
   WriteResult,
@@ -74,6 +76,11 @@ export interface CommandClient extends VerbClient {
   removeMember(member: number, options: RequestOptions): Promise<void>;
   /** Gives the new leader's id. */
   transferLeader(options: RequestOptions & { readonly to?: number }): Promise<number>;
+  drainServer(
+    member: number,
+    options: RequestOptions & { readonly graceMs?: number; readonly end?: boolean },
+  ): Promise<DrainStanding>;
+  rebalance(options: RequestOptions & { readonly graceMs?: number }): Promise<Rebalanced>;
   access(options: RequestOptions): Promise<AccessState>;
   applyPolicies(
     document: Uint8Array,

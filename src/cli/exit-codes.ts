@@ -60,6 +60,7 @@ export const endings: Readonly<Record<ErrorCode, Ending>> = {
   CONNECTION_CLOSED: end(exitCodes.other),
   MEMBERSHIP_REFUSED: end(exitCodes.conflict),
   ACCESS_REFUSED: end(exitCodes.conflict),
+  DRAIN_REFUSED: end(exitCodes.conflict),
   MEMBER_REMOVED: end(exitCodes.other),
   CONFIGURATION_INVALID: end(exitCodes.usage),
   DATA_DAMAGED: end(exitCodes.other),

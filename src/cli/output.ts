@@ -161,6 +161,9 @@ const heardCell = ({ id, heardMsAgo }: MemberStatus, answering: number): string 
   return heardMsAgo < 1000 ? 'now' : `${roughly(heardMsAgo)} ago`;
 };
 
+const drainedCell = ({ draining }: { readonly draining?: true }): string =>
+  draining === true ? ', draining' : '';
+
 /** The status for people. */
 export const writeStatus = (output: OutputStream, status: ClusterStatus): void => {
   const answering =
@@ -184,7 +187,7 @@ export const writeStatus = (output: OutputStream, status: ClusterStatus): void =
   new Table(output, headings).write(
     status.members.map((member) => [
       visible(member.name),
-      member.role === '' ? 'unknown' : visible(member.role),
+      member.role === '' ? 'unknown' : `${visible(member.role)}${drainedCell(member)}`,
       String(member.term),
       String(member.commitIndex),
       String(member.appliedIndex),
@@ -208,7 +211,7 @@ export const writeMembers = (output: OutputStream, { members, changePending, lea
     members.map((member) => [
       String(member.id),
       visible(member.name),
-      member.standing,
+      `${member.standing}${drainedCell(member)}`,
       member.wanted,
       member.reachable ? 'yes' : 'no',
       String(member.lag),

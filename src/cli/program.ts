@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { addAclCommands } from './acl-commands.ts';
 import { addClusterCommands } from './cluster-commands.ts';
+import { addDrainCommands } from './drain-commands.ts';
 import type { CommandEnvironment } from './environment.ts';
 import type { ExitCode } from './exit-codes.ts';
 import { describeError, exitCodes, UsageError } from './exit-codes.ts';
@@ -50,6 +51,7 @@ const build = (environment: CommandEnvironment): Command => {
   program.exitOverride();
   addClusterCommands(program, environment);
   addMemberCommands(program, environment);
+  addDrainCommands(program, environment);
   addSnapshotCommands(program, environment);
   addRelayCommand(program, environment);
   addAclCommands(program, environment);

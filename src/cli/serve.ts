@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import type { Logger } from 'pino';
 import { createAdminServer, createMetrics } from '../admin/index.ts';
 import type { AdminServer, Metrics } from '../admin/index.ts';
-import { createGateway, fileReader, lookEveryMs } from '../gateway/index.ts';
+import { createGateway, fileReader, lookEveryMs, revocationListThread } from '../gateway/index.ts';
 import type { AgentGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
 import type { TlsTransport } from '../peers/index.ts';
@@ -66,6 +66,8 @@ const startError = (error: unknown, { file, agents, peers, adminListen }: Server
 /** What has been started, in the order of starting. */
 interface Running {
   readonly metrics: Metrics;
+  /** Its agents are being sent to the others: a load balancer is to give it no new ones. */
+  stopping: boolean;
   storage?: Storage;
   server?: Server;
   gateway?: AgentGateway;
@@ -88,6 +90,10 @@ const startStorageAndServer = async (
   logger: Logger,
   { onFatal, onRemoved, join }: Pick<StartServerOptions, 'onFatal' | 'onRemoved' | 'join'>,
 ): Promise<Server> => {
+  const gateway = (): AgentGateway => {
+    if (running.gateway === undefined) throw new Error('agents are not served yet');
+    return running.gateway;
+  };
   const { clusterId, self, members, metrics } = { ...configuration, ...running };
   const storage = await openStorage({
     directory: configuration.dataDirectory,
@@ -108,6 +114,11 @@ const startStorageAndServer = async (
     metrics,
     onFatal,
     ...(onRemoved && { onRemoved }),
+    agentsDoor: {
+      drain: (graceMs) => gateway().drain(graceMs),
+      admit: () => gateway().admit(),
+      sendAway: (moves, graceMs) => gateway().sendAway(moves, graceMs),
+    },
     storage,
     transport: (acceptPeer, run, standing, lineage) => {
       const transport = createTlsTransport({
@@ -155,12 +166,17 @@ const startGateway = async (
   };
   const gateway: AgentGateway = createGateway({
     listen: configuration.agents.listen,
+    origins: configuration.agents.origins,
+    revocationListThread,
     ...files.agents,
     policies: files.policies,
     port: server.attachGateway(forward),
+    proxies: configuration.agents.proxies,
+    advertise: configuration.agents.advertise,
     limits: {
       connectionsMax: configuration.connectionsMax,
       unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
+      connectionMaxAgeMs: configuration.agents.connectionMaxAgeMs,
       leaderlessMs: leaderlessTimeouts * configuration.electionTimeoutMs,
     },
     logger,
@@ -209,12 +225,14 @@ const startAdmin = async (
       waits: rest.waits,
       subscriptions: rest.subscriptions,
       connections: running.gateway?.connections ?? 0,
+      draining: rest.draining ?? false,
       sessions: rest.sessions,
     };
   });
   const admin = createAdminServer({
     listen: configuration.adminListen,
-    readiness: () => server.readiness(),
+    readiness: () =>
+      running.stopping ? { ready: false, reasons: ['the server is stopping'] } : server.readiness(),
     // A process whose loop hangs does not answer, one that cannot trust its disk ends: who answers lives.
     liveness: () => ({ live: true, reasons: [] }),
     registry: running.metrics.registry,
@@ -230,8 +248,9 @@ const stopTimeoutMs = 15_000;
 /** The reverse of the start: agents are told and leave, leadership is handed over, then links and disk are closed. */
 const stopAll = async (running: Running, graceMs: number): Promise<void> => {
   const { gateway, server, storage, admin, metrics } = running;
+  running.stopping = true;
   running.stopReloading?.();
-  await gateway?.drain(graceMs);
+  if (gateway !== undefined) await (server ?? gateway).drain(graceMs);
   await gateway?.close();
   await (server === undefined ? storage?.close() : server.stop());
   await admin?.close();
@@ -282,7 +301,7 @@ export const serve = async (
   };
   process.on('uncaughtException', onFatal);
   process.on('unhandledRejection', onFatal);
-  const running: Running = { metrics: createMetrics() };
+  const running: Running = { metrics: createMetrics(), stopping: false };
   const removal = new AbortController();
   const onRemoved = (): void => removal.abort();
   try {

@@ -4,11 +4,13 @@ import type {
   AccessState,
   AnswerBody,
   ClusterStatus,
+  DrainStanding,
   Future,
   MemberList,
   Operation,
   OperationResult,
   Position,
+  Rebalanced,
   Revocation,
   SnapshotReadPart,
   SubscriptionStart,
@@ -130,6 +132,18 @@ export interface NewMember {
 export interface TransferOptions extends RequestOptions {
   /** The id of the server that is to lead. Absent: the one that is most up to date. */
   readonly to?: number;
+}
+
+export interface DrainServerOptions extends RequestOptions {
+  /** Over which the agents leave, in milliseconds: 1 to an hour. Absent: as long as the others need to take them well. */
+  readonly graceMs?: number;
+  /** Take agents again. */
+  readonly end?: boolean;
+}
+
+export interface RebalanceOptions extends RequestOptions {
+  /** Over which the agents go, in milliseconds: 1 to an hour. Absent: as long as the others need to take them well. */
+  readonly graceMs?: number;
 }
 
 export interface ApplyPoliciesOptions extends RequestOptions {
@@ -332,6 +346,24 @@ export class Client {
     return this.#request(content, leaderTransferred, options);
   }
 
+  /**
+   * Has a server take no agents any more, send those that it has elsewhere within `graceMs` (default: as long as the
+   * others need to take them well), and not lead while another one can; `end`: it takes agents again. A restart of the
+   * server ends it, too. DRAIN_REFUSED: they would have nowhere to go.
+   */
+  async drainServer(member: number, options: DrainServerOptions = {}): Promise<DrainStanding> {
+    const { graceMs, end = false } = options;
+    const content: Content = { kind: 'drain_server', member, end };
+    return this.#request(graceMs === undefined ? content : { ...content, graceMs }, drained, options);
+  }
+
+  /** Asks as many agents of the servers that have many to go to those that have few as make their numbers even. */
+  async rebalance(options: RebalanceOptions = {}): Promise<Rebalanced> {
+    const { graceMs } = options;
+    const content: Content = { kind: 'rebalance' };
+    return this.#request(graceMs === undefined ? content : { ...content, graceMs }, rebalanced, options);
+  }
+
   /** The policies and revocations that the whole cluster goes by. */
   async access(options: RequestOptions = {}): Promise<AccessState> {
     return this.#request({ kind: 'acl_get' }, accessGiven, options);
@@ -340,7 +372,8 @@ export class Client {
   /**
    * Replaces the policies of the whole cluster; `document` is a policy document as JSON, with certificates and keys as
    * text. CONFIGURATION_INVALID names what is wrong with it, ACCESS_REFUSED where this client could not change policies
-   * any more then, PRECONDITION_FAILED where `ifRevision` does not hold.
+   * any more then, PRECONDITION_FAILED where `ifRevision` does not hold, OUTCOME_UNKNOWN where an answer was lost and
+   * what is there now is not this document.
    */
   async applyPolicies(document: Uint8Array, options: ApplyPoliciesOptions = {}): Promise<AccessChange> {
     const { ifRevision, force = false } = options;
@@ -534,6 +567,16 @@ function accessChanged(body: AnswerBody): AccessChange {
 function memberChanged(body: AnswerBody): number {
   if (body.kind !== 'member_changed') throw unexpectedAnswer(body, 'member_changed');
   return body.member;
+}
+
+function drained(body: AnswerBody): DrainStanding {
+  if (body.kind !== 'drained') throw unexpectedAnswer(body, 'drained');
+  return body.standing;
+}
+
+function rebalanced(body: AnswerBody): Rebalanced {
+  if (body.kind !== 'rebalanced') throw unexpectedAnswer(body, 'rebalanced');
+  return body.rebalanced;
 }
 
 function leaderTransferred(body: AnswerBody): number {

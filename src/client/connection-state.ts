@@ -18,7 +18,15 @@ export type Problem = {
    */
   readonly verdict: 'retry' | 'suspected' | 'refused' | 'fatal';
   readonly error: FuturestoreError;
+  /** The endpoint has no room, and said when to come back. */
+  readonly retryAfterMs?: number | undefined;
 };
+
+/** It is not tried before then. */
+interface FullEndpoint {
+  readonly endpoint: string;
+  readonly untilMs: number;
+}
 
 /** Tries since a connection last stood for a while. */
 interface Tries {
@@ -28,6 +36,8 @@ interface Tries {
   readonly refusedBy: readonly string[];
   /** A server has welcomed us before, so a suspected refusal is none. */
   readonly known: boolean;
+  /** Endpoints that said when to come back. */
+  readonly full: readonly FullEndpoint[];
 }
 
 interface Dialing {
@@ -37,6 +47,8 @@ interface Dialing {
   /** The socket must be open and greeted by then. */
   readonly deadlineAtMs: number;
   readonly tries: Tries;
+  /** It is where the server that was left sent us, and may be none of our own endpoints: its refusal says nothing of those. */
+  readonly hinted?: true;
 }
 
 interface Pausing {
@@ -44,6 +56,8 @@ interface Pausing {
   readonly retryAtMs: number;
   readonly lastError: FuturestoreError;
   readonly tries: Tries;
+  /** Where the server that is left says that we should go. */
+  readonly hint?: string;
 }
 
 interface Established {
@@ -72,7 +86,8 @@ export type ConnectionState =
 export type ConnectionEvent =
   | { readonly kind: 'welcomed'; readonly link: LinkId; readonly server: Welcome }
   | { readonly kind: 'lost'; readonly link: LinkId; readonly problem: Problem }
-  | { readonly kind: 'goaway'; readonly link: LinkId; readonly graceMs: number }
+  /** `hint`: one of the endpoints that we know. */
+  | { readonly kind: 'goaway'; readonly link: LinkId; readonly graceMs: number; readonly hint?: string }
   /** The time that `alarmAtMs` named has come. */
   | { readonly kind: 'alarm' }
   | { readonly kind: 'close'; readonly error: FuturestoreError };
@@ -101,10 +116,12 @@ export interface World {
   readonly connectTimeoutMs: number;
   readonly closeTimeoutMs: number;
   nextLink(): LinkId;
-  /** Another one than `leaving`, if there is another. */
-  nextEndpoint(leaving: string | undefined): string;
+  /** None of those that are `full`, and another one than `leaving`, if there is another. */
+  nextEndpoint(leaving: string | undefined, full: readonly string[]): string;
   /** Jittered. */
   backoffMs(attempt: number): number;
+  /** No less than what was told, jittered. */
+  comeBackMs(toldMs: number): number;
   /** When to leave a server that goes away within this time: spread, so that not all arrive elsewhere at once. */
   spreadMs(graceMs: number): number;
 }
@@ -112,7 +129,7 @@ export interface World {
 /** A connection that lasted this long was a good one: the next trouble starts with short waits again. */
 const stableAfterMs = 10_000;
 
-const noTries: Tries = { attempt: 0, refusedBy: [], known: false };
+const noTries: Tries = { attempt: 0, refusedBy: [], known: false, full: [] };
 
 /** So many rounds of failed tries, about a second, before a suspicion that all endpoints gave counts: overload passes. */
 const suspectedRoundsMin = 5;
@@ -124,6 +141,25 @@ const suspectedRoundsMin = 5;
 function pauseMs(failedTries: number, world: World): number {
   const roundIsOver = failedTries % world.endpointCount === 0;
   return world.backoffMs(roundIsOver ? failedTries / world.endpointCount - 1 : 0);
+}
+
+/** When to try again: as the backoff says, but while all endpoints are full not before the first of them has asked us back. */
+function retryAtMsAfter(attempt: number, full: readonly FullEndpoint[], world: World): number {
+  const soonestMs = world.nowMs + pauseMs(attempt, world);
+  const closed = full.filter(({ untilMs }) => untilMs > soonestMs);
+  return closed.length < world.endpointCount ? soonestMs : Math.min(...closed.map(({ untilMs }) => untilMs));
+}
+
+/** The endpoints that are full, now that this one has given this problem. */
+function fullAfter(
+  { full }: Tries,
+  endpoint: string,
+  problem: Problem,
+  world: World,
+): readonly FullEndpoint[] {
+  const others = full.filter((other) => other.endpoint !== endpoint && other.untilMs > world.nowMs);
+  if (problem.retryAfterMs === undefined) return others;
+  return [...others, { endpoint, untilMs: world.nowMs + world.comeBackMs(problem.retryAfterMs) }];
 }
 
 export function initialTransition(world: World): Transition {
@@ -178,12 +214,21 @@ function dial(
   tries: Tries,
   world: World,
   leaving?: string,
+  hint?: string,
 ): { readonly state: Dialing; readonly effects: ConnectionEffect[] } {
   const link = world.nextLink();
-  const endpoint = world.nextEndpoint(leaving);
+  const full = tries.full.filter(({ untilMs }) => untilMs > world.nowMs).map((one) => one.endpoint);
+  const endpoint = hint ?? world.nextEndpoint(leaving, full);
   const deadlineAtMs = world.nowMs + world.connectTimeoutMs;
   return {
-    state: { kind: 'connecting', link, endpoint, deadlineAtMs, tries },
+    state: {
+      kind: 'connecting',
+      link,
+      endpoint,
+      deadlineAtMs,
+      tries,
+      ...(hint !== undefined && { hinted: true }),
+    },
     effects: [{ kind: 'open', link, endpoint }],
   };
 }
@@ -192,10 +237,11 @@ function pause(dialing: Dialing, problem: Problem, world: World): Pausing {
   const others = dialing.tries.refusedBy.filter((endpoint) => endpoint !== dialing.endpoint);
   const { attempt: before, known } = dialing.tries;
   const refuses = problem.verdict === 'refused' || (problem.verdict === 'suspected' && !known);
-  const refusedBy = refuses ? [...others, dialing.endpoint] : others;
+  const refusedBy = refuses && dialing.hinted === undefined ? [...others, dialing.endpoint] : others;
   const attempt = before + 1;
-  const retryAtMs = world.nowMs + pauseMs(attempt, world);
-  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy, known } };
+  const full = fullAfter(dialing.tries, dialing.endpoint, problem, world);
+  const retryAtMs = retryAtMsAfter(attempt, full, world);
+  return { kind: 'waiting', retryAtMs, lastError: problem.error, tries: { attempt, refusedBy, known, full } };
 }
 
 const noWelcome = (dialing: Dialing, world: World): Problem => ({
@@ -252,7 +298,7 @@ function whileConnecting(state: Dialing, event: ConnectionEvent, world: World): 
 function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Transition {
   switch (event.kind) {
     case 'alarm':
-      return dial(state.tries, world);
+      return dial(state.tries, world, undefined, state.hint);
     case 'close':
       return closed(event.error);
     case 'welcomed':
@@ -268,8 +314,9 @@ function whileWaiting(state: Pausing, event: ConnectionEvent, world: World): Tra
 function established(state: Established, problem: Problem, world: World): Pausing {
   const before = world.nowMs - state.sinceMs >= stableAfterMs ? 0 : state.tries.attempt;
   const attempt = before + 1;
-  const retryAtMs = world.nowMs + pauseMs(attempt, world);
-  const tries = { attempt, refusedBy: [], known: true };
+  const full = fullAfter(state.tries, state.endpoint, problem, world);
+  const retryAtMs = retryAtMsAfter(attempt, full, world);
+  const tries = { attempt, refusedBy: [], known: true, full };
   return { kind: 'waiting', retryAtMs, lastError: problem.error, tries };
 }
 
@@ -299,7 +346,8 @@ function whileConnected(
         kind: 'waiting',
         retryAtMs: world.nowMs + world.spreadMs(event.graceMs),
         lastError: new FuturestoreError('UNAVAILABLE', `${state.endpoint} is going away`),
-        tries: { ...noTries, known: true },
+        tries: { ...noTries, known: true, full: state.tries.full },
+        ...(event.hint !== undefined && { hint: event.hint }),
       };
       return { state: { ...state, kind: 'moving', next }, effects: [] };
     }
@@ -336,7 +384,7 @@ function whileMoving(
         const failed = pause(next, noWelcome(next, world), world);
         return { state: { ...state, next: failed }, effects: [{ kind: 'terminate', link: next.link }] };
       }
-      const dialed = dial(next.tries, world, state.endpoint);
+      const dialed = dial(next.tries, world, state.endpoint, next.hint);
       return { state: { ...state, next: dialed.state }, effects: dialed.effects };
     }
     case 'close': {

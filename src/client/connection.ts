@@ -1,8 +1,9 @@
 /** Performs what connection-state.ts decides: opens and drops sockets, keeps the alarm, listens for silence. */
 import { strict as assert } from 'node:assert';
-import { FuturestoreError, closeCodes, mayReconnect } from '../protocol/index.ts';
+import { FuturestoreError, closeCodes, mayReconnect, retryAfterMsOfReason } from '../protocol/index.ts';
 import type { ErrorCode, ReceivedServerFrame, Welcome } from '../protocol/index.ts';
 import { fullJitter, reconnectBackoff } from './backoff.ts';
+import { endpointProblem } from './endpoints.ts';
 import { alarmAtMs, initialTransition, transition } from './connection-state.ts';
 import type {
   ConnectionEffect,
@@ -125,18 +126,24 @@ export class Connection {
         this.#linkCount += 1;
         return this.#linkCount;
       },
-      nextEndpoint: (leaving) => this.#nextEndpoint(leaving),
+      nextEndpoint: (leaving, full) => this.#nextEndpoint(leaving, full),
       backoffMs: (attempt) => fullJitter(reconnectBackoff, attempt, environment.random()),
+      comeBackMs: (toldMs) => toldMs * (1 + environment.random() / 2),
       // The first half of the grace: the second is for the handshake, should the first try fail.
       spreadMs: (graceMs) => (environment.random() * graceMs) / 2,
     };
   }
 
-  #nextEndpoint(leaving: string | undefined): string {
-    const count = this.#endpoints.length;
-    const skip = count > 1 && this.#endpoints[this.#endpointIndex % count] === leaving ? 1 : 0;
-    const endpoint = this.#endpoints[(this.#endpointIndex + skip) % count];
-    this.#endpointIndex += skip + 1;
+  #nextEndpoint(leaving: string | undefined, full: readonly string[]): string {
+    const inTurn = this.#endpoints.map((_, skip) => this.#endpointAt(skip));
+    const open = inTurn.filter((endpoint) => !full.includes(endpoint));
+    const endpoint = open.find((candidate) => candidate !== leaving) ?? open[0] ?? this.#endpointAt(0);
+    this.#endpointIndex += inTurn.indexOf(endpoint) + 1;
+    return endpoint;
+  }
+
+  #endpointAt(skip: number): string {
+    const endpoint = this.#endpoints[(this.#endpointIndex + skip) % this.#endpoints.length];
     assert(endpoint !== undefined, 'a client has at least one endpoint');
     return endpoint;
   }
@@ -261,8 +268,25 @@ export class Connection {
     }
     if (this.#serves(link.id)) this.#handlers.received(frame);
     if (frame.goaway !== undefined) {
-      this.#dispatch({ kind: 'goaway', link: link.id, graceMs: frame.goaway.graceMs });
+      const { graceMs, endpoints = [] } = frame.goaway;
+      const hint = this.#known(endpoints, link.endpoint);
+      this.#dispatch({ kind: 'goaway', link: link.id, graceMs, ...(hint !== undefined && { hint }) });
     }
+  }
+
+  /**
+   * The first of the endpoints that we know ourselves, by configuration or as one of all servers that the welcome named;
+   * any other could be anybody's.
+   */
+  #known(endpoints: readonly string[], present: string): string | undefined {
+    const state = this.#state;
+    const named = state.kind === 'connected' ? state.server.endpoints : [];
+    const known = [...this.#endpoints, ...named].filter((one) => endpointProblem(one) === undefined);
+    for (const endpoint of endpoints) {
+      const found = known.find((one) => isSame(one, endpoint));
+      if (found !== undefined && !isSame(found, present)) return found;
+    }
+    return undefined;
   }
 
   #decode(link: Link, bytes: Uint8Array, binary: boolean): ReceivedServerFrame {
@@ -318,6 +342,10 @@ export class Connection {
   }
 }
 
+/** 'wss://a:1' and 'wss://a:1/' are one place. */
+const isSame = (one: string, other: string): boolean =>
+  one === other || (URL.canParse(one) && URL.canParse(other) && new URL(one).href === new URL(other).href);
+
 function shuffled(endpoints: readonly string[], environment: ClientEnvironment): readonly string[] {
   const left = [...endpoints];
   const order: string[] = [];
@@ -366,7 +394,7 @@ function problemOf(
   }
   if (mayReconnect(code)) {
     const error = new FuturestoreError('UNAVAILABLE', `${endpoint} closed the connection (${said})`);
-    return { verdict: 'retry', error };
+    return { verdict: 'retry', error, retryAfterMs: retryAfterMsOfReason(reason) };
   }
   const advice = fatalAdvice.get(code) ?? 'it asks this client not to come back';
   const errorCode = fatalCodes.get(code) ?? 'CONNECTION_CLOSED';
@@ -378,7 +406,11 @@ function problemOfFailure(endpoint: string, failure: SocketFailure): Problem {
   const said = `${endpoint}: ${failure.text}`;
   switch (failure.kind) {
     case 'unreachable':
-      return { verdict: 'retry', error: new FuturestoreError('UNAVAILABLE', said) };
+      return {
+        verdict: 'retry',
+        error: new FuturestoreError('UNAVAILABLE', said),
+        retryAfterMs: failure.retryAfterMs,
+      };
     case 'identity_refused': {
       const advice = `the server does not accept this client's certificate; check that "cert" and "key" were issued by the CA that the servers trust for agents, and have not expired`;
       return { verdict: 'refused', error: new FuturestoreError('UNAUTHENTICATED', `${said}: ${advice}`) };

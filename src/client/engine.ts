@@ -24,15 +24,23 @@ import { CancelledError, TimedOutError, clientClosed, errorOf, outcomeUnknown } 
 import type { ClientIdentity, Link } from './link.ts';
 import { Outbox } from './outbox.ts';
 import type { Control } from './outbox.ts';
-import { Pending, PendingRequest, contentBytes, describe } from './requests.ts';
-import type { Content, PendingOwner, RequestOptions, WriteOptions } from './requests.ts';
+import {
+  Pending,
+  PendingRequest,
+  checkRequest,
+  contentBytes,
+  describe,
+  tooLarge,
+  saysNothingOfBefore,
+} from './requests.ts';
+import type { Content, PendingOwner, WriteOptions } from './requests.ts';
 import { Session } from './session.ts';
 import type { LastingSession } from './session.ts';
 import { Subscription } from './subscription.ts';
 import type { SubscriptionOwner } from './subscription.ts';
 import { Timers } from './timers.ts';
 import type { Timed } from './timers.ts';
-import { currentToken, tokenError } from './tokens.ts';
+import { TokenRenewal } from './token-renewal.ts';
 import type { TokenSource } from './tokens.ts';
 
 /** More than this in the socket's buffer, and requests wait in their queues, where they cost less. */
@@ -73,6 +81,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   readonly #timers: Timers;
   readonly #connection: Connection;
   readonly #session: Session;
+  readonly #renewal: TokenRenewal;
   readonly #pending = new Set<Pending>();
   readonly #subscriptions = new Set<Subscription>();
   readonly #outbox: Outbox;
@@ -81,8 +90,6 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   #link: Link | undefined;
   #flushing = false;
   #everConnected = false;
-  /** A token is being got. */
-  #renewing = false;
   #finalError: FuturestoreError | undefined;
   #closing: Closing;
   readonly #flush = (): void => {
@@ -114,6 +121,12 @@ export class Engine implements PendingOwner, SubscriptionOwner {
         this.#settleFailed(pending, new FuturestoreError('SESSION_EXPIRED', text));
       },
     );
+    this.#renewal = new TokenRenewal(options, {
+      link: () => this.#link,
+      authenticate: (token) => {
+        this.#control({ kind: 'authenticate', token });
+      },
+    });
     this.#connection = new Connection(environment, this.#timers, options, {
       dialed: (link) => {
         this.#use(link);
@@ -371,32 +384,9 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     if (frame.revision !== undefined) {
       for (const subscription of this.#subscribed.values()) subscription.heard(frame.revision);
     }
-    if (frame.authExpiring !== undefined) this.#renewToken(frame.authExpiring.remainingMs);
+    if (frame.authExpiring !== undefined) this.#renewal.begin(frame.authExpiring.remainingMs);
     if (this.#closing !== undefined) this.#closeWhenIdle();
     this.#scheduleFlush();
-  }
-
-  /** Where it fails the server closes the connection in the end, and the next one asks for a token again. */
-  #renewToken(remainingMs: number): void {
-    const { token, logger } = this.#options;
-    const link = this.#link;
-    // The server says so again and again until it has a newer one.
-    if (this.#renewing) return;
-    if (typeof token !== 'function') {
-      logger?.warn({ remainingMs }, 'the token expires soon, and this client can get no other by itself');
-      return;
-    }
-    this.#renewing = true;
-    currentToken(token).then(
-      (text) => {
-        this.#renewing = false;
-        if (this.#link === link) this.#control({ kind: 'authenticate', token: text });
-      },
-      (error: unknown) => {
-        this.#renewing = false;
-        logger?.warn({ problem: tokenError(error).message, remainingMs }, 'the token was not renewed');
-      },
-    );
   }
 
   #answer(answer: Answer): void {
@@ -427,7 +417,13 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       }
     }
     if (isTransient(failure) || (failure.code === 'TIMED_OUT' && pending.deadlineAtMs === Infinity)) {
+      pending.answerLost ||= failure.code === 'TIMED_OUT';
       this.#retryLater(pending, failure);
+      return;
+    }
+    if (pending.answerLost && saysNothingOfBefore(pending.content, failure)) {
+      const why = `${failure.message} (${failure.code}), but it was sent before, and its answer was lost`;
+      this.#settleFailed(pending, outcomeUnknown(why, describe(pending.content)));
       return;
     }
     if (failure.code === 'TIMED_OUT') this.#settleFailed(pending, this.#timedOut(pending));
@@ -465,8 +461,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       return;
     }
     if (request.body.kind === 'authenticate') {
-      if (body.kind === 'failed')
-        this.#options.logger?.warn({ problem: body.failure.message }, 'the token was not renewed');
+      if (body.kind === 'failed') this.#renewal.refused(body.failure.message);
       return;
     }
     if (request.body.kind === 'open_session') this.#sessionAnswered(request, body);
@@ -614,19 +609,5 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   }
 }
 
-/** Here, so that the caller hears of it; a frame with one bad request in it would be lost as a whole. */
-function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
-  const body: RequestBody =
-    content.kind === 'write' ? { ...content, sequence: 1, answeredBelow: 1 } : content;
-  const problem = requestProblem({ id: 1, body, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
-  if (problem !== undefined) throw errorOf(problem);
-}
-
 const isTransient = (failure: Failure): boolean =>
   failure.code === 'UNAVAILABLE' || failure.code === 'TOO_MANY_REQUESTS' || failure.code === 'RATE_LIMITED';
-
-const tooLarge = (content: Content, bytes: number, bytesMax: number): FuturestoreError =>
-  new FuturestoreError(
-    'LIMIT_EXCEEDED',
-    `${describe(content)} takes up to ${String(bytes)} bytes, and a frame holds ${String(bytesMax)}: split it`,
-  );

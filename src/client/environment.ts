@@ -16,6 +16,8 @@ export interface SocketFailure {
     | 'not_futurestore';
   /** For people; never a secret. */
   readonly text: string;
+  /** Of `unreachable`: the server has no room, and says when to come back. */
+  readonly retryAfterMs?: number | undefined;
 }
 
 /** None of them is called before `openSocket` has returned, nor after `onClose`. */

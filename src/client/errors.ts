@@ -65,10 +65,11 @@ export function errorOf(failure: Failure): FuturestoreError {
   return new FuturestoreError(failure.code, failure.message);
 }
 
-export const outcomeUnknown = (why: string): FuturestoreError =>
+/** `what`: other than a write of a key. */
+export const outcomeUnknown = (why: string, what = 'the write'): FuturestoreError =>
   new FuturestoreError(
     'OUTCOME_UNKNOWN',
-    `${why}: whether the write happened cannot be known; read the key first`,
+    `${why}: whether ${what} happened cannot be known; read what is there first`,
   );
 
 export const clientClosed = (): FuturestoreError =>

@@ -5,7 +5,13 @@ import { isIP } from 'node:net';
 import { connect as connectTls, createSecureContext } from 'node:tls';
 import type { SecureContext, TLSSocket } from 'node:tls';
 import { WebSocket } from 'ws';
-import { FuturestoreError, limits, protobufCodec } from '../protocol/index.ts';
+import {
+  FuturestoreError,
+  levelToken,
+  limits,
+  protobufCodec,
+  retryAfterMsOfField,
+} from '../protocol/index.ts';
 import { Client } from './client.ts';
 import type { ClientOptions } from './client.ts';
 import { endpointProblem } from './endpoints.ts';
@@ -101,7 +107,7 @@ class NodeEnvironment implements ClientEnvironment {
 
   openSocket(endpoint: string, handlers: SocketHandlers): ClientSocket {
     const progress: Progress = { secured: false };
-    const socket = new WebSocket(endpoint, [this.codec.subprotocol], {
+    const socket = new WebSocket(endpoint, [this.codec.subprotocol, levelToken], {
       createConnection: () => this.#openTls(endpoint, progress),
       perMessageDeflate: false,
       followRedirects: false,
@@ -198,7 +204,7 @@ class NodeSocket implements ClientSocket {
       handlers.onActivity();
     });
     socket.on('unexpected-response', (request, response) => {
-      this.#failure = failureOfStatus(response.statusCode ?? 0);
+      this.#failure = failureOfStatus(response.statusCode ?? 0, response.headers['retry-after']);
       request.destroy();
       socket.terminate();
     });
@@ -288,10 +294,11 @@ function failureOf(error: Error, unanswered: boolean): SocketFailure {
   return { kind: 'unreachable', text };
 }
 
-function failureOfStatus(status: number): SocketFailure {
+function failureOfStatus(status: number, retryAfter: string | undefined): SocketFailure {
   const text = `the server answered with HTTP status ${String(status)}`;
   if (status === 401 || status === 403) return { kind: 'identity_refused', text };
   // Overload and the like pass; a server that knows no such upgrade will not learn it.
-  if (status >= 500 || status === 429) return { kind: 'unreachable', text };
+  if (status >= 500 || status === 429)
+    return { kind: 'unreachable', text, retryAfterMs: retryAfterMsOfField(retryAfter) };
   return { kind: 'not_futurestore', text };
 }

@@ -93,7 +93,9 @@ export class Outbox {
     this.#reads.clear();
     this.#awaits.clear();
     for (const taker of this.#inFlight.values()) {
-      if (taker instanceof Pending && taker.phase === 'in_flight') taker.phase = 'queued';
+      if (!(taker instanceof Pending) || taker.phase !== 'in_flight') continue;
+      taker.phase = 'queued';
+      taker.answerLost = true;
     }
     this.#inFlight.clear();
     this.#awaitsInFlight = 0;
@@ -146,6 +148,8 @@ export class Outbox {
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
+      case 'drain_server':
+      case 'rebalance':
       case 'snapshot_read':
       case 'acl_get':
       case 'acl_apply':

@@ -1,6 +1,7 @@
 /** A request from its making to its answer: what it asks, how long it may take, whether it has left this process. */
-import { FuturestoreError } from '../protocol/index.ts';
+import { FuturestoreError, requestProblem } from '../protocol/index.ts';
 import type { AnswerBody, Failure, Operation, RequestBody } from '../protocol/index.ts';
+import { errorOf } from './errors.ts';
 import type { Timed } from './timers.ts';
 
 export type Content =
@@ -19,6 +20,8 @@ type ClusterContent = Extract<
       | 'member_promote'
       | 'member_remove'
       | 'transfer_leader'
+      | 'drain_server'
+      | 'rebalance'
       | 'snapshot_read'
       | 'acl_get'
       | 'acl_apply'
@@ -83,6 +86,8 @@ export abstract class Pending implements Timed {
   sequence = 0;
   /** Has left this process at least once. */
   sent = false;
+  /** It was sent, and a connection ended or the server gave up before its answer: it may have happened. */
+  answerLost = false;
   retries = 0;
   retryAtMs = 0;
   /** The last one of those that let it be tried again. */
@@ -185,6 +190,12 @@ export function describe(content: Content): string {
       return content.member === undefined
         ? 'the hand-over of leadership'
         : `the hand-over of leadership to server ${content.member}`;
+    case 'drain_server':
+      return content.end
+        ? `ending the drain of server ${content.member}`
+        : `draining server ${content.member}`;
+    case 'rebalance':
+      return 'the rebalance';
     case 'snapshot_read':
       return `part ${content.part} of the snapshot`;
     case 'acl_get':
@@ -232,6 +243,8 @@ export function contentBytes(content: Content): number {
     case 'member_promote':
     case 'member_remove':
     case 'transfer_leader':
+    case 'drain_server':
+    case 'rebalance':
     case 'snapshot_read':
     case 'acl_get':
       return overheadBytes;
@@ -264,3 +277,27 @@ function operationBytes(operation: Operation): number {
 
 export const unexpectedAnswer = (body: AnswerBody, expected: string): FuturestoreError =>
   new FuturestoreError('PROTOCOL_ERROR', `the server answered ${body.kind} where ${expected} was expected`);
+
+/** Before it is sent, so that the caller hears of it; a frame with one bad request in it would be lost as a whole. */
+export function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
+  const body: RequestBody =
+    content.kind === 'write' ? { ...content, sequence: 1, answeredBelow: 1 } : content;
+  const problem = requestProblem({ id: 1, body, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+  if (problem !== undefined) throw errorOf(problem);
+}
+
+export const tooLarge = (content: Content, bytes: number, bytesMax: number): FuturestoreError =>
+  new FuturestoreError(
+    'LIMIT_EXCEEDED',
+    `${describe(content)} takes up to ${String(bytes)} bytes, and a frame holds ${String(bytesMax)}: split it`,
+  );
+
+/**
+ * Whether it is about now alone, and what was sent before may have happened: a write that its session remembers is
+ * refused at the door by policies that are newer, and policies that were applied are no more of the revision they
+ * replaced.
+ */
+export const saysNothingOfBefore = ({ kind }: Content, { code }: Failure): boolean => {
+  if (kind === 'write') return code === 'PERMISSION_DENIED' || code === 'VALUE_TOO_LARGE';
+  return kind === 'acl_apply' && (code === 'PERMISSION_DENIED' || code === 'PRECONDITION_FAILED');
+};

@@ -1,22 +1,14 @@
 import assert from 'node:assert/strict';
 import type { Change, SharedChange } from '../protocol/index.ts';
-import { parsePattern, type Pattern } from '../scopes/index.ts';
 import type { Encodings } from './encodings.ts';
+import type { Live } from './live.ts';
 import type { Schedule } from './schedule.ts';
-import type { Subscription } from './subscription.ts';
+import { patternsOf, type Reading, type Subscription } from './subscription.ts';
 import type { FeedSource } from './types.ts';
 import type { Work } from './work.ts';
 
 /** A slice is what one subscription gets before it is another's turn: a fraction of a millisecond. */
 const slice = { changes: 256, visits: 1024, bytes: 64 * 1024 } as const;
-
-/** The patterns of a subscription, which were checked when it was made. */
-export const parseTexts = (texts: readonly string[]): readonly Pattern[] =>
-  texts.map((text) => {
-    const parsed = parsePattern(text);
-    assert(parsed.ok, `the pattern ${text} was accepted before`);
-    return parsed.pattern;
-  });
 
 interface Page {
   readonly changes: readonly Change[];
@@ -27,10 +19,12 @@ interface Page {
 export class CatchUp {
   readonly #encodings: Encodings;
   readonly #schedule: Schedule;
+  readonly #live: Live;
 
-  constructor(encodings: Encodings, schedule: Schedule) {
+  constructor(encodings: Encodings, schedule: Schedule, live: Live) {
     this.#encodings = encodings;
     this.#schedule = schedule;
+    this.#live = live;
   }
 
   /**
@@ -38,27 +32,29 @@ export class CatchUp {
    * has more to read, or its connection has no room.
    */
   advance(subscription: Subscription, work: Work, source: FeedSource): void {
+    const { reading, connection } = subscription;
     assert(
-      !subscription.live && subscription.pending === undefined,
+      reading !== undefined && subscription.pending === undefined,
       'what was admitted goes before what is read',
     );
+    const flow = this.#schedule.flowOf(connection);
     const admitted: SharedChange[] = [];
-    const before = subscription.connection.outstanding;
+    const before = flow.outstanding;
     if (subscription.cursor < source.revision) {
-      const page = this.#read(subscription, work, source);
-      this.#admit(subscription, page, admitted, work, source);
+      const page = this.#read(subscription, reading, work, source);
+      this.#admit(subscription, reading, page, admitted, work, source);
     }
-    subscription.live = subscription.cursor >= source.revision;
-    if (subscription.live) subscription.patterns = undefined;
-    const caughtUp = !subscription.caughtUp && subscription.cursor >= subscription.target;
-    if (caughtUp) subscription.caughtUp = true;
-    const bytes = subscription.connection.outstanding - before;
+    const caughtUp = !reading.caughtUp && subscription.cursor >= reading.target;
+    if (caughtUp) reading.caughtUp = true;
+    if (subscription.cursor >= source.revision)
+      this.#live.add(reading.patterns ?? patternsOf(subscription.texts), subscription);
+    const bytes = flow.outstanding - before;
     work.spend(1 + admitted.length, bytes);
     if (admitted.length === 0 && !caughtUp) return;
     work.events.push({
       kind: 'push',
-      gateway: subscription.connection.gateway,
-      connection: subscription.connection.id,
+      gateway: connection.gateway,
+      connection: connection.id,
       subscription: subscription.request,
       changes: admitted,
       revision: subscription.cursor,
@@ -67,9 +63,8 @@ export class CatchUp {
     });
   }
 
-  #read(subscription: Subscription, work: Work, source: FeedSource): Page {
-    subscription.patterns ??= parseTexts(subscription.texts);
-    const { cursor, patterns } = subscription;
+  #read({ texts, cursor }: Subscription, reading: Reading, work: Work, source: FeedSource): Page {
+    const patterns = (reading.patterns ??= patternsOf(texts));
     // One revision may have more changes than a slice (a lost session rejects all that was tied to it): then the
     // slice grows until the revision is whole.
     for (let times = 1; times <= 2 ** 20; times *= 4) {
@@ -94,12 +89,12 @@ export class CatchUp {
   /** As much of the page as fits: then the cursor stands right before what does not. */
   #admit(
     subscription: Subscription,
+    reading: Reading,
     page: Page,
     admitted: SharedChange[],
     work: Work,
     source: FeedSource,
   ): void {
-    const { connection } = subscription;
     let revision = subscription.cursor;
     /** Where the revision begins in `admitted`. */
     let start = 0;
@@ -115,14 +110,14 @@ export class CatchUp {
         start = admitted.length;
         bytes = 0;
       }
-      if (change.kind === 'deleted' && change.revision <= subscription.base) continue;
+      if (change.kind === 'deleted' && change.revision <= reading.base) continue;
       const shown = change.kind === 'future' ? source.fresh(change.future, work.nowMs) : undefined;
       const shared = this.#encodings.of(change, shown);
       admitted.push(shared);
       bytes += shared.encoded.length;
     }
     if (!this.#close(subscription, revision, bytes, admitted, start)) return;
-    assert(connection.needed === 0, 'a connection without room was given a slice');
+    assert(subscription.connection.flow?.needed === 0, 'a connection without room was given a slice');
     subscription.cursor = page.upTo;
   }
 
@@ -134,14 +129,14 @@ export class CatchUp {
     admitted: SharedChange[],
     start: number,
   ): boolean {
-    const { connection } = subscription;
-    if (bytes === 0 || this.#schedule.fits(connection, bytes)) {
-      connection.outstanding += bytes;
+    const flow = this.#schedule.flowOf(subscription.connection);
+    if (bytes === 0 || this.#schedule.fits(flow, bytes)) {
+      flow.outstanding += bytes;
       return true;
     }
     admitted.length = start;
     subscription.cursor = revision - 1;
-    this.#schedule.block(connection, bytes);
+    this.#schedule.block(flow, bytes);
     return false;
   }
 }

@@ -13,6 +13,7 @@ import type {
   FeedOptions,
   FeedSource,
   SubscribeRequest,
+  Waiting,
 } from './types.ts';
 import { Wait } from './wait.ts';
 import { Waits } from './waits.ts';
@@ -38,6 +39,7 @@ export class Feed {
     bytesPerTakeMax = 4 * 1024 * 1024,
     encodingsBytesMax = 8 * 1024 * 1024,
     encode = encodeChange,
+    admissionsPerTurn,
   }: FeedOptions) {
     assert(windowBytes >= 1, `a window of ${windowBytes} bytes is none`);
     this.#source = source;
@@ -49,6 +51,7 @@ export class Feed {
       notices: this.#notices,
       windowBytes,
       revision: source.revision,
+      admissionsPerTurn,
     });
   }
 
@@ -56,12 +59,12 @@ export class Feed {
    * Answered by a `take` as soon as, at that moment, all keys of one alternative are resolved and fresh (with all of
    * its futures) or any key is rejected (with that future alone). States that came and went between two `take`s are
    * not seen. Timeouts are the caller's business: it cancels. LIMIT_EXCEEDED where the connection waits for too many
-   * keys already.
+   * keys already; then nothing waits, and undefined is given.
    */
   await(
     { gateway, connection: id, request, alternatives, leastGeneration }: AwaitRequest,
     nowMs: number,
-  ): void {
+  ): Waiting | undefined {
     assert(
       alternatives.length > 0 && alternatives.every((keys) => keys.length > 0),
       `request ${request} of connection ${id} awaits no alternative, or one without keys: the gateway must refuse it`,
@@ -70,7 +73,7 @@ export class Feed {
     const wait = new Wait(connection, request, alternatives, leastGeneration ?? 0);
     if (connection.waitingKeys + wait.slots <= this.#waitingKeysMax) {
       this.#waits.add(wait, this.#source, nowMs);
-      return;
+      return wait;
     }
     this.#refuse(connection, request, {
       code: 'LIMIT_EXCEEDED',
@@ -78,6 +81,7 @@ export class Feed {
         `The awaits of this connection name ${connection.waitingKeys} keys and this one ${wait.slots} more; ` +
         `at most ${this.#waitingKeysMax} are allowed: wait for fewer at a time`,
     });
+    return undefined;
   }
 
   /** Answered with the position it starts from; then pushes, until it is cancelled or ended. */
@@ -93,14 +97,15 @@ export class Feed {
       return;
     }
     assert(patterns.length > 0, `subscription ${request} of connection ${id} has no pattern`);
-    const texts = patterns.length === 1 ? patterns : [...new Set(patterns)];
+    const [text = '', ...others] = new Set(patterns);
+    const texts = others.length === 0 ? text : [text, ...others];
     this.#subscriptions.add(connection, request, texts, originOf(start, this.#source), this.#source);
   }
 
   /** The request is over: nothing more comes of it. Unknown ones are ignored (it may just have been answered). */
   cancel(gateway: number, id: number, request: number): void {
     const connection = this.#connections.find(gateway, id);
-    const entry = connection?.requests.get(request);
+    const entry = connection?.find(request);
     if (connection === undefined || entry === undefined) return;
     this.#remove(entry);
     this.#connections.release(connection);
@@ -110,7 +115,7 @@ export class Feed {
   closed(gateway: number, id: number): void {
     const connection = this.#connections.find(gateway, id);
     if (connection === undefined) return;
-    for (const entry of connection.requests.values()) this.#remove(entry);
+    for (const entry of connection.requests()) this.#remove(entry);
     this.#connections.remove(connection);
   }
 
@@ -168,8 +173,8 @@ export class Feed {
 
   /** Whether a subscription of the connection has changes to come that are known here. */
   behind(gateway: number, id: number): boolean {
-    const connection = this.#connections.find(gateway, id);
-    return connection !== undefined && connection.flushing.length + connection.lagging.length > 0;
+    const flow = this.#connections.find(gateway, id)?.flow;
+    return flow !== undefined && flow.flushing.length + flow.lagging.length > 0;
   }
 
   /**

@@ -20,4 +20,5 @@ export type {
   FeedOptions,
   FeedSource,
   SubscribeRequest,
+  Waiting,
 } from './types.ts';

@@ -3,7 +3,10 @@ import type { Change, SharedChange } from '../protocol/index.ts';
 import { SegmentTrie, type Pattern } from '../scopes/index.ts';
 import type { Encodings } from './encodings.ts';
 import type { Schedule } from './schedule.ts';
-import type { Subscription } from './subscription.ts';
+import { nothingPending, patternsOf, type Subscription } from './subscription.ts';
+
+/** Of one turn: at 0.1–0.3 µs each this is a few milliseconds, and ten thousand may follow one key. */
+const defaultAdmissionsPerTurn = 16_384;
 
 const failOrder = (revision: number, before: number): never =>
   assert.fail(`revision ${revision} came after ${before}: changes must be passed in once and in order`);
@@ -11,26 +14,40 @@ const failOrder = (revision: number, before: number): never =>
 /**
  * Routes changes to live subscriptions as they happen. A revision is admitted to a subscription as a whole or not at
  * all, because a position names a revision; one that finds no room falls behind, with its cursor before that revision.
+ * So do those for whom a turn has no time left: what thousands of subscriptions are sent of thousands of changes is
+ * their product, while those that are behind read on in slices and skip what was overwritten meanwhile.
  */
 export class Live {
   readonly #encodings: Encodings;
   readonly #schedule: Schedule;
+  readonly #admissionsPerTurn: number;
+  /** Live ones only: what lags costs a change nothing. */
   readonly #trie = new SegmentTrie<Subscription>();
   /** All changes up to it have been routed. */
   #revision: number;
+  #admissionsLeft: number;
   /** The change being routed: its number, itself, and its encoding once somebody needed it. */
   #number = 0;
   #change: Change | undefined;
   #shared: SharedChange | undefined;
   /** Those to whom the revision being routed matters. */
   readonly #touched: Subscription[] = [];
+  /** Those who match the change being routed, and for whom there is no time. */
+  readonly #late: Subscription[] = [];
   /** One closure for all changes. */
   readonly #visit = (subscription: Subscription): void => this.#admit(subscription);
 
-  constructor(encodings: Encodings, schedule: Schedule, revision: number) {
+  constructor(
+    encodings: Encodings,
+    schedule: Schedule,
+    revision: number,
+    admissionsPerTurn: number = defaultAdmissionsPerTurn,
+  ) {
     this.#encodings = encodings;
     this.#schedule = schedule;
     this.#revision = revision;
+    this.#admissionsPerTurn = admissionsPerTurn;
+    this.#admissionsLeft = admissionsPerTurn;
   }
 
   get revision(): number {
@@ -41,12 +58,28 @@ export class Live {
     this.#revision = revision;
   }
 
+  /** It is live from now on. */
   add(patterns: readonly Pattern[], subscription: Subscription): void {
+    subscription.reading = undefined;
     for (const pattern of patterns) this.#trie.add(pattern, subscription);
   }
 
-  remove(patterns: readonly Pattern[], subscription: Subscription): void {
-    for (const pattern of patterns) this.#trie.remove(pattern, subscription);
+  /** It is not there any more. */
+  remove(subscription: Subscription): void {
+    if (subscription.reading !== undefined) return;
+    for (const pattern of patternsOf(subscription.texts)) this.#trie.remove(pattern, subscription);
+  }
+
+  /** A live one reads on from its cursor. */
+  fallBehind(subscription: Subscription): void {
+    this.remove(subscription);
+    subscription.fallBehind();
+    this.#schedule.lag(subscription);
+  }
+
+  /** Others have had their turn. */
+  beginTurn(): void {
+    this.#admissionsLeft = this.#admissionsPerTurn;
   }
 
   route(changes: readonly Change[]): void {
@@ -64,6 +97,7 @@ export class Live {
       this.#change = change;
       this.#trie.match(change.key, this.#visit);
       this.#shared = undefined;
+      if (this.#late.length > 0) this.#leaveBehind(revision);
     }
     this.#closeRevision(revision);
     this.#change = undefined;
@@ -74,38 +108,66 @@ export class Live {
     const change = this.#change;
     assert(change !== undefined, 'a subscription was visited while no change was routed');
     // A subscription may have read a revision from the state before it was routed.
-    if (!subscription.live || subscription.seen === this.#number || change.revision <= subscription.cursor)
+    if (change.revision <= subscription.cursor) return;
+    if (subscription.pending?.seen === this.#number) return;
+    if (this.#admissionsLeft === 0) {
+      this.#late.push(subscription);
       return;
-    subscription.seen = this.#number;
+    }
+    this.#admissionsLeft -= 1;
+    const pending = (subscription.pending ??= nothingPending());
+    pending.seen = this.#number;
     this.#shared ??= this.#encodings.of(change, change.kind === 'future' ? change.future : undefined);
-    subscription.pending ??= [];
-    if (subscription.groupStart < 0) {
-      subscription.groupStart = subscription.pending.length;
+    if (pending.groupStart < 0) {
+      pending.groupStart = pending.changes.length;
       this.#touched.push(subscription);
     }
-    subscription.pending.push(this.#shared);
-    subscription.groupBytes += this.#shared.encoded.length;
-    subscription.connection.outstanding += this.#shared.encoded.length;
+    const bytes = this.#shared.encoded.length;
+    pending.changes.push(this.#shared);
+    pending.groupBytes += bytes;
+    this.#schedule.flowOf(subscription.connection).outstanding += bytes;
+  }
+
+  #leaveBehind(revision: number): void {
+    for (const subscription of this.#late) {
+      // It may match by several of its patterns.
+      if (subscription.reading === undefined) this.#takeBack(subscription, revision);
+    }
+    this.#late.length = 0;
   }
 
   /** The revision is whole: it stays where it fits, and is taken back where it does not. */
   #closeRevision(revision: number): void {
     for (const subscription of this.#touched) {
-      const { connection, groupBytes, groupStart, pending } = subscription;
-      subscription.groupStart = -1;
-      subscription.groupBytes = 0;
-      connection.outstanding -= groupBytes;
-      if (this.#schedule.fits(connection, groupBytes)) {
-        connection.outstanding += groupBytes;
+      const { pending } = subscription;
+      // It was left behind.
+      if (pending === undefined || pending.groupStart < 0) continue;
+      const { groupBytes } = pending;
+      const flow = this.#schedule.flowOf(subscription.connection);
+      flow.outstanding -= groupBytes;
+      const fits = this.#schedule.fits(flow, groupBytes);
+      if (!fits) this.#schedule.block(flow, groupBytes);
+      flow.outstanding += groupBytes;
+      if (fits) {
+        pending.groupStart = -1;
+        pending.groupBytes = 0;
         this.#schedule.flush(subscription);
-      } else {
-        if (groupStart === 0) subscription.pending = undefined;
-        else if (pending !== undefined) pending.length = groupStart;
-        subscription.cursor = revision - 1;
-        this.#schedule.block(connection, groupBytes);
-        this.#schedule.lag(subscription);
-      }
+      } else this.#takeBack(subscription, revision);
     }
     this.#touched.length = 0;
+  }
+
+  /** It reads the revision from the state, when it is its turn. */
+  #takeBack(subscription: Subscription, revision: number): void {
+    const { pending, connection } = subscription;
+    if (pending !== undefined && pending.groupStart >= 0) {
+      this.#schedule.flowOf(connection).outstanding -= pending.groupBytes;
+      pending.changes.length = pending.groupStart;
+      pending.groupStart = -1;
+      pending.groupBytes = 0;
+      if (pending.changes.length === 0) subscription.pending = undefined;
+    }
+    subscription.cursor = revision - 1;
+    this.fallBehind(subscription);
   }
 }

@@ -13,6 +13,10 @@ class Closing implements Entry {
     this.connection = connection;
     this.request = request;
   }
+
+  end(): void {
+    this.over = true;
+  }
 }
 
 /** Answers and ends that are known already, in order; those of requests that are over by then are not given out. */

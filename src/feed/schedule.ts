@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
-import type { Connection } from './connections.ts';
+import type { Connection, Flow } from './connections.ts';
 import { Queue } from './queue.ts';
 import type { Subscription } from './subscription.ts';
+
+const hasWork = ({ flushing, lagging, needed }: Flow): boolean =>
+  flushing.length > 0 || (lagging.length > 0 && needed === 0);
 
 /**
  * Whose turn it is: a ring of the connections that have something to be done for, each once. And what a connection's
@@ -19,74 +22,92 @@ export class Schedule {
     return this.#ring.length > 0;
   }
 
+  /** What is under way to the connection, to be changed. */
+  flowOf(connection: Connection): Flow {
+    return (connection.flow ??= { outstanding: 0, needed: 0, flushing: [], lagging: [], scheduled: false });
+  }
+
   /** Something always fits into an empty window: else what is larger than the window would never go. */
-  fits(connection: Connection, bytes: number): boolean {
-    return connection.outstanding === 0 || connection.outstanding + bytes <= this.#windowBytes;
+  fits({ outstanding }: Flow, bytes: number): boolean {
+    return outstanding === 0 || outstanding + bytes <= this.#windowBytes;
   }
 
   /** The subscription has admitted changes to be taken. */
   flush(subscription: Subscription): void {
-    if (subscription.flushing) return;
-    subscription.flushing = true;
-    subscription.connection.flushing.push(subscription);
-    this.again(subscription.connection);
+    const { connection, pending } = subscription;
+    assert(pending !== undefined, 'nothing was admitted that could be flushed');
+    if (pending.flushing) return;
+    pending.flushing = true;
+    this.flowOf(connection).flushing.push(subscription);
+    this.again(connection);
   }
 
-  /** The subscription reads on from its cursor when it is its turn. */
+  /** The subscription, which is not live, reads on from its cursor when it is its turn. */
   lag(subscription: Subscription): void {
-    subscription.live = false;
-    subscription.connection.lagging.push(subscription);
-    this.again(subscription.connection);
+    const { connection } = subscription;
+    this.flowOf(connection).lagging.push(subscription);
+    this.again(connection);
   }
 
   /** The connection's lagging subscriptions wait until so many bytes fit. */
-  block(connection: Connection, bytes: number): void {
-    assert(
-      connection.outstanding > 0 && bytes > 0,
-      'a connection without outstanding bytes would wait forever',
-    );
-    connection.needed = Math.max(connection.needed, bytes);
+  block(flow: Flow, bytes: number): void {
+    assert(flow.outstanding > 0 && bytes > 0, 'a connection without outstanding bytes would wait forever');
+    flow.needed = Math.max(flow.needed, bytes);
   }
 
   /** So many outstanding bytes were taken by the socket, or will never be sent. */
   release(connection: Connection, bytes: number): void {
-    connection.outstanding -= bytes;
-    if (connection.outstanding < 0) {
+    const { flow } = connection;
+    const outstanding = (flow?.outstanding ?? 0) - bytes;
+    if (outstanding < 0) {
       assert.fail(
-        `connection ${connection.id} gave back ${-connection.outstanding} bytes more than it was sent: the gateway counts wrongly`,
+        `connection ${connection.id} gave back ${-outstanding} bytes more than it was sent: the gateway counts wrongly`,
       );
     }
+    if (flow === undefined) return;
+    flow.outstanding = outstanding;
     // Half a window at once: a reader that takes little by little would cost a look at the state each time.
-    const roomy = connection.outstanding * 2 <= this.#windowBytes;
-    if (connection.needed === 0 || !roomy || !this.fits(connection, connection.needed)) return;
-    connection.needed = 0;
-    this.again(connection);
+    const roomy = outstanding * 2 <= this.#windowBytes;
+    if (flow.needed > 0 && roomy && this.fits(flow, flow.needed)) {
+      flow.needed = 0;
+      this.again(connection);
+    }
+    this.#dropIdle(connection);
   }
 
   next(): Connection | undefined {
     const connection = this.#ring.shift();
-    if (connection !== undefined) connection.scheduled = false;
+    if (connection?.flow !== undefined) connection.flow.scheduled = false;
     return connection;
   }
 
   /** Behind all others, if there is something to be done. */
   again(connection: Connection): void {
-    const work = connection.flushing.length > 0 || (connection.lagging.length > 0 && connection.needed === 0);
-    if (!work || connection.scheduled) return;
-    connection.scheduled = true;
-    this.#ring.push(connection);
+    const { flow } = connection;
+    if (flow === undefined || flow.scheduled) return;
+    if (hasWork(flow)) {
+      flow.scheduled = true;
+      this.#ring.push(connection);
+    } else this.#dropIdle(connection);
   }
 
   forget(subscription: Subscription): void {
-    const { connection } = subscription;
-    const flushingAt = connection.flushing.indexOf(subscription);
-    if (flushingAt >= 0) connection.flushing.splice(flushingAt, 1);
-    const laggingAt = connection.lagging.indexOf(subscription);
-    if (laggingAt >= 0) connection.lagging.splice(laggingAt, 1);
+    const { connection, pending } = subscription;
+    const { flow } = connection;
+    if (flow === undefined) return;
+    const flushingAt = flow.flushing.indexOf(subscription);
+    if (flushingAt >= 0) flow.flushing.splice(flushingAt, 1);
+    const laggingAt = flow.lagging.indexOf(subscription);
+    if (laggingAt >= 0) flow.lagging.splice(laggingAt, 1);
     let bytes = 0;
-    for (const shared of subscription.pending ?? []) bytes += shared.encoded.length;
+    for (const shared of pending?.changes ?? []) bytes += shared.encoded.length;
     subscription.pending = undefined;
-    subscription.flushing = false;
     this.release(connection, bytes);
+  }
+
+  #dropIdle(connection: Connection): void {
+    const { flow } = connection;
+    if (flow === undefined || flow.scheduled || flow.outstanding > 0) return;
+    if (flow.flushing.length === 0 && flow.lagging.length === 0) connection.flow = undefined;
   }
 }

@@ -1,5 +1,6 @@
+import assert from 'node:assert/strict';
 import type { Position, SharedChange, SubscriptionStart } from '../protocol/index.ts';
-import type { Pattern } from '../scopes/index.ts';
+import { parsePattern, type Pattern } from '../scopes/index.ts';
 import type { Connection, Entry } from './connections.ts';
 import type { FeedSource } from './types.ts';
 
@@ -35,54 +36,93 @@ export const originOf = (start: SubscriptionStart, source: FeedSource): Origin =
   }
 };
 
+/** The patterns of a subscription, which were checked when it was made. */
+export const patternsOf = (texts: string | readonly string[]): readonly Pattern[] =>
+  (typeof texts === 'string' ? [texts] : texts).map((text) => {
+    const parsed = parsePattern(text);
+    assert(parsed.ok, `the pattern ${text} was accepted before`);
+    return parsed.pattern;
+  });
+
+/** How a lagging subscription reads on. */
+export interface Reading {
+  /** Deletions up to here need not be told: see `Origin`. */
+  readonly base: number;
+  /** The source's revision when it began: beyond it, it is caught up. */
+  readonly target: number;
+  caughtUp: boolean;
+  /** Parsed when it is read first. */
+  patterns: readonly Pattern[] | undefined;
+}
+
+/** One that was live, and so has caught up beyond its base, reads on. */
+const readingOn = (): Reading => ({ base: 0, target: 0, caughtUp: true, patterns: undefined });
+
+/** What was admitted to a subscription and is to be taken. */
+export interface Pending {
+  /** Whole revisions, in order; behind `groupStart`, as long as that is not -1, the one that is being routed. */
+  readonly changes: SharedChange[];
+  groupStart: number;
+  groupBytes: number;
+  /** The number of the last change routed to it: a change that matches two of its patterns comes once. */
+  seen: number;
+  /** Among its connection's `flushing`. */
+  flushing: boolean;
+}
+
+export const nothingPending = (): Pending => ({
+  changes: [],
+  groupStart: -1,
+  groupBytes: 0,
+  seen: 0,
+  flushing: false,
+});
+
 /**
  * One subscription: a cursor. It is either live (its changes are routed to it as they happen, and its cursor counts
  * no more) or lagging (it reads on from its cursor, a slice at a time, when its connection has room).
  *
  * Invariants: all matching changes up to `cursor`, while lagging, have been admitted, and none beyond; `pending` has
- * whole revisions, in order, none of them beyond the cursor of a lagging subscription.
+ * whole revisions, in order, none of them beyond the cursor of a lagging subscription. What only one that is busy
+ * needs is beside it: thousands of idle ones take 80 bytes each.
  */
 export class Subscription implements Entry {
   readonly connection: Connection;
   readonly request: number;
-  /** Different from each other. They are parsed anew when needed: thousands of idle subscriptions keep texts only. */
-  readonly texts: readonly string[];
-  readonly base: number;
-  /** The source's revision when it began: beyond it, it is caught up. */
-  readonly target: number;
+  /** One pattern, or several that differ. They are parsed anew when needed: idle subscriptions keep texts only. */
+  readonly texts: string | readonly string[];
   cursor: number;
   over = false;
-  live = false;
-  caughtUp = false;
-  /** Among its connection's `flushing`. */
-  flushing = false;
-  /** While lagging, once it was read. */
-  patterns: readonly Pattern[] | undefined;
-  /** Admitted, to be taken. */
-  pending: SharedChange[] | undefined;
-  /** The number of the last change routed to it: a change that matches two of its patterns comes once. */
-  seen = 0;
-  /** Where the revision being routed begins in `pending`; -1: nothing of it matched yet. */
-  groupStart = -1;
-  groupBytes = 0;
+  /** Undefined: it is live. */
+  reading: Reading | undefined;
+  pending: Pending | undefined;
 
   constructor(
     connection: Connection,
     request: number,
-    texts: readonly string[],
+    texts: string | readonly string[],
     origin: Origin,
     target: number,
   ) {
     this.connection = connection;
     this.request = request;
     this.texts = texts;
-    this.base = origin.base;
     this.cursor = origin.cursor;
-    this.target = target;
+    this.reading = { base: origin.base, target, caughtUp: false, patterns: undefined };
+    this.pending = undefined;
+  }
+
+  end(): void {
+    this.over = true;
+  }
+
+  /** It goes on from its cursor. */
+  fallBehind(): void {
+    this.reading ??= readingOn();
   }
 
   /** Deletions it has yet to be told of are forgotten: it cannot go on without a gap. */
   isCutOff(source: FeedSource): boolean {
-    return source.forgottenUpTo > Math.max(this.cursor, this.base);
+    return source.forgottenUpTo > Math.max(this.cursor, this.reading?.base ?? 0);
   }
 }

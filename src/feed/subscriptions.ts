@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Change, Failure, Position, SharedChange } from '../protocol/index.ts';
-import { CatchUp, parseTexts } from './catch-up.ts';
-import type { Connection, Connections } from './connections.ts';
+import { CatchUp } from './catch-up.ts';
+import type { Connection, Connections, Flow } from './connections.ts';
 import type { Encodings } from './encodings.ts';
 import { Live } from './live.ts';
 import type { Notices } from './notices.ts';
@@ -16,6 +16,7 @@ interface SubscriptionsOptions {
   readonly notices: Notices;
   readonly windowBytes: number;
   readonly revision: number;
+  readonly admissionsPerTurn: number | undefined;
 }
 
 const cutOff = (cursor: number, source: FeedSource): Failure => ({
@@ -42,13 +43,20 @@ export class Subscriptions {
   readonly #catchUp: CatchUp;
   #count = 0;
 
-  constructor({ connections, encodings, notices, windowBytes, revision }: SubscriptionsOptions) {
+  constructor({
+    connections,
+    encodings,
+    notices,
+    windowBytes,
+    revision,
+    admissionsPerTurn,
+  }: SubscriptionsOptions) {
     this.#connections = connections;
     this.#encodings = encodings;
     this.#notices = notices;
     this.#schedule = new Schedule(windowBytes);
-    this.#live = new Live(encodings, this.#schedule, revision);
-    this.#catchUp = new CatchUp(encodings, this.#schedule);
+    this.#live = new Live(encodings, this.#schedule, revision, admissionsPerTurn);
+    this.#catchUp = new CatchUp(encodings, this.#schedule, this.#live);
   }
 
   get count(): number {
@@ -67,16 +75,13 @@ export class Subscriptions {
   add(
     connection: Connection,
     request: number,
-    texts: readonly string[],
+    texts: string | readonly string[],
     origin: Origin,
     source: FeedSource,
   ): void {
     const subscription = new Subscription(connection, request, texts, origin, source.revision);
     connection.add(subscription);
     this.#count += 1;
-    const patterns = parseTexts(texts);
-    subscription.patterns = patterns;
-    this.#live.add(patterns, subscription);
     const position: Position = {
       clusterId: source.clusterId,
       epoch: source.epoch,
@@ -93,7 +98,7 @@ export class Subscriptions {
   }
 
   remove(subscription: Subscription): void {
-    this.#live.remove(parseTexts(subscription.texts), subscription);
+    this.#live.remove(subscription);
     this.#schedule.forget(subscription);
     subscription.connection.finish(subscription);
     this.#count -= 1;
@@ -113,13 +118,14 @@ export class Subscriptions {
     const routed = this.#live.revision;
     this.#live.jump(source.revision);
     for (const connection of this.#connections.all()) {
-      for (const entry of connection.requests.values()) {
+      for (const entry of connection.requests()) {
         if (!(entry instanceof Subscription)) continue;
-        if (entry.live) {
+        if (entry.reading === undefined) {
           entry.cursor = Math.max(entry.cursor, routed);
-          this.#schedule.lag(entry);
+          this.#live.fallBehind(entry);
         }
-        if (!sameHistory || Math.max(entry.cursor, entry.target) > source.revision) {
+        const target = entry.reading?.target ?? 0;
+        if (!sameHistory || Math.max(entry.cursor, target) > source.revision) {
           this.#end(entry, replaced(entry.cursor, source));
         }
       }
@@ -127,28 +133,30 @@ export class Subscriptions {
   }
 
   take(work: Work, source: FeedSource): void {
+    this.#live.beginTurn();
     while (!work.exhausted) {
       const connection = this.#schedule.next();
       if (connection === undefined) return;
-      this.#flush(connection, work, source);
-      if (connection.flushing.length === 0 && !work.exhausted) this.#readOn(connection, work, source);
+      const { flow } = connection;
+      // Its requests may have ended since.
+      if (flow === undefined) continue;
+      this.#flush(connection, flow, work, source);
+      if (flow.flushing.length === 0 && !work.exhausted) this.#readOn(flow, work, source);
       this.#schedule.again(connection);
     }
   }
 
   /** Pushes what was admitted, one push for each subscription. */
-  #flush(connection: Connection, work: Work, source: FeedSource): void {
+  #flush(connection: Connection, flow: Flow, work: Work, source: FeedSource): void {
     let done = 0;
-    for (const subscription of connection.flushing) {
+    for (const subscription of flow.flushing) {
       if (work.exhausted) break;
       done += 1;
-      subscription.flushing = false;
-      const admitted = subscription.pending;
+      const admitted = subscription.pending?.changes;
       subscription.pending = undefined;
       assert(admitted !== undefined && admitted.length > 0, 'nothing was admitted that could be flushed');
-      const revision = subscription.live
-        ? Math.max(subscription.cursor, this.#live.revision)
-        : subscription.cursor;
+      const isLive = subscription.reading === undefined;
+      const revision = isLive ? Math.max(subscription.cursor, this.#live.revision) : subscription.cursor;
       const bytes = this.#showAsOf(admitted, connection, work, source);
       work.spend(1 + admitted.length, bytes);
       work.events.push({
@@ -162,7 +170,7 @@ export class Subscriptions {
         bytes,
       });
     }
-    connection.flushing.splice(0, done);
+    flow.flushing.splice(0, done);
   }
 
   /** Replaces values whose time has passed since they were admitted. Returns the bytes of all. */
@@ -184,17 +192,17 @@ export class Subscriptions {
   }
 
   /** Gives the first of the connection's lagging subscriptions its slice. */
-  #readOn(connection: Connection, work: Work, source: FeedSource): void {
-    const subscription = connection.lagging[0];
-    if (subscription === undefined || connection.needed > 0) return;
+  #readOn(flow: Flow, work: Work, source: FeedSource): void {
+    const subscription = flow.lagging[0];
+    if (subscription === undefined || flow.needed > 0) return;
     if (subscription.isCutOff(source)) {
       work.spend(1, 0);
       this.#end(subscription, cutOff(subscription.cursor, source));
       return;
     }
     this.#catchUp.advance(subscription, work, source);
-    connection.lagging.shift();
-    if (!subscription.live) connection.lagging.push(subscription);
+    flow.lagging.shift();
+    if (subscription.reading !== undefined) flow.lagging.push(subscription);
   }
 
   #end(subscription: Subscription, failure: Failure): void {

@@ -49,6 +49,11 @@ export interface FeedOptions {
   readonly waitingKeysPerConnectionMax?: number;
   /** Bytes of values and encodings in the events of one `take`, about. Default 4 MiB. */
   readonly bytesPerTakeMax?: number;
+  /**
+   * How often a change is routed to a live subscription between two `take`s, over all of them; those for whom there is no
+   * time read on from the state. Default 16,384.
+   */
+  readonly admissionsPerTurn?: number;
   /** Encodings kept for other subscriptions to share, in bytes. Default 8 MiB. */
   readonly encodingsBytesMax?: number;
   /** Encodes a change as an agent.Change message; for tests that count. Default: protocol's. */
@@ -64,6 +69,14 @@ export interface AwaitRequest {
   readonly alternatives: readonly (readonly string[])[];
   /** Earlier generations don't count. */
   readonly leastGeneration?: number;
+}
+
+/** An await that the feed has taken over, for who is to end it in time: it is not to be kept when it is over. */
+export interface Waiting {
+  readonly connection: { readonly gateway: number; readonly id: number };
+  readonly request: number;
+  /** Answered, cancelled or its connection closed. */
+  readonly over: boolean;
 }
 
 export interface SubscribeRequest {

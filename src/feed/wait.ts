@@ -8,16 +8,30 @@ export interface Verdict {
   readonly futures: readonly Future[];
 }
 
-/** Which keys of a wait for several count at present; a wait for one key needs none of it. */
-interface Progress {
+type Alternatives = readonly (readonly string[])[];
+
+/** What is waited for, and which keys of it count at present. */
+interface Condition {
+  readonly alternatives: Alternatives;
+  readonly leastGeneration: number;
   /** By slot: the alternatives' keys, one after the other. */
   readonly counted: boolean[];
   /** By alternative: how many of its slots are not counted. */
   readonly missing: number[];
 }
 
-const isOneKey = (alternatives: readonly (readonly string[])[]): boolean =>
-  alternatives.length === 1 && alternatives[0]?.length === 1;
+/** One key in any generation, the usual case, is its own condition: the arrays around it would be 300 bytes. */
+const conditionOf = (alternatives: Alternatives, leastGeneration: number): string | Condition => {
+  const [first, ...others] = alternatives;
+  const [key, ...more] = first ?? [];
+  if (key !== undefined && others.length + more.length + leastGeneration === 0) return key;
+  return {
+    alternatives,
+    leastGeneration,
+    counted: alternatives.flatMap((keys) => keys.map(() => false)),
+    missing: alternatives.map((keys) => keys.length),
+  };
+};
 
 /**
  * One await. Its counters follow the changes of its keys and tell when it *seems* complete; `review` then decides
@@ -26,35 +40,43 @@ const isOneKey = (alternatives: readonly (readonly string[])[]): boolean =>
 export class Wait implements Entry {
   readonly connection: Connection;
   readonly request: number;
-  readonly alternatives: readonly (readonly string[])[];
-  readonly leastGeneration: number;
-  readonly #progress: Progress | undefined;
-  over = false;
-  /** Known to the router under all of its keys. */
-  routed = false;
-  /** To be reviewed at the next `take`. */
-  queued = false;
+  readonly #condition: string | Condition;
+  /**
+   * `routed`: known to the router under all of its keys. `queued`: to be reviewed at the next `take`. One field for all,
+   * 16 bytes less than three.
+   */
+  phase: 'new' | 'queued' | 'routed' | 'routed_and_queued' | 'over' = 'new';
 
-  constructor(
-    connection: Connection,
-    request: number,
-    alternatives: readonly (readonly string[])[],
-    leastGeneration: number,
-  ) {
+  constructor(connection: Connection, request: number, alternatives: Alternatives, leastGeneration: number) {
     this.connection = connection;
     this.request = request;
-    this.alternatives = alternatives;
-    this.leastGeneration = leastGeneration;
-    this.#progress = isOneKey(alternatives)
-      ? undefined
-      : {
-          counted: alternatives.flatMap((keys) => keys.map(() => false)),
-          missing: alternatives.map((keys) => keys.length),
-        };
+    this.#condition = conditionOf(alternatives, leastGeneration);
+  }
+
+  get over(): boolean {
+    return this.phase === 'over';
+  }
+
+  end(): void {
+    this.phase = 'over';
+  }
+
+  get isRouted(): boolean {
+    return this.phase === 'routed' || this.phase === 'routed_and_queued';
+  }
+
+  get isQueued(): boolean {
+    return this.phase === 'queued' || this.phase === 'routed_and_queued';
   }
 
   get slots(): number {
-    return this.#progress === undefined ? 1 : this.#progress.counted.length;
+    return typeof this.#condition === 'string' ? 1 : this.#condition.counted.length;
+  }
+
+  /** A key that is named several times comes as often. */
+  eachKey(visit: (key: string) => void): void {
+    if (typeof this.#condition === 'string') visit(this.#condition);
+    else for (const keys of this.#condition.alternatives) for (const key of keys) visit(key);
   }
 
   /**
@@ -62,16 +84,21 @@ export class Wait implements Entry {
    * first alternative that is wholly resolved, else with the first rejected future.
    */
   review(source: FeedSource, nowMs: number): Verdict | undefined {
+    const condition = this.#condition;
+    if (typeof condition === 'string') {
+      const future = freshOf(condition, source, nowMs);
+      const ends = future !== undefined && (this.counts(future) || this.isRejectedBy(future));
+      return ends ? { alternative: 0, futures: [future] } : undefined;
+    }
     let slot = 0;
     let resolved: Verdict | undefined;
     let rejected: Verdict | undefined;
-    for (const [alternative, keys] of this.alternatives.entries()) {
+    for (const [alternative, keys] of condition.alternatives.entries()) {
       const futures: Future[] = [];
       for (const key of keys) {
-        const present = source.get(key);
-        const future = present === undefined ? undefined : source.fresh(present, nowMs);
+        const future = freshOf(key, source, nowMs);
         const counts = this.counts(future);
-        this.#count(slot, alternative, counts);
+        count(condition, slot, alternative, counts);
         slot += 1;
         if (future === undefined) continue;
         if (counts) futures.push(future);
@@ -85,33 +112,41 @@ export class Wait implements Entry {
   /** A key of it has changed. Returns whether the wait may be complete now. */
   noteChange(key: string, future: Future | undefined): boolean {
     const counts = this.counts(future);
-    const progress = this.#progress;
-    if (progress === undefined) return counts;
+    const condition = this.#condition;
+    if (typeof condition === 'string') return counts;
     let complete = false;
     let slot = 0;
-    for (let alternative = 0; alternative < this.alternatives.length; alternative += 1) {
-      for (const candidate of this.alternatives[alternative] ?? []) {
-        if (candidate === key) this.#count(slot, alternative, counts);
+    for (let alternative = 0; alternative < condition.alternatives.length; alternative += 1) {
+      for (const candidate of condition.alternatives[alternative] ?? []) {
+        if (candidate === key) count(condition, slot, alternative, counts);
         slot += 1;
       }
-      if (progress.missing[alternative] === 0) complete = true;
+      if (condition.missing[alternative] === 0) complete = true;
     }
     return complete;
   }
 
   /** `future` as it may be shown now. */
   counts(future: Future | undefined): boolean {
-    return future !== undefined && future.state === 'resolved' && future.generation >= this.leastGeneration;
+    return future !== undefined && future.state === 'resolved' && isRecent(future, this.#condition);
   }
 
   isRejectedBy(future: Future): boolean {
-    return future.state === 'rejected' && future.generation >= this.leastGeneration;
-  }
-
-  #count(slot: number, alternative: number, counts: boolean): void {
-    const progress = this.#progress;
-    if (progress === undefined || progress.counted[slot] === counts) return;
-    progress.counted[slot] = counts;
-    progress.missing[alternative] = (progress.missing[alternative] ?? 0) + (counts ? -1 : 1);
+    return future.state === 'rejected' && isRecent(future, this.#condition);
   }
 }
+
+const isRecent = ({ generation }: Future, condition: string | Condition): boolean =>
+  typeof condition === 'string' || generation >= condition.leastGeneration;
+
+const freshOf = (key: string, source: FeedSource, nowMs: number): Future | undefined => {
+  const present = source.get(key);
+  const future = present === undefined ? undefined : source.fresh(present, nowMs);
+  return future;
+};
+
+const count = ({ counted, missing }: Condition, slot: number, alternative: number, counts: boolean): void => {
+  if (counted[slot] === counts) return;
+  counted[slot] = counts;
+  missing[alternative] = (missing[alternative] ?? 0) + (counts ? -1 : 1);
+};

@@ -66,15 +66,12 @@ export class Waits {
   /** The state has jumped: every wait is looked at again, in the course of the next `take`s. */
   reviewAll(): void {
     for (const connection of this.#connections.all()) {
-      for (const entry of connection.requests.values()) if (entry instanceof Wait) this.#enqueue(entry);
+      for (const entry of connection.requests()) if (entry instanceof Wait) this.#enqueue(entry);
     }
   }
 
   remove(wait: Wait): void {
-    if (wait.routed) {
-      wait.routed = false;
-      for (const keys of wait.alternatives) for (const key of keys) this.#router.remove(key, wait);
-    }
+    if (wait.isRouted) wait.eachKey((key) => this.#router.remove(key, wait));
     wait.connection.finish(wait);
     wait.connection.waitingKeys -= wait.slots;
     this.#count -= 1;
@@ -86,7 +83,6 @@ export class Waits {
     while (!work.exhausted) {
       const wait = this.#candidates.shift();
       if (wait === undefined) return;
-      wait.queued = false;
       if (wait.over) continue;
       const verdict = wait.review(source, work.nowMs);
       work.spend(1 + wait.slots, 0);
@@ -107,14 +103,14 @@ export class Waits {
   }
 
   #enqueue(wait: Wait): void {
-    if (wait.queued) return;
-    wait.queued = true;
+    if (wait.isQueued) return;
+    wait.phase = wait.isRouted ? 'routed_and_queued' : 'queued';
     this.#candidates.push(wait);
   }
 
+  /** It waits on, for a change of its keys. */
   #route(wait: Wait): void {
-    if (wait.routed) return;
-    wait.routed = true;
-    for (const keys of wait.alternatives) for (const key of keys) this.#router.add(key, wait);
+    if (!wait.isRouted) wait.eachKey((key) => this.#router.add(key, wait));
+    wait.phase = 'routed';
   }
 }

@@ -2,11 +2,20 @@
 import type { ErrorCode } from '../protocol/index.ts';
 import { firstSessionNumber, flights } from './flights.ts';
 
+/** How a connection stands to sessions, as far as the log has told. */
+export type SessionStanding =
+  | { readonly kind: 'none' }
+  /** Of a new one it is not known yet whether it has been opened. */
+  | { readonly kind: 'opening' }
+  | { readonly kind: 'opened'; readonly session: string };
+
 export class AgentSession {
   #id: string | undefined;
   /** Counts the sessions that this connection had, so that late answers to one don't end the next. */
   #number = firstSessionNumber;
   #toDetach: string | undefined;
+  /** Whether the one that was asked for last is to be a new one. */
+  #isNew = false;
 
   /** Undefined: none, requests that need one are refused. */
   get id(): string | undefined {
@@ -32,8 +41,16 @@ export class AgentSession {
     return undefined;
   }
 
-  /** It has been asked for. */
-  open(session: string): void {
+  /** `isOpening`: an answer to its opening is to come. */
+  standing(isOpening: boolean): SessionStanding {
+    if (this.#toDetach === undefined) return { kind: 'none' };
+    const isInDoubt = this.#isNew && (isOpening || this.#id === undefined);
+    return isInDoubt ? { kind: 'opening' } : { kind: 'opened', session: this.#toDetach };
+  }
+
+  /** It has been asked for; `resume`: it was there before. */
+  open(session: string, resume: boolean): void {
+    this.#isNew = !resume;
     this.#id = session;
     this.#toDetach = session;
     this.#number += 1;

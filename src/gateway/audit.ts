@@ -9,6 +9,8 @@ export interface AuditedRefusal {
   readonly verb: string;
   /** The key or pattern as asked for; undefined where there is none. */
   readonly key?: string;
+  /** In words, with key and verb: where the refusal came from the log, and the request is no longer at hand. */
+  readonly reason?: string;
 }
 
 /** Of one connection. */
@@ -25,7 +27,7 @@ export class Audit {
     this.#budget = new LogBudget(setup.limits.auditLinesPerSecondMax);
   }
 
-  refused({ verb, key, failure }: AuditedRefusal): void {
+  refused({ verb, key, reason, failure }: AuditedRefusal): void {
     if (!this.#budget.admits(this.#setup.clock.nowMs())) return;
     this.tellSuppressed();
     this.#setup.logger.warn(
@@ -35,6 +37,7 @@ export class Audit {
         principal: this.principal,
         verb,
         key,
+        reason,
         code: failure.code,
       },
       'a request was refused',
@@ -42,9 +45,9 @@ export class Audit {
   }
 
   /** Somebody asks for a change of the cluster; the server logs what comes of it. */
-  asked(kind: string): void {
+  asked(kind: string, what: { readonly member?: number } = {}): void {
     this.#setup.logger.info(
-      { audit: 'asked', connection: this.#connection, principal: this.principal, request: kind },
+      { audit: 'asked', connection: this.#connection, principal: this.principal, request: kind, ...what },
       'a change of the cluster was asked for',
     );
   }

@@ -24,6 +24,10 @@ export const refusalOf = (body: RequestBody, scope: Scope, principal: string): R
     case 'member_remove':
     case 'transfer_leader':
       return clusterRefusal('member.change', scope, principal);
+    case 'drain_server':
+      return clusterRefusal('cluster.drain', scope, principal);
+    case 'rebalance':
+      return clusterRefusal('cluster.rebalance', scope, principal);
     case 'snapshot_read':
       return clusterRefusal('snapshot.save', scope, principal);
     case 'acl_get':

@@ -5,6 +5,7 @@ import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.t
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
+import type { SessionStanding } from './agent-session.ts';
 import { Audit } from './audit.ts';
 import { closeReason } from './close-reason.ts';
 import { Authentication } from './authentication.ts';
@@ -16,6 +17,7 @@ import type { OutboxOwner } from './outbox.ts';
 import { Requests } from './requests.ts';
 import type { RequestsOwner } from './requests.ts';
 import type { GatewaySetup } from './settings.ts';
+import { drainingSince, toldByLevel } from './told-by-level.ts';
 
 /** What a connection asks of its gateway. */
 export interface ConnectionOwner extends RequestsOwner {
@@ -35,6 +37,8 @@ export interface ConnectionParts {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
+  readonly remote: string | undefined;
+  readonly level: number;
   readonly judge: IdentityJudge;
   readonly identify: Identify | undefined;
   readonly setup: GatewaySetup;
@@ -47,9 +51,12 @@ const framingSlackBytes = 1024;
 export class AgentConnection implements OutboxOwner {
   readonly id: ConnectionId;
   readonly acceptedAtMs: number;
+  /** Up to which additions to the protocol it can be told. */
+  readonly level: number;
   readonly #ws: AgentWebSocket;
   readonly #socket: AgentStream;
   readonly #codec: FrameCodec;
+  readonly #remote: string | undefined;
   readonly #authentication: Authentication;
   /** By what it was decided what it may do; undefined until it is known who it is. */
   #access: AccessInForce | undefined;
@@ -67,16 +74,19 @@ export class AgentConnection implements OutboxOwner {
   #paused = false;
   #watched = false;
   #sentAway = false;
+  #leavesByMs = -Infinity;
 
   constructor(parts: ConnectionParts) {
-    const { id, ws, socket, codec, judge, identify, setup, owner } = parts;
+    const { id, ws, socket, codec, remote, level, judge, identify, setup, owner } = parts;
     const nowMs = setup.clock.nowMs();
     this.id = id;
+    this.level = level;
     this.acceptedAtMs = nowMs;
     this.#heardAtMs = nowMs;
     this.#ws = ws;
     this.#socket = socket;
     this.#codec = codec;
+    this.#remote = remote;
     this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
     this.#setup = setup;
     this.#owner = owner;
@@ -108,6 +118,10 @@ export class AgentConnection implements OutboxOwner {
 
   get identity(): Identity | undefined {
     return this.#authentication.identity;
+  }
+
+  get standing(): SessionStanding {
+    return this.#requests.sessionStanding;
   }
 
   /** Who it is, and what that one may do; also when either has changed. */
@@ -154,7 +168,8 @@ export class AgentConnection implements OutboxOwner {
   /** Takes what the server says to this connection; `flush` sends it. */
   take(event: ConnectionEvent): void {
     if (!this.review()) return;
-    this.#requests.take(event);
+    const mayNeedLess = event.kind === 'answer' && this.level < drainingSince;
+    this.#requests.take(mayNeedLess ? { ...event, body: toldByLevel(event.body, this.level) } : event);
   }
 
   /** Sends what there is room for, and reads on or stops reading accordingly. */
@@ -214,10 +229,18 @@ export class AgentConnection implements OutboxOwner {
     return this.#sentAway;
   }
 
-  goaway(graceMs: number, reason: string): void {
+  /** It was asked, and has some of its time left. */
+  isLeaving(nowMs: number): boolean {
+    return nowMs < this.#leavesByMs;
+  }
+
+  /** `endpoints`: where it had best go, if its level lets it be told. */
+  goaway(graceMs: number, reason: string, endpoints: readonly string[] = []): void {
     if (this.#endedWith !== undefined || !this.greeted) return;
     this.#sentAway = true;
-    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason } });
+    this.#leavesByMs = this.#setup.clock.nowMs() + graceMs;
+    const hint = endpoints.length > 0 && this.level >= drainingSince ? { endpoints } : {};
+    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason, ...hint } });
   }
 
   /** Ends the connection; nothing of what waits is sent any more. */
@@ -391,7 +414,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { port, limits } = this.#setup;
+    const { port, limits, advertise } = this.#setup;
     const { clusterId, epoch, serverId, serverName, endpoints } = port.identity;
     this.#outbox.sendNow({
       welcome: {
@@ -408,7 +431,7 @@ export class AgentConnection implements OutboxOwner {
           subscriptionsMax: this.#requests.subscriptionsMax,
           operationsPerWriteMax: protocolLimits.operationsPerWriteMax,
         },
-        endpoints,
+        endpoints: advertise.length > 0 ? advertise : endpoints,
       },
       answers: [],
       pushes: [],
@@ -419,6 +442,7 @@ export class AgentConnection implements OutboxOwner {
         principal: this.principal,
         client: hello.clientName,
         version: hello.clientVersion,
+        remote: this.#remote,
       },
       'an agent connected',
     );

@@ -32,10 +32,14 @@ export interface Arrival {
   readonly ws: AgentWebSocket;
   readonly socket: AgentStream;
   readonly codec: FrameCodec;
+  /** Where it comes from, for logs. */
+  readonly remote?: string | undefined;
   /** By its certificate; undefined: the token in hello is to tell. */
   readonly identity: Identity | undefined;
   /** Undefined: no tokens are taken. */
   readonly identify: Identify | undefined;
+  /** Up to which additions to the protocol it can be told (`levelAmong`). */
+  readonly level: number;
 }
 
 /** Who it is by this token, together with the certificate that it came with. Never rejects. */
@@ -65,7 +69,9 @@ export interface Door {
   /** Reads revocation lists now, where their files have changed. */
   look(): Promise<void>;
 
+  /** Again after `stopAccepting`: on the same port. Rejects where the address cannot be listened on (any more). */
   listen(): Promise<{ readonly port: number }>;
+  /** Who is connected stays; who comes is refused by the system, which costs this server nothing. */
   stopAccepting(): void;
   /** Every socket is destroyed; resolves when none is left. */
   close(): Promise<void>;

@@ -10,11 +10,32 @@ export const firstSessionNumber = 4;
 /** Smaller writes are bounded well enough by the number of requests in flight. */
 const largeWriteBytes = 4 * 1024;
 
+/** One that reads and has its answer, which may still have to be withdrawn. */
+interface Answered {
+  readonly read: Read;
+}
+
+/** An await of one key, the usual one, is that key: the objects around it would be 160 bytes. */
+type Read = string | RequestBody;
+
+const readOf = (body: RequestBody): Read => {
+  if (body.kind !== 'await' || body.leastGeneration !== undefined) return body;
+  const [first, ...others] = body.alternatives;
+  const [key, ...more] = first ?? [];
+  return key !== undefined && others.length + more.length === 0 ? key : body;
+};
+
+const bodyOf = (read: Read): RequestBody =>
+  typeof read === 'string' ? { kind: 'await', alternatives: [[read]] } : read;
+
+const isAnswered = (flight: RequestBody | Answered): flight is Answered => 'read' in flight;
+
 export class Flights {
-  /** Request id → one of `flights`, or the number (≥ 4) of the session that it belongs to. */
-  readonly #requests = new Map<number, number>();
-  /** What is read by those of them that read: looked at again when policies change. */
-  readonly #reads = new Map<number, RequestBody>();
+  /**
+   * Request id → what it reads, which is looked at again when policies change; or, of one that reads nothing, one of
+   * `flights`, or the number (≥ 4) of the session that it belongs to.
+   */
+  readonly #requests = new Map<number, number | Read | Answered>();
   /** Of the large writes among them that have no answer yet. */
   readonly #writeBytes = new Map<number, number>();
   #writeBytesSum = 0;
@@ -53,24 +74,41 @@ export class Flights {
 
   /** What it is; undefined: it is not in flight. */
   kindOf(request: number): number | undefined {
-    return this.#requests.get(request);
+    const flight = this.#requests.get(request);
+    if (flight === undefined || typeof flight === 'number') return flight;
+    if (typeof flight === 'string') return flights.plain;
+    if (isAnswered(flight)) return flights.answered;
+    return flight.kind === 'subscribe' ? flights.subscribing : flights.plain;
   }
 
-  /** By request, up to when its answer has been sent. */
-  get reads(): ReadonlyMap<number, RequestBody> {
-    return this.#reads;
+  /** What it reads, up to when its answer has been sent; undefined: it does not read, or is not in flight. */
+  readBy(request: number): RequestBody | undefined {
+    const flight = this.#requests.get(request);
+    if (flight === undefined || typeof flight === 'number') return undefined;
+    return bodyOf(typeof flight === 'object' && isAnswered(flight) ? flight.read : flight);
   }
 
-  /** `body` of what reads. */
-  begin(request: number, flight: number, body?: RequestBody): void {
+  /** By request: `readBy` of all that read. Some may end while they are gone through. */
+  *reads(): Generator<readonly [request: number, body: RequestBody]> {
+    for (const request of this.#requests.keys()) {
+      const body = this.readBy(request);
+      if (body !== undefined) yield [request, body];
+    }
+  }
+
+  /** One that reads nothing: one of `flights`, or the number of its session. */
+  begin(request: number, flight: number): void {
     this.#requests.set(request, flight);
-    if (body !== undefined) this.#reads.set(request, body);
-    if (flight === flights.subscribing) this.#subscribing += 1;
     if (flight === flights.opening) this.#opening += 1;
   }
 
+  beginRead(request: number, body: RequestBody): void {
+    this.#requests.set(request, readOf(body));
+    if (body.kind === 'subscribe') this.#subscribing += 1;
+  }
+
   beginSnapshotRead(request: number, body: RequestBody): void {
-    this.begin(request, flights.plain, body);
+    this.beginRead(request, body);
     this.#snapshotReads.add(request);
   }
 
@@ -85,9 +123,10 @@ export class Flights {
 
   /** It has its answer, which is yet to be sent. Gives what it was; undefined: it was not in flight, or has one already. */
   answered(request: number): number | undefined {
-    const flight = this.#requests.get(request);
+    const flight = this.kindOf(request);
     if (flight === undefined || flight === flights.answered) return undefined;
-    this.#requests.set(request, flights.answered);
+    const read = this.readBy(request);
+    this.#requests.set(request, read === undefined ? flights.answered : { read });
     if (flight === flights.subscribing) this.#subscribing -= 1;
     if (flight === flights.opening) this.#opening -= 1;
     const bytes = this.#writeBytes.get(request);
@@ -101,13 +140,11 @@ export class Flights {
   /** Its answer has been sent: the id is free again. */
   over(request: number): void {
     this.#requests.delete(request);
-    this.#reads.delete(request);
     this.#snapshotReads.delete(request);
   }
 
   clear(): void {
     this.#requests.clear();
-    this.#reads.clear();
     this.#writeBytes.clear();
     this.#writeBytesSum = 0;
     this.#subscribing = 0;

@@ -33,7 +33,10 @@ export const answerBytes = (body: AnswerBody): number => {
       return messageBytes + body.list.members.length * 1024;
     case 'member_changed':
     case 'leader_transferred':
+    case 'drained':
       return messageBytes;
+    case 'rebalanced':
+      return messageBytes + body.rebalanced.servers.length * 256;
     case 'snapshot_part':
       return 2 * messageBytes + body.part.clusterId.length + body.part.records.length;
     case 'access_changed':

@@ -12,13 +12,23 @@ import { TLSSocket } from 'node:tls';
 import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import { closeCodes, codecFor, codecs, FuturestoreError, LogBudget, WaitingRoom } from '../protocol/index.ts';
+import {
+  closeCodes,
+  codecFor,
+  codecs,
+  FuturestoreError,
+  levelAmong,
+  LogBudget,
+  retryAfterSeconds,
+} from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import type { Arrival, CertificateAndKey, Door, Identify, IdentityJudge } from './door.ts';
 import { Realms } from './identity.ts';
+import { revocationListReader } from './revocation-list-reader.ts';
 import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
+import { Lobby } from './lobby.ts';
 import type { GatewayOptions, GatewaySetup, TurnedAwayStage } from './settings.ts';
 import { fileReader, lookEveryMs } from './watched-files.ts';
 
@@ -43,7 +53,8 @@ const ticketLifetimeSeconds = 24 * 3600;
 
 export class FrontDoor implements Door {
   readonly #setup: GatewaySetup;
-  readonly #listenAt: { readonly host: string; readonly port: number };
+  /** With the port that it was at first, where any free one was asked for. */
+  #listenAt: { readonly host: string; readonly port: number };
   readonly #realms: Realms;
   #certificate: CertificateAndKey;
   #ticketKeys: Buffer | undefined;
@@ -54,15 +65,19 @@ export class FrontDoor implements Door {
   readonly #arrived: (arrival: Arrival) => void;
   /** Every open socket, from its TCP accept on. */
   readonly #sockets = new Set<Socket>();
-  /** Those of them that have no identity yet. */
-  readonly #waiting: WaitingRoom<Socket>;
+  readonly #lobby: Lobby;
   readonly #logBudget: LogBudget;
-  #closed = false;
+  #accepting = false;
 
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
     this.#listenAt = options.listen;
-    this.#realms = new Realms(options.policies.document.realms, options.files ?? fileReader, setup.logger);
+    this.#realms = new Realms(
+      options.policies.document.realms,
+      options.files ?? fileReader,
+      setup.logger,
+      revocationListReader(options.revocationListThread),
+    );
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
@@ -97,8 +112,18 @@ export class FrontDoor implements Door {
     };
     this.#webSockets = new WebSocketServer(webSocketOptions);
     // Node drops what is above it before it makes anything of it.
-    this.#server.maxConnections = limits.connectionsMax;
-    this.#waiting = new WaitingRoom(limits.unauthenticatedMax);
+    this.#server.maxConnections = limits.connectionsMax + limits.refusalsMax;
+    const beginTls = this.#server.listeners('connection');
+    this.#server.removeAllListeners('connection');
+    this.#lobby = new Lobby({
+      limits,
+      proxies: options.proxies ?? [],
+      nowMs: () => setup.clock.nowMs(),
+      handOver: (socket) => {
+        for (const listener of beginTls) listener.call(this.#server, socket);
+      },
+      turnedAway: (stage, problem, remote) => this.#turnAway(stage, problem, remote),
+    });
     this.#attach();
   }
 
@@ -161,14 +186,16 @@ export class FrontDoor implements Door {
         resolve();
       });
     });
-    this.#server.on('error', (error) => this.#setup.logger.error({ err: error }, 'accepting agents failed'));
+    this.#accepting = true;
     this.#stopLooking = this.#setup.clock.every(lookEveryMs, () => void this.look());
-    return { port: (this.#server.address() as AddressInfo).port };
+    const { port } = this.#server.address() as AddressInfo;
+    this.#listenAt = { ...this.#listenAt, port };
+    return { port };
   }
 
   stopAccepting(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (!this.#accepting) return;
+    this.#accepting = false;
     this.#stopLooking?.();
     this.#server.close();
   }
@@ -188,28 +215,22 @@ export class FrontDoor implements Door {
   #attach(): void {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
-      const evicted = this.#waiting.enter(socket);
-      if (evicted !== undefined) {
-        this.#turnAway(
-          'capacity',
-          'it waited longest of too many that had not shown an identity',
-          evicted.remoteAddress,
-        );
-      }
-      socket.once('close', () => {
-        this.#waiting.leave(socket);
-        this.#sockets.delete(socket);
-      });
+      socket.once('close', () => this.#sockets.delete(socket));
+      this.#lobby.enter(socket);
+    });
+    this.#server.on('error', (error) => {
+      // While it does not listen yet, whoever asked it to is told.
+      if (this.#accepting) this.#setup.logger.error({ err: error }, 'accepting agents failed');
     });
     this.#server.on('drop', (data) => {
       this.#turnAway('capacity', 'as many connections are open as may', data?.remoteAddress);
     });
     this.#server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
-      this.#turnAway('tls', error.code ?? error.message, socket.remoteAddress);
+      this.#turnAway('tls', error.code ?? error.message, this.#lobby.remoteOf(socket));
       socket.destroy();
     });
     this.#server.on('clientError', (error: Error & { code?: string }, socket) => {
-      this.#turnAway('http', error.code ?? error.message, remoteOf(socket));
+      this.#turnAway('http', error.code ?? error.message, this.#remoteOf(socket));
       socket.destroy();
     });
     this.#server.on('request', (request, response) => this.#refusePlain(request, response));
@@ -224,7 +245,7 @@ export class FrontDoor implements Door {
   }
 
   #refusePlain(request: IncomingMessage, response: ServerResponse): void {
-    this.#turnAway('http', `${request.method ?? ''} without upgrade`, request.socket.remoteAddress);
+    this.#turnAway('http', `${request.method ?? ''} without upgrade`, this.#lobby.remoteOf(request.socket));
     response.writeHead(426, {
       'content-type': 'text/plain; charset=utf-8',
       'content-length': Buffer.byteLength(upgradeText),
@@ -248,6 +269,10 @@ export class FrontDoor implements Door {
       this.#refuseUpgrade(socket, problem.status, problem.text);
       return;
     }
+    if (this.#sockets.size > this.#setup.limits.connectionsMax) {
+      this.#refuseForLackOfRoom(socket);
+      return;
+    }
     // Nobody yet where there is no certificate: then it stays among those who wait, and its token is to tell.
     const verdict = proof === undefined || !proof.ok ? proof : this.#judge({ certificate: proof.proved });
     this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
@@ -255,13 +280,15 @@ export class FrontDoor implements Door {
       const codec = codecFor(ws.protocol);
       if (verdict?.ok === false || codec === undefined) {
         const reason = verdict?.ok === false ? verdict.problem : 'no subprotocol was agreed';
-        this.#turnAway('identity', reason, socket.remoteAddress);
+        this.#turnAway('identity', reason, this.#lobby.remoteOf(socket));
         ws.on('error', ignoreBrokenSocket);
         ws.close(verdict?.ok === false ? verdict.closeCode : closeCodes.unauthenticated, closeReason(reason));
       } else {
-        if (verdict !== undefined) this.#waiting.leave(socket);
+        if (verdict !== undefined) this.#lobby.known(socket);
         const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
-        this.#arrived({ ws, socket, codec, identity: verdict?.identity, identify });
+        const remote = this.#lobby.remoteOf(socket);
+        const level = levelAmong(offeredBy(request));
+        this.#arrived({ ws, socket, codec, remote, level, identity: verdict?.identity, identify });
       }
     });
   }
@@ -276,8 +303,8 @@ export class FrontDoor implements Door {
       const verdict = token.ok
         ? this.#judge({ ...(certificate && { certificate }), token: token.proved })
         : token;
-      if (verdict.ok) this.#waiting.leave(socket);
-      else this.#turnAway('identity', verdict.problem, socket.remoteAddress);
+      if (verdict.ok) this.#lobby.known(socket);
+      else this.#turnAway('identity', verdict.problem, this.#lobby.remoteOf(socket));
       return verdict;
     };
   }
@@ -289,24 +316,32 @@ export class FrontDoor implements Door {
       return { status: '404 Not Found', text: "agents connect to '/': leave out the path" };
     const { origin } = request.headers;
     if (origin !== undefined && !this.#origins.has(origin)) {
-      const text = `pages of the origin ${printable(origin)} may not connect: add it to the gateway's origins if they should`;
+      const text = `pages of the origin ${printable(origin)} may not connect: add it to agents.origins if they should`;
       return { status: '403 Forbidden', text };
     }
     const offered = request.headers['sec-websocket-protocol'];
-    if (codecAmong(offered?.split(',').map((name) => name.trim()) ?? []) !== undefined) return undefined;
+    if (codecAmong(offeredBy(request)) !== undefined) return undefined;
     const said = offered === undefined ? 'no subprotocol' : `only ${printable(offered)}`;
     const text = `VERSION_NOT_SUPPORTED: the client offers ${said}, this server speaks ${codecNames}: use a client of this version`;
     return { status: '400 Bad Request', text };
   }
 
   #refuseUpgrade(socket: Duplex, status: string, text: string): void {
-    this.#turnAway('http', text, remoteOf(socket));
-    const body = `${text}\n`;
-    socket.once('finish', () => socket.destroy());
-    socket.end(
-      `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n` +
-        `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-    );
+    this.#turnAway('http', text, this.#remoteOf(socket));
+    endWithStatus(socket, status, text, '');
+  }
+
+  /** Its handshake was made only to tell it so. */
+  #refuseForLackOfRoom(socket: TLSSocket): void {
+    const { connectionsMax, retryAfterMs } = this.#setup.limits;
+    this.#turnAway('capacity', 'as many connections are open as may', this.#lobby.remoteOf(socket));
+    const seconds = retryAfterSeconds(retryAfterMs);
+    const text = `UNAVAILABLE: ${connectionsMax} connections are open, as many as may: try another server, or come back in ${seconds} s`;
+    endWithStatus(socket, '503 Service Unavailable', text, `Retry-After: ${seconds}\r\n`);
+  }
+
+  #remoteOf(socket: Duplex): string | undefined {
+    return socket instanceof TLSSocket ? this.#lobby.remoteOf(socket) : undefined;
   }
 
   #turnAway(stage: TurnedAwayStage, problem: string, remote: string | undefined): void {
@@ -320,9 +355,23 @@ export class FrontDoor implements Door {
   }
 }
 
+/** `headers`: more lines, each with its end. */
+const endWithStatus = (socket: Duplex, status: string, text: string, headers: string): void => {
+  const body = `${text}\n`;
+  socket.once('finish', () => socket.destroy());
+  socket.end(
+    `HTTP/1.1 ${status}\r\nConnection: close\r\n${headers}Content-Type: text/plain; charset=utf-8\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+};
+
 const ignoreBrokenSocket = (): void => {
   // Its 'close' follows, and that is what counts.
 };
+
+/** The subprotocols that a client offers, and what else it says in their place. */
+const offeredBy = ({ headers }: IncomingMessage): string[] =>
+  headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? [];
 
 /** The first of what is offered, in the client's order of preference, that is spoken here. */
 const codecAmong = (offered: Iterable<string>): FrameCodec | undefined => {
@@ -342,9 +391,6 @@ const certificateProblem = (leaf: X509Certificate | undefined): string =>
 /** OpenSSL takes 32 bytes. */
 const sessionContextOf = (clusterId: string): string =>
   createHash('sha256').update(`futurestore agents ${clusterId}`).digest('hex').slice(0, 32);
-
-const remoteOf = (socket: Duplex): string | undefined =>
-  socket instanceof TLSSocket ? socket.remoteAddress : undefined;
 
 /** Short, and harmless in a log and a terminal. */
 const printable = (text: string): string =>

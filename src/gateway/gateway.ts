@@ -1,23 +1,28 @@
 /** All connections of one gateway: what arrives, what the server delivers, the one timer, the end. */
 import type {
+  AgentsMove,
   ConnectionId,
   Gateway as DeliveryGateway,
   GatewayEvent,
   GatewayNotice,
 } from '../server/index.ts';
-import { closeCodes } from '../protocol/index.ts';
+import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
 import type { RealmDocument } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
+import { departures } from './departures.ts';
 import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
+import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
+import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
+import { SoleConnections } from './sole-connections.ts';
 
 export interface AgentGateway extends DeliveryGateway {
   /** Starts to accept agents. Rejects where the address cannot be listened on. */
@@ -26,9 +31,20 @@ export interface AgentGateway extends DeliveryGateway {
   readonly connections: number;
   /**
    * Accepts nobody any more, tells all to go elsewhere, and closes them one by one spread over the grace, so that the
-   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace.
+   * other servers don't get all their handshakes at once. Resolves when all are gone, at the latest after the grace, or
+   * when `admit` has ended it. Once more: those who are left get the new grace.
    */
   drain(graceMs: number): Promise<void>;
+  /**
+   * Ends a drain: accepts agents again, on the same port; who is still here stays, if it does not leave by itself. Rejects
+   * where the port cannot be listened on any more, and then stays drained.
+   */
+  admit(): Promise<void>;
+  /**
+   * Asks so many agents to go, each to an endpoint of the moves if it knows it, and closes nobody: who finds no other
+   * server stays. Gives how many are on their way, those included who were asked before and have some of their grace left.
+   */
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number>;
   /** At once, without a word. */
   close(): Promise<void>;
   /** The server's own certificate, for new connections. Throws CONFIGURATION_INVALID, and then keeps what it had. */
@@ -56,10 +72,9 @@ const tickMs = 1000;
 const reviewEveryMs = 5;
 const reviewedAtOnce = 256;
 
-const drainReason = 'the server is shutting down: connect to another one';
+const drainReason = 'the server takes no agents any more: connect to another one';
 
-/** Drained connections are closed in steps of this, or of a hundredth of the grace. */
-const drainStepMs = 50;
+const moveReason = 'the server has more agents than others: connect to another one';
 
 class Agents implements AgentGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
@@ -83,14 +98,18 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** While the server delivers, notices wait for its end and go together. */
   #notices: GatewayNotice[] | undefined;
   readonly #elsewhere: Elsewhere;
+  readonly #farewells: Farewells;
+  readonly #sole = new SoleConnections();
   #stopTicking: (() => void) | undefined;
   #draining = false;
-  #drained: (() => void) | undefined;
+  readonly #closing: SpreadClosing;
 
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
+    this.#farewells = new Farewells(this.#setup.limits);
+    this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
@@ -119,6 +138,11 @@ class Agents implements AgentGateway, ConnectionOwner {
         this.#door.replaceTicketKeys(event.keys);
         continue;
       }
+      if (event.kind === 'sessions_opened') {
+        const replaced = this.#sole.replacedBy(event.sessions, this.#setup.clock.nowMs());
+        for (const connection of replaced) replace(connection);
+        continue;
+      }
       const connection = this.#connections.get(event.connection);
       if (connection === undefined) continue;
       connection.take(event);
@@ -134,22 +158,25 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#door.stopAccepting();
     for (const connection of this.#waiting) connection.close(closeCodes.draining, drainReason);
     for (const connection of this.#connections.values()) connection.goaway(graceMs, drainReason);
-    if (this.#connections.size === 0) return;
-    const { clock } = this.#setup;
-    const startedAtMs = clock.nowMs();
-    const count = this.#connections.size;
-    const stepMs = Math.max(1, Math.min(drainStepMs, Math.floor(graceMs / 100)));
-    await new Promise<void>((resolve) => {
-      const stop = clock.every(stepMs, () => {
-        const share = graceMs === 0 ? 1 : Math.min(1, (clock.nowMs() - startedAtMs) / graceMs);
-        const mayStay = Math.floor(count * (1 - share));
-        this.#closeDownTo(mayStay);
-      });
-      this.#drained = () => {
-        stop();
-        resolve();
-      };
-    });
+    if (this.#connections.size > 0) await this.#closing.begin(this.#connections.size, graceMs);
+  }
+
+  async admit(): Promise<void> {
+    if (!this.#draining) return;
+    await this.#door.listen();
+    this.#draining = false;
+    this.#closing.over();
+  }
+
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number> {
+    const nowMs = this.#setup.clock.nowMs();
+    const greeted = [...this.#connections.values()].filter((connection) => connection.greeted);
+    const leaving = greeted.filter((connection) => connection.isLeaving(nowMs)).length;
+    const left = departures(greeted, leaving, moves);
+    for (const { connection, endpoint } of left) {
+      connection.goaway(graceMs, moveReason, endpoint === '' ? [] : [endpoint]);
+    }
+    return Promise.resolve(leaving + left.length);
   }
 
   async close(): Promise<void> {
@@ -182,6 +209,7 @@ class Agents implements AgentGateway, ConnectionOwner {
   saidHello(connection: AgentConnection): void {
     this.#waiting.delete(connection);
     this.#greeted += 1;
+    this.#farewells.add(connection);
   }
 
   congested(connection: AgentConnection): void {
@@ -195,12 +223,14 @@ class Agents implements AgentGateway, ConnectionOwner {
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
     this.#countPrincipal(connection, -1);
+    this.#sole.leave(connection);
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
     this.#congested.delete(connection);
+    this.#farewells.remove(connection);
     this.#roundOf(connection.id).delete(connection);
     if (connection.greeted) this.#greeted -= 1;
-    if (this.#connections.size === 0) this.#drained?.();
+    if (this.#connections.size === 0) this.#closing.over();
   }
 
   identified(connection: AgentConnection, identity: Identity): void {
@@ -215,17 +245,24 @@ class Agents implements AgentGateway, ConnectionOwner {
       return;
     }
     connection.become(identity, scope);
-    if (!isNew) return;
     const connectionsPerPrincipalMax = Math.min(
       this.#setup.limits.connectionsPerPrincipalMax,
       scope.limits.connections,
     );
-    if (this.#countPrincipal(connection, 1) <= connectionsPerPrincipalMax) return;
+    const isSole = connectionsPerPrincipalMax === 1;
+    const count = isNew ? this.#countPrincipal(connection, 1) : 0;
+    if (!isSole) this.#sole.leave(connection);
+    else if (!connection.ended) {
+      const older = this.#sole.enter(connection);
+      if (older !== undefined) replace(older);
+    }
+    if (isSole || count <= connectionsPerPrincipalMax) return;
     const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-    connection.close(closeCodes.tooManyConnections, reason);
+    const { retryAfterMs } = this.#setup.limits;
+    connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
   }
 
-  #arrived({ ws, socket, codec, identity, identify }: Arrival): void {
+  #arrived({ ws, socket, codec, remote, level, identity, identify }: Arrival): void {
     this.#lastId += 1;
     const id = this.#lastId;
     const connection = new AgentConnection({
@@ -233,6 +270,8 @@ class Agents implements AgentGateway, ConnectionOwner {
       ws,
       socket,
       codec,
+      remote,
+      level,
       judge: this.#door.judge,
       identify,
       setup: this.#setup,
@@ -321,6 +360,7 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#ticks += 1;
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted) connection.heartbeat(nowMs, wallMs);
+    this.#farewells.tick(nowMs);
     if (!this.#draining) this.#sendElsewhere(this.#setup.port.leaderlessMs());
   }
 
@@ -343,3 +383,9 @@ class Agents implements AgentGateway, ConnectionOwner {
     }
   }
 }
+
+const replace = (connection: AgentConnection): void =>
+  connection.close(
+    closeCodes.replaced,
+    `${connection.principal} may have one connection, and a newer one took this one's place`,
+  );

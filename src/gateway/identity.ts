@@ -11,8 +11,9 @@ import { chainOf, hasIssued, parseAuthorities, refuseSharedKeys } from './author
 import type { Authority } from './authorities.ts';
 import { readCertificate } from './certificates.ts';
 import type { CertificateFacts } from './certificates.ts';
-import { parseRevocationLists } from './revocation-lists.ts';
-import type { RevocationLists } from './revocation-lists.ts';
+import { revocationListReader } from './revocation-list-reader.ts';
+import type { ReadRevocationLists } from './revocation-list-reader.ts';
+import { RevocationLists } from './revocation-lists.ts';
 import { tokenIssuer, TokenRealm } from './tokens.ts';
 import type { ProvenToken } from './tokens.ts';
 import type { FileReader } from './watched-files.ts';
@@ -80,6 +81,7 @@ const provedMax = 20_000;
 /** Judges certificates and tokens by the realms of a policy document. */
 export class Realms {
   readonly #files: FileReader;
+  readonly #readRevocationLists: ReadRevocationLists;
   readonly #logger: IdentityLogger;
   #table: Table;
   #version = 1;
@@ -92,8 +94,14 @@ export class Realms {
    * Throws CONFIGURATION_INVALID for what is no certificate or key, and for an issuer that two realms share. A realm
    * with a revocation list accepts no certificate before `look` has read it.
    */
-  constructor(documents: RealmDocuments, files: FileReader, logger: IdentityLogger) {
+  constructor(
+    documents: RealmDocuments,
+    files: FileReader,
+    logger: IdentityLogger,
+    readLists: ReadRevocationLists = revocationListReader(undefined),
+  ) {
     this.#files = files;
+    this.#readRevocationLists = readLists;
     this.#logger = logger;
     this.#table = tableOf(documents);
   }
@@ -274,7 +282,14 @@ export class Realms {
     if (path === undefined) return;
     const version = this.#files.version(path);
     try {
-      const read = await parseRevocationLists(this.#files.read(path), path, realm.authorities, wallMs);
+      const authorities = realm.authorities.map(({ fingerprint, certificate }) => ({
+        fingerprint,
+        certificate: certificate.raw,
+      }));
+      const text = this.#files.read(path);
+      const read = new RevocationLists(
+        await this.#readRevocationLists({ text, source: path, authorities, wallMs }),
+      );
       realm.lists = realm.lists === undefined ? read : read.withNewerOf(realm.lists);
       realm.listProblem = undefined;
       realm.listVersion = version;

@@ -15,6 +15,7 @@ export type { AgentGateway } from './gateway.ts';
 export type { AgentStream, AgentWebSocket, Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 export type { Identity } from './identity.ts';
 export { parsePolicyFile } from './policy-file.ts';
+export { revocationListThread } from './revocation-list-reader.ts';
 export { gatewayLimits } from './settings.ts';
 export { fileReader, lookEveryMs } from './watched-files.ts';
 export type { FileReader } from './watched-files.ts';

@@ -32,6 +32,7 @@ const realmSchema = v.strictObject({
 
 const limitSchema = v.strictObject({
   pending: v.exactOptional(v.number()),
+  keys: v.exactOptional(v.number()),
   subscriptions: v.exactOptional(v.number()),
   requests_in_flight: v.exactOptional(v.number()),
   requests_per_second: v.exactOptional(v.number()),

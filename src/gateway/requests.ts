@@ -15,10 +15,11 @@ import type {
 } from '../server/index.ts';
 import { checkDocument, revokesItself } from './access.ts';
 import { AgentSession } from './agent-session.ts';
+import type { SessionStanding } from './agent-session.ts';
 import type { Audit } from './audit.ts';
 import type { Authentication } from './authentication.ts';
 import { refusalOf } from './authorise.ts';
-import { Flights, flights } from './flights.ts';
+import { firstSessionNumber, Flights, flights } from './flights.ts';
 import type { Identity } from './identity.ts';
 import type { Outbox } from './outbox.ts';
 import type { GatewaySetup } from './settings.ts';
@@ -91,6 +92,10 @@ export class Requests {
   /** Whose loss is to be told when the connection ends. */
   get sessionToDetach(): string | undefined {
     return this.#session.toDetach;
+  }
+
+  get sessionStanding(): SessionStanding {
+    return this.#session.standing(this.#inFlight.isOpening);
   }
 
   get requestsInFlightMax(): number {
@@ -234,8 +239,13 @@ export class Requests {
       case 'status':
       case 'member_list':
       case 'acl_get':
-        this.#inFlight.begin(id, flights.plain, body);
+        this.#inFlight.beginRead(id, body);
         return { ...base, ...body };
+      case 'drain_server':
+        this.#audit.asked(body.end ? 'end_drain' : body.kind, { member: body.member });
+        this.#inFlight.begin(id, flights.plain);
+        return { ...base, ...body };
+      case 'rebalance':
       case 'transfer_leader':
         this.#audit.asked(body.kind);
         this.#inFlight.begin(id, flights.plain);
@@ -322,7 +332,7 @@ export class Requests {
     if (refusal !== undefined)
       return this.refuse(base.request, { code: 'INVALID_ARGUMENT', message: refusal }, body.kind);
     const { session, graceMs, resume } = body;
-    this.#session.open(session);
+    this.#session.open(session, resume);
     this.#inFlight.begin(base.request, flights.opening);
     const principal = this.#principal;
     return { ...base, kind: 'session_open', session, principal, graceMs, resume, subject: this.#subject };
@@ -346,7 +356,7 @@ export class Requests {
       const message = `the connection has ${subscriptionsMax} subscriptions, as many as it may: cancel one, or put more patterns into one`;
       return this.refuse(id, { code: 'LIMIT_EXCEEDED', message }, body.kind);
     }
-    this.#inFlight.begin(id, flights.subscribing, body);
+    this.#inFlight.beginRead(id, body);
     return { connection: this.#connection, request: id, ...body };
   }
 
@@ -404,16 +414,25 @@ export class Requests {
     // Cancelled meanwhile.
     if (flight === undefined) return;
     if (body.kind === 'subscribed') {
-      const asked = this.#inFlight.reads.get(request);
+      const asked = this.#inFlight.readBy(request);
       const patterns = asked?.kind === 'subscribe' ? asked.patterns : [];
       this.#subscriptions.begin(request, patterns, body.position.revision);
     } else if (body.kind === 'session_closed') {
       this.#session.closed(flight);
     } else if (body.kind === 'failed') {
       this.#setup.metrics.refused(body.failure.code);
+      this.#auditRefusal(flight, body.failure);
       this.#session.failed(flight, body.failure.code, this.#inFlight.isOpening);
     }
     this.#outbox.add(event);
+  }
+
+  /** Policies and quotas are judged once more where a command is applied, and may be others by then. */
+  #auditRefusal(flight: number, failure: Failure): void {
+    const { code, message } = failure;
+    if (code !== 'PERMISSION_DENIED' && code !== 'QUOTA_EXCEEDED' && code !== 'VALUE_TOO_LARGE') return;
+    const verb = flight >= firstSessionNumber ? 'write' : 'change';
+    this.#audit.refused({ failure, verb, reason: message });
   }
 
   #isTaken(request: number): boolean {

@@ -4,14 +4,13 @@
  */
 import 'reflect-metadata';
 import { webcrypto } from 'node:crypto';
-import type { X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import { chainOf } from './authorities.ts';
 import type { Authority } from './authorities.ts';
 import { serialOf } from './certificates.ts';
 
 /** Of one authority. */
-interface RevocationList {
+export interface RevocationList {
   readonly serials: ReadonlySet<string>;
   /** Milliseconds since 1970. */
   readonly fromMs: number;
@@ -30,10 +29,7 @@ const charactersMax = 4 * 1024 * 1024;
 /** Clocks differ: a list that was signed just now may seem to be of the future. */
 const skewMs = 5 * 60_000;
 
-/**
- * About 20,000 certificates; the library's own bound is some 2,500. Each takes 0.1 to 0.2 ms, in one go, so a server that
- * leads with a list of many thousands may lose its leadership whenever the file changes.
- */
+/** About 20,000 certificates, of which each takes 0.1 to 0.8 ms; the library's own bound is some 2,500. */
 const parseOptions = { berOptions: { maxNodes: 100_000 } };
 
 const crlNumber = '2.5.29.20';
@@ -83,41 +79,59 @@ export class RevocationLists {
   }
 }
 
+/** As plain data, so that it can be sent to another thread. */
+interface PinnedAuthority {
+  readonly fingerprint: string;
+  /** DER. */
+  readonly certificate: Uint8Array;
+}
+
+export interface ListReading {
+  readonly text: string;
+  /** What it is called in errors. */
+  readonly source: string;
+  readonly authorities: readonly PinnedAuthority[];
+  readonly wallMs: number;
+}
+
 /**
- * Reads the text of a file with one list or several. Throws an Error that says what is wrong with it; a file is taken as
- * a whole or not at all. Lists of authorities that are not pinned are passed over: they say nothing about the realm.
+ * Reads the text of a file with one list or several: by the fingerprint of the authority. Throws an Error that says what
+ * is wrong with it; a file is taken as a whole or not at all. Lists of authorities that are not pinned are passed over:
+ * they say nothing about the realm.
  */
-export const parseRevocationLists = async (
-  text: string,
-  source: string,
-  authorities: readonly Authority[],
-  wallMs: number,
-): Promise<RevocationLists> => {
+export const parseRevocationLists = async ({
+  text,
+  source,
+  authorities,
+  wallMs,
+}: ListReading): Promise<ReadonlyMap<string, RevocationList>> => {
   if (text.length > charactersMax)
     throw new Error(`${source} has ${text.length} characters, at most ${charactersMax} are read`);
   const blocks = text.match(listPattern) ?? [];
   if (blocks.length === 0) throw new Error(`${source} holds no revocation list in PEM form (X509 CRL)`);
+  const pinned = authorities.map(({ fingerprint, certificate }) => ({
+    fingerprint,
+    certificate: new x509.X509Certificate(certificate),
+  }));
   const lists = new Map<string, RevocationList>();
   for (const block of blocks) {
     const list = parseBlock(block, source);
-    const named = authorities.filter(({ certificate }) => subjectOf(certificate) === list.issuer);
+    const named = pinned.filter(({ certificate }) => certificate.subject === list.issuer);
     if (named.length === 0) continue;
-    const authority = await signerOf(list, named);
-    if (authority === undefined) {
+    const fingerprint = await signerOf(list, named);
+    if (fingerprint === undefined) {
       const of = JSON.stringify(list.issuer);
       throw new Error(
         `${source}: the list of ${of} was not signed by the authority of that name that is pinned`,
       );
     }
     const made = checked(list, source, wallMs);
-    const known = lists.get(authority.fingerprint);
-    if (known === undefined || known.fromMs < made.fromMs) lists.set(authority.fingerprint, made);
+    const known = lists.get(fingerprint);
+    if (known === undefined || known.fromMs < made.fromMs) lists.set(fingerprint, made);
   }
   if (lists.size === 0) throw new Error(`${source} has no list of an authority that the realm pins`);
-  return new RevocationLists(lists);
+  return lists;
 };
-
-const subjectOf = (certificate: X509Certificate): string => new x509.X509Certificate(certificate.raw).subject;
 
 const parseBlock = (block: string, source: string): x509.X509Crl => {
   try {
@@ -148,14 +162,14 @@ const checked = (list: x509.X509Crl, source: string, wallMs: number): Revocation
   };
 };
 
+/** Its fingerprint; undefined: none of them has signed it. */
 const signerOf = async (
   list: x509.X509Crl,
-  authorities: readonly Authority[],
-): Promise<Authority | undefined> => {
-  for (const authority of authorities) {
+  authorities: readonly { readonly fingerprint: string; readonly certificate: x509.X509Certificate }[],
+): Promise<string | undefined> => {
+  for (const { fingerprint, certificate } of authorities) {
     try {
-      const publicKey = new x509.X509Certificate(authority.certificate.raw);
-      if (await list.verify({ publicKey }, webcrypto)) return authority;
+      if (await list.verify({ publicKey: certificate }, webcrypto)) return fingerprint;
     } catch {
       // A key of another kind than the signature's.
     }

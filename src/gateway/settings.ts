@@ -25,7 +25,7 @@ export interface GatewayMetrics {
   turnedAway(stage: TurnedAwayStage): void;
 }
 
-export type TurnedAwayStage = 'capacity' | 'tls' | 'http' | 'identity' | 'hello';
+export type TurnedAwayStage = 'capacity' | 'proxy' | 'tls' | 'http' | 'identity' | 'hello';
 
 const noMetrics: GatewayMetrics = { refused() {}, connectionClosed() {}, turnedAway() {} };
 
@@ -50,11 +50,26 @@ const systemClock: GatewayClock = {
 export const gatewayLimits = {
   /** A process has 20,000 descriptors by default on common systems. */
   connectionsMax: 20_000,
+  /** Above it, so many are let through their handshakes all the same, to be told when to come back; the rest are dropped. */
+  refusalsMax: 128,
+  /** When those who find no room are told to come back; clients add chance to it. */
+  retryAfterMs: 15_000,
   /** Sockets without an identity: each costs a handshake (3 ms) and 50 KB, and may be anybody's. */
   unauthenticatedMax: 1_000,
+  /** After about this time an agent is asked to connect again; 0: never. Else much longer than a hello takes. */
+  connectionMaxAgeMs: 0,
+  /** How long it may take for that. */
+  farewellGraceMs: 30_000,
   /** One certificate, copied to a whole fleet or in the wrong hands, must leave room for the others. */
   connectionsPerPrincipalMax: 1_000,
+  /** Until the first byte (and the PROXY header before it, where one is due); and once more for the handshake. */
   tlsHandshakeMs: 5_000,
+  /** Begun between two turns of everybody else: with all that follows 3 ms each, on the thread that serves all others. */
+  handshakesPerTurnMax: 4,
+  /** How long one that has begun to speak TLS waits in line: clients give up after ten seconds. */
+  handshakeWaitMs: 5_000,
+  /** In line: a processor that does nothing else has fewer handshakes done in that time. */
+  handshakesWaitingMax: 2_000,
   httpRequestMs: 5_000,
   helloMs: 5_000,
   /** A token is verified at most so often on a connection: it costs half a millisecond of everybody's time. */
@@ -92,6 +107,8 @@ export type GatewayLimits = Readonly<Record<keyof typeof gatewayLimits, number>>
 export interface GatewayCoreOptions {
   readonly policies: Policies;
   readonly port: GatewayPort;
+  /** What agents are told as the cluster's addresses; none: every server's own. */
+  readonly advertise?: readonly string[];
   readonly limits?: Partial<GatewayLimits>;
   readonly clock?: GatewayClock;
   readonly logger?: GatewayLogger;
@@ -106,6 +123,13 @@ export interface GatewayOptions extends GatewayCoreOptions {
   readonly key: string;
   /** Reads revocation lists; default: the file system. */
   readonly files?: FileReader;
+  /** The program of a thread that reads long revocation lists; default: they are read here, and hold everything up. */
+  readonly revocationListThread?: URL;
+  /**
+   * Load balancers: IP addresses and networks (CIDR) whose connections begin with a PROXY header of version 2, which says
+   * where the agent is. From anybody else such a header is what it looks like to TLS: noise. Default: none.
+   */
+  readonly proxies?: readonly string[];
   /**
    * Web origins whose pages may connect. None by default: a browser sends its client certificate for any page that
    * asks, so a page of somebody else's must not get to use it. Agents send no origin and are not concerned.
@@ -116,6 +140,7 @@ export interface GatewayOptions extends GatewayCoreOptions {
 /** What all connections of a gateway share. */
 export interface GatewaySetup {
   readonly port: GatewayPort;
+  readonly advertise: readonly string[];
   readonly limits: GatewayLimits;
   readonly clock: GatewayClock;
   readonly logger: GatewayLogger;
@@ -124,6 +149,7 @@ export interface GatewaySetup {
 
 export const setupOf = (options: GatewayCoreOptions): GatewaySetup => ({
   port: options.port,
+  advertise: options.advertise ?? [],
   limits: { ...gatewayLimits, ...options.limits },
   clock: options.clock ?? systemClock,
   logger: options.logger ?? silentLogger,

@@ -3,7 +3,8 @@ import type { Failure } from '../protocol/index.ts';
 import type { Outbox } from './outbox.ts';
 
 interface Subscription {
-  readonly patterns: readonly string[];
+  /** The only one, or all: an array around one would be 56 bytes. */
+  readonly patterns: string | readonly string[];
   /** Up to it everything has been sent. */
   revision: number;
 }
@@ -27,13 +28,16 @@ export class Subscriptions {
     return this.#live.has(subscription);
   }
 
-  /** What each asked for. */
-  get followed(): ReadonlyMap<number, { readonly patterns: readonly string[] }> {
-    return this.#live;
+  /** What each asked for. Some may end while they are gone through. */
+  *followed(): Generator<readonly [subscription: number, patterns: readonly string[]]> {
+    for (const [subscription, { patterns }] of this.#live)
+      yield [subscription, typeof patterns === 'string' ? [patterns] : patterns];
   }
 
   begin(subscription: number, patterns: readonly string[], revision: number): void {
-    this.#live.set(subscription, { patterns, revision });
+    const [only, ...others] = patterns;
+    const kept = only !== undefined && others.length === 0 ? only : patterns;
+    this.#live.set(subscription, { patterns: kept, revision });
   }
 
   /** All its changes up to the revision have been sent. */

@@ -30,10 +30,10 @@ export const withdraw = (from: Withdrawal): boolean => {
 const withdrawReads = (from: Withdrawal): boolean => {
   const { scope, connection, principal, inFlight, subscriptions, outbox, audit, owner } = from;
   let withdrawn = false;
-  for (const [request, body] of inFlight.reads) {
+  for (const [request, body] of inFlight.reads()) {
     const refusal = refusalOf(body, scope, principal);
     // A subscription that was begun ends as one, below.
-    if (refusal === undefined || subscriptions.followed.has(request)) continue;
+    if (refusal === undefined || subscriptions.has(request)) continue;
     withdrawn = true;
     const { failure, verb, key } = refusal;
     audit.refused({ failure, verb, key });
@@ -51,7 +51,7 @@ const withdrawReads = (from: Withdrawal): boolean => {
 const withdrawSubscriptions = (from: Withdrawal): boolean => {
   const { scope, connection, principal, subscriptions, outbox, audit, owner } = from;
   let withdrawn = false;
-  for (const [subscription, { patterns }] of subscriptions.followed) {
+  for (const [subscription, patterns] of subscriptions.followed()) {
     const refused = patterns.find((pattern) => !scope.allowsPattern('subscribe', pattern));
     if (refused === undefined) continue;
     withdrawn = true;

@@ -3,6 +3,7 @@ import type { Admission } from './admission.ts';
 import { FrameAssembler, frameBytesMax, helloBytesMax } from './framing.ts';
 import type { LinkOptions, PeerTimes } from './options.ts';
 import {
+  agentsOrdersSince,
   decodeFrame,
   encodeFrame,
   isProtocolError,
@@ -145,6 +146,9 @@ export class IncomingLink {
       this.#checkSender(frame.batch, peer);
       if (frame.batch.transferTo !== undefined && version < transferSince)
         throw protocolError(`a peer of version ${version} asked for a transfer of leadership`);
+      const { agentsOrder, agentsOutcome, status } = frame.batch;
+      if (version < agentsOrdersSince && (agentsOrder ?? agentsOutcome ?? status?.draining) !== undefined)
+        throw protocolError(`a peer of version ${version} spoke of agents`);
       this.#events.received(peer.id, run, frame.batch);
     } else if (frame.kind === 'empty') {
       this.#socket.write(encodeFrame({ kind: 'empty' }));

@@ -4,6 +4,7 @@ import { FrameAssembler, helloBytesMax } from './framing.ts';
 import { isOfVersion1, silentLogger } from './options.ts';
 import type { PeerTimes, LinkOptions } from './options.ts';
 import {
+  agentsOrdersSince,
   decodeFrame,
   encodeBatch,
   encodeFrame,
@@ -83,6 +84,8 @@ export class OutgoingLink {
   send(batch: PeerBatch): boolean {
     const socket = this.#socket;
     if (batch.transferTo !== undefined && this.#version < transferSince) return false;
+    const ofAgents = batch.agentsOrder ?? batch.agentsOutcome;
+    if (ofAgents !== undefined && this.#version < agentsOrdersSince) return false;
     if (!this.#up || socket === undefined || socket.writableLength > bufferBytesMax) return false;
     if (!this.#corked) {
       this.#corked = true;
@@ -93,8 +96,15 @@ export class OutgoingLink {
         socket.uncork();
       });
     }
-    for (const frame of encodeBatch(batch)) socket.write(frame);
+    for (const frame of encodeBatch(this.#asKnown(batch))) socket.write(frame);
     return true;
+  }
+
+  /** A peer of an earlier version does not learn who takes agents, and hangs up on the word. */
+  #asKnown(batch: PeerBatch): PeerBatch {
+    if (this.#version >= agentsOrdersSince || batch.status?.draining === undefined) return batch;
+    const { draining: _draining, ...status } = batch.status;
+    return { ...batch, status };
   }
 
   close(): void {

@@ -10,6 +10,7 @@ import { asMemberId, asTerm } from '../raft/index.ts';
 import type { MemberId, Message, SnapshotPoint } from '../raft/index.ts';
 import { snapshotPointFromMessage, snapshotPointToMessage } from '../storage/index.ts';
 import { frameBytesMax, lengthBytes } from './framing.ts';
+import { orderFromMessage, orderToMessage, outcomeFromMessage, outcomeToMessage } from './agents-messages.ts';
 import { asWhole, raftFromMessage, raftToMessage } from './raft-messages.ts';
 import type { PeerBatch, PeerLineage, PeerStanding, PeerStatus, SnapshotStreamPart } from './types.ts';
 
@@ -21,17 +22,20 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
 
 /**
  * Of the protocol between servers: what this server says first, and the oldest that it still understands. Frames of
- * version 4 are those of version 3; it says that the log may hold keys for TLS session tickets.
+ * version 4 are those of version 3; it says that the log may hold keys for TLS session tickets. Those of version 5 are the
+ * same; it says that policies may limit keys.
  */
-export const peerProtocolVersion = 4;
+export const peerProtocolVersion = 5;
 export const peerProtocolVersionMin = 1;
 /**
  * The versions from which on a hello says where its server stands and is reached, a peer takes requests to hand
- * leadership over, and a hello tells the runs of the disk and its refusal that the disk is outdated.
+ * leadership over, a hello tells the runs of the disk and its refusal that the disk is outdated, and a peer takes orders
+ * about its agents and says whether it takes any.
  */
 export const standingSince = 2;
 export const transferSince = 2;
 export const lineageSince = 3;
+export const agentsOrdersSince = 5;
 
 /**
  * Runs in a hello; with eight bytes each they leave room for the rest of it. Enough for a server that is started again each
@@ -90,6 +94,8 @@ const batchToMessage = ({
   leaderTimeMs,
   status,
   transferTo,
+  agentsOrder,
+  agentsOutcome,
 }: PeerBatch): FrameProperties => ({
   raft: raft.map(raftToMessage),
   forward: [...forward],
@@ -97,6 +103,8 @@ const batchToMessage = ({
   ...(leaderTimeMs === undefined ? {} : { leaderTimeMs: asWhole(leaderTimeMs) }),
   ...(status === undefined ? {} : { status: { ...status } }),
   ...(transferTo === undefined ? {} : { transferTo: asMemberId(transferTo) }),
+  ...(agentsOrder === undefined ? {} : { agentsOrder: orderToMessage(agentsOrder) }),
+  ...(agentsOutcome === undefined ? {} : { agentsOutcome: outcomeToMessage(agentsOutcome) }),
 });
 
 const helloToMessage = ({
@@ -225,6 +233,7 @@ const statusFromMessage = (message: messages.peer.PeerStatus.$Properties): PeerS
   keys: asWhole(message.keys ?? 0),
   connections: asWhole(message.connections ?? 0),
   version: text('a version', message.version),
+  ...(message.draining === true && { draining: true }),
 });
 
 /** A dialer of version 1 is not to be believed more than it can say. */
@@ -287,13 +296,24 @@ const chunkFromMessage = (message: messages.peer.SnapshotChunk.$Properties): Sna
   },
 });
 
-const hasBatch = ({ raft, forward, forwardTerm, status, leaderTimeMs, transferTo }: Received): boolean =>
+const hasBatch = ({
+  raft,
+  forward,
+  forwardTerm,
+  status,
+  leaderTimeMs,
+  transferTo,
+  agentsOrder,
+  agentsOutcome,
+}: Received): boolean =>
   (raft?.length ?? 0) > 0 ||
   (forward?.length ?? 0) > 0 ||
   (forwardTerm ?? 0) !== 0 ||
   (leaderTimeMs ?? 0) !== 0 ||
   (transferTo ?? 0) !== 0 ||
-  (status !== undefined && status !== null);
+  (status !== undefined && status !== null) ||
+  (agentsOrder !== undefined && agentsOrder !== null) ||
+  (agentsOutcome !== undefined && agentsOutcome !== null);
 
 const batchFromMessage = ({
   raft,
@@ -302,6 +322,8 @@ const batchFromMessage = ({
   status,
   leaderTimeMs,
   transferTo,
+  agentsOrder,
+  agentsOutcome,
 }: Received): PeerBatch => ({
   raft: (raft ?? []).map(raftFromMessage),
   forward: forward ?? [],
@@ -309,6 +331,8 @@ const batchFromMessage = ({
   ...(leaderTimeMs ? { leaderTimeMs: asWhole(leaderTimeMs) } : {}),
   ...(status ? { status: statusFromMessage(status) } : {}),
   ...(transferTo ? { transferTo: asMemberId(transferTo) } : {}),
+  ...(agentsOrder ? { agentsOrder: orderFromMessage(agentsOrder) } : {}),
+  ...(agentsOutcome ? { agentsOutcome: outcomeFromMessage(agentsOutcome) } : {}),
 });
 
 const frameFromMessage = (message: Received): PeerFrame => {

@@ -11,6 +11,8 @@ export interface PeerStatus {
   readonly keys: number;
   readonly connections: number;
   readonly version: string;
+  /** It takes no agents, and does not lead if another one can. Told to peers of protocol version 5. */
+  readonly draining?: true;
 }
 
 /** All for one peer in one turn of the loop: one frame. */
@@ -25,6 +27,43 @@ export interface PeerBatch {
   readonly status?: PeerStatus;
   /** To the leader: hand leadership over to this member. Only to peers of protocol version 2. */
   readonly transferTo?: MemberId;
+  /** Only to and from peers of protocol version 5, as is the outcome. */
+  readonly agentsOrder?: NumberedOrder;
+  readonly agentsOutcome?: NumberedOutcome;
+}
+
+/** So many agents are to go to this endpoint; '': anywhere else. */
+export interface AgentsMove {
+  readonly endpoint: string;
+  readonly agents: number;
+}
+
+/** What an operator wants of a server's agents. */
+export type AgentsOrder =
+  /** Take none any more, send away those that are there, do not lead. `graceMs` absent: as the server thinks best. */
+  | { readonly kind: 'drain'; readonly graceMs?: number }
+  /** Take them again. */
+  | { readonly kind: 'admit' }
+  | { readonly kind: 'move'; readonly graceMs: number; readonly moves: readonly AgentsMove[] };
+
+export interface AgentsOutcome {
+  /** Why it is not carried out; undefined: it is. */
+  readonly refusal: string | undefined;
+  /** That the server has; of a move: that are on their way. */
+  readonly agents: number;
+  readonly graceMs: number;
+  readonly leader: number | undefined;
+}
+
+/** `id`: the asker's own in its run; the order is sent again under it until there is an outcome. */
+export interface NumberedOrder {
+  readonly id: number;
+  readonly order: AgentsOrder;
+}
+
+export interface NumberedOutcome {
+  readonly id: number;
+  readonly outcome: AgentsOutcome;
 }
 
 /** A server of the cluster as its peers reach it. Two members may have one name while one replaces the other. */

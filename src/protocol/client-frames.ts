@@ -12,6 +12,12 @@ import {
   snapshotReadToMessage,
   transferLeaderFromMessage,
 } from './cluster-messages.ts';
+import {
+  drainServerFromMessage,
+  drainServerToMessage,
+  rebalanceFromMessage,
+  rebalanceToMessage,
+} from './drain-messages.ts';
 import type { Failure } from './errors.ts';
 import { FuturestoreError } from './errors.ts';
 import type {
@@ -133,6 +139,12 @@ function addBody(message: RequestMessage, body: RequestBody): void {
       break;
     case 'transfer_leader':
       message.transferLeader = { member: body.member ?? 0 };
+      break;
+    case 'drain_server':
+      message.drainServer = drainServerToMessage(body);
+      break;
+    case 'rebalance':
+      message.rebalance = rebalanceToMessage(body);
       break;
     case 'snapshot_read':
       message.snapshotRead = snapshotReadToMessage(body);
@@ -266,6 +278,8 @@ function clusterBodyFromMessage(message: RequestMessage): RequestBody {
   if (given(message.memberRemove))
     return { kind: 'member_remove', member: incoming(message.memberRemove.member, 'member_remove.member') };
   if (given(message.transferLeader)) return transferLeaderFromMessage(message.transferLeader);
+  if (given(message.drainServer)) return drainServerFromMessage(message.drainServer);
+  if (given(message.rebalance)) return rebalanceFromMessage(message.rebalance);
   if (given(message.snapshotRead)) return snapshotReadFromMessage(message.snapshotRead);
   if (given(message.aclApply)) return aclApplyFromMessage(message.aclApply);
   if (given(message.aclGet)) return { kind: 'acl_get' };

@@ -80,6 +80,7 @@ export function statusToMessage(status: ClusterStatus): StatusMessage {
       version: member.version,
       ...(member.heardMsAgo === undefined ? undefined : { heardMsAgo: outgoing(member.heardMsAgo) }),
       lag: outgoing(member.lag),
+      ...(member.draining && { draining: true }),
     })),
   };
 }
@@ -112,6 +113,7 @@ function memberStatusFromMessage(message: MemberStatusMessage): MemberStatus {
         ? undefined
         : incoming(message.heardMsAgo, `${field}.heard_ms_ago`),
     lag: incoming(message.lag, `${field}.lag`),
+    ...(message.draining === true && { draining: true }),
   };
 }
 
@@ -129,6 +131,7 @@ export function memberListToMessage({ members, changePending, leader }: MemberLi
       reachable: member.reachable,
       lag: outgoing(member.lag),
       joined: member.joined,
+      ...(member.draining && { draining: true }),
     })),
     changePending,
     leader: outgoing(leader ?? 0),
@@ -164,6 +167,7 @@ function memberFromMessage(message: MemberMessage): Member {
     reachable: message.reachable ?? false,
     lag: incoming(message.lag, `${field}.lag`),
     joined: message.joined ?? false,
+    ...(message.draining === true && { draining: true }),
   };
 }
 

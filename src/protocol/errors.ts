@@ -43,7 +43,7 @@ export const errorDefinitions = {
   ),
   LIMIT_EXCEEDED: define('A limit on the number or size of something is reached.'),
   QUOTA_EXCEEDED: define(
-    'The principal has as much as its policies let it have: pending futures, or stored bytes.',
+    'The principal has as much as its policies let it have: pending futures, keys, or stored bytes.',
   ),
   RATE_LIMITED: define(
     'The principal has made as many requests in a second as its policies let it make.',
@@ -56,6 +56,9 @@ export const errorDefinitions = {
   ),
   ACCESS_REFUSED: define(
     'The change of policies or revocations would not be safe, or not possible, as the cluster is now.',
+  ),
+  DRAIN_REFUSED: define(
+    'Draining a server, or moving agents, would leave them nowhere to go, or is not possible as the cluster is now.',
   ),
   MEMBER_REMOVED: define('This server has been removed from the cluster.'),
   CONFIGURATION_INVALID: define('A configuration, profile or policy file is not valid.'),

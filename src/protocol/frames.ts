@@ -72,6 +72,14 @@ export type RequestBody =
   | { readonly kind: 'member_remove'; readonly member: number }
   /** `member` absent: to the most up-to-date one. */
   | { readonly kind: 'transfer_leader'; readonly member?: number }
+  /** `end`: it takes agents again. `graceMs` absent: the server's choice. */
+  | {
+      readonly kind: 'drain_server';
+      readonly member: number;
+      readonly graceMs?: number;
+      readonly end: boolean;
+    }
+  | { readonly kind: 'rebalance'; readonly graceMs?: number }
   /** `snapshot` absent: opens a view of the present state; `part` is 0 then. */
   | { readonly kind: 'snapshot_read'; readonly snapshot?: number; readonly part: number }
   | {
@@ -128,6 +136,8 @@ export interface MemberStatus {
   readonly heardMsAgo: number | undefined;
   /** Entries behind the leader's commit index. */
   readonly lag: number;
+  /** It takes no agents, and does not lead if another one can. */
+  readonly draining?: true;
 }
 
 export interface ClusterStatus {
@@ -154,6 +164,8 @@ export interface Member {
   readonly lag: number;
   /** It has taken part since it became a member. */
   readonly joined: boolean;
+  /** It takes no agents, and does not lead if another one can. */
+  readonly draining?: true;
 }
 
 export interface MemberList {
@@ -163,6 +175,36 @@ export interface MemberList {
   readonly changePending: boolean;
   /** undefined: not known. */
   readonly leader: number | undefined;
+}
+
+/** What became of the wish to drain a server, or to end that. */
+export interface DrainStanding {
+  readonly member: number;
+  readonly draining: boolean;
+  /** That it has; where it is draining, so many will leave. */
+  readonly agents: number;
+  /** Over which they leave; 0: it is not draining. */
+  readonly graceMs: number;
+  /** undefined: not known. */
+  readonly leader: number | undefined;
+}
+
+/** What a rebalance does to one server. */
+export interface ServerShare {
+  readonly member: number;
+  readonly name: string;
+  /** Before. */
+  readonly agents: number;
+  /** How many of them are asked to go elsewhere. */
+  readonly moving: number;
+  /** It takes no agents, or was not heard lately. */
+  readonly leftOut: boolean;
+}
+
+export interface Rebalanced {
+  /** Sorted by id. */
+  readonly servers: readonly ServerShare[];
+  readonly graceMs: number;
 }
 
 /** One part of a snapshot that a client reads, and what it is of. */
@@ -225,6 +267,8 @@ export type AnswerBody =
   | { readonly kind: 'members'; readonly list: MemberList }
   | { readonly kind: 'member_changed'; readonly member: number }
   | { readonly kind: 'leader_transferred'; readonly member: number }
+  | { readonly kind: 'drained'; readonly standing: DrainStanding }
+  | { readonly kind: 'rebalanced'; readonly rebalanced: Rebalanced }
   | { readonly kind: 'snapshot_part'; readonly part: SnapshotReadPart }
   /** `unchanged`: it was already so; `revision` is then that of the last change. */
   | { readonly kind: 'access_changed'; readonly revision: number; readonly unchanged: boolean }
@@ -278,10 +322,17 @@ export interface Welcome {
   readonly endpoints: readonly string[];
 }
 
+export interface Goaway {
+  readonly graceMs: number;
+  readonly reason: string;
+  /** Where to go, the best first; only to clients of level 2. Absent or empty: anywhere else. */
+  readonly endpoints?: readonly string[];
+}
+
 interface ServerFrameParts {
   readonly welcome?: Welcome;
   readonly answers: readonly Answer[];
-  readonly goaway?: { readonly graceMs: number; readonly reason: string };
+  readonly goaway?: Goaway;
   /** The cluster's revision as the server knows it: caught-up subscriptions have seen all up to it. */
   readonly revision?: number;
   /** The connection's token expires in so many milliseconds: a newer one is to be sent with authenticate. */

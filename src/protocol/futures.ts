@@ -120,6 +120,8 @@ export const limits = {
   /** Half of a first frame; issuers' tokens are one or two KiB. */
   tokenBytesMax: 8 * 1024,
   memberIdMax: 2 ** 31,
+  /** Over which agents leave a server: an operator waits for it. */
+  departureGraceMsMax: 3600 * 1000,
   /** As JSON, with all certificates and keys in it: a thousand rules take about 150 KiB. */
   policyDocumentBytesMax: 512 * 1024,
   /** All of them are in one answer, in every server's memory, and in its snapshots. */

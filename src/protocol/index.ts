@@ -18,10 +18,18 @@ export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
 export { readOperation, writeFuture, writeOperation, writeWriteResult } from './plain-messages.ts';
 export { encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
+export { isNetwork, Networks } from './networks.ts';
 export { encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
+export { levelAmong, levelToken, protocolLevel } from './levels.ts';
 export { StrictReader } from './strict-reader.ts';
+export {
+  reasonWithRetryAfter,
+  retryAfterMsOfField,
+  retryAfterMsOfReason,
+  retryAfterSeconds,
+} from './retry-after.ts';
 export { WaitingRoom } from './waiting-room.ts';
 export { helloProblem, operationProblem, requestProblem } from './request-checks.ts';
 export { denied, writeRefusal, type Refusal } from './write-permissions.ts';

@@ -91,6 +91,13 @@ function bodyProblem(body: RequestBody): Failure | undefined {
       return memberIdProblem('member_remove.member', body.member);
     case 'transfer_leader':
       return body.member === undefined ? undefined : memberIdProblem('transfer_leader.member', body.member);
+    case 'drain_server':
+      return (
+        memberIdProblem('drain_server.member', body.member) ??
+        (body.graceMs === undefined ? undefined : graceProblem('drain_server.grace_ms', body.graceMs))
+      );
+    case 'rebalance':
+      return body.graceMs === undefined ? undefined : graceProblem('rebalance.grace_ms', body.graceMs);
     case 'snapshot_read':
       return snapshotReadProblem(body.snapshot, body.part);
     case 'acl_apply':
@@ -133,6 +140,15 @@ function durationProblem(field: string, milliseconds: number): Failure | undefin
     return undefined;
   return invalid(
     `${field} is ${milliseconds}: it must be a whole number of milliseconds, 1..${limits.durationMsMax}`,
+  );
+}
+
+function graceProblem(field: string, milliseconds: number): Failure | undefined {
+  const { departureGraceMsMax } = limits;
+  if (Number.isSafeInteger(milliseconds) && milliseconds >= 1 && milliseconds <= departureGraceMsMax)
+    return undefined;
+  return invalid(
+    `${field} is ${milliseconds}: it must be a whole number of milliseconds, 1..${departureGraceMsMax}, or 0 for what the server thinks best`,
   );
 }
 

@@ -15,9 +15,16 @@ import {
   statusFromMessage,
   statusToMessage,
 } from './cluster-messages.ts';
+import {
+  drainStandingFromMessage,
+  drainStandingToMessage,
+  rebalancedFromMessage,
+  rebalancedToMessage,
+} from './drain-messages.ts';
 import type {
   Answer,
   AnswerBody,
+  Goaway,
   ProtocolLimits,
   Push,
   ReceivedServerFrame,
@@ -72,7 +79,16 @@ export function outgoingId(id: number): number {
 }
 
 export function goawayToMessage(goaway: NonNullable<ServerFrame['goaway']>): GoawayMessage {
-  return { graceMs: outgoing(goaway.graceMs), reason: goaway.reason };
+  const { graceMs, reason, endpoints = [] } = goaway;
+  return { graceMs: outgoing(graceMs), reason, ...(endpoints.length > 0 && { endpoints: [...endpoints] }) };
+}
+
+function goawayFromMessage({ graceMs, reason, endpoints }: GoawayMessage): Goaway {
+  return {
+    graceMs: incoming(graceMs, 'goaway.grace_ms'),
+    reason: reason ?? '',
+    ...(endpoints !== undefined && endpoints !== null && endpoints.length > 0 && { endpoints }),
+  };
 }
 
 export function welcomeToMessage(welcome: Welcome): WelcomeMessage {
@@ -148,6 +164,12 @@ export function answerToMessage({ id, body }: Answer): AnswerMessage {
     case 'leader_transferred':
       message.leaderTransferred = { member: outgoing(body.member) };
       break;
+    case 'drained':
+      message.drainServer = drainStandingToMessage(body.standing);
+      break;
+    case 'rebalanced':
+      message.rebalance = rebalancedToMessage(body.rebalanced);
+      break;
     case 'snapshot_part':
       message.snapshotPart = snapshotPartToMessage(body.part);
       break;
@@ -186,9 +208,7 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
     answers,
     pushes,
     ...(!given(welcome) ? undefined : { welcome: welcomeFromMessage(welcome) }),
-    ...(!given(goaway)
-      ? undefined
-      : { goaway: { graceMs: incoming(goaway.graceMs, 'goaway.grace_ms'), reason: goaway.reason ?? '' } }),
+    ...(!given(goaway) ? undefined : { goaway: goawayFromMessage(goaway) }),
     ...(revision === undefined ? undefined : { revision }),
     ...(!given(authExpiring)
       ? undefined
@@ -291,6 +311,10 @@ function clusterAnswerFromMessage(message: AnswerMessage): AnswerBody {
     const member = memberIdFromMessage(leaderTransferred.member, 'answer.leader_transferred.member');
     return { kind: 'leader_transferred', member };
   }
+  if (given(message.drainServer))
+    return { kind: 'drained', standing: drainStandingFromMessage(message.drainServer) };
+  if (given(message.rebalance))
+    return { kind: 'rebalanced', rebalanced: rebalancedFromMessage(message.rebalance) };
   if (given(message.aclChanged)) {
     const revision = incoming(message.aclChanged.revision, 'answer.acl_changed.revision');
     return { kind: 'access_changed', revision, unchanged: message.aclChanged.unchanged ?? false };

@@ -2,9 +2,12 @@
  * Sockets that have not shown yet who they are. There is room for so many; when it is full the one that has waited
  * longest makes place, so that sockets that only sit there keep nobody out.
  */
-interface Waiting {
+interface Peer {
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
+}
+
+interface Waiting extends Peer {
   destroy(): unknown;
 }
 
@@ -28,7 +31,7 @@ export class WaitingRoom<Socket extends Waiting> {
   }
 
   /** It is known now, or gone. */
-  leave(socket: Waiting): void {
+  leave(socket: Peer): void {
     this.#sockets.delete(nameOf(socket));
   }
 
@@ -37,4 +40,4 @@ export class WaitingRoom<Socket extends Waiting> {
   }
 }
 
-const nameOf = ({ remoteAddress, remotePort }: Waiting): string => `${remoteAddress} ${remotePort}`;
+const nameOf = ({ remoteAddress, remotePort }: Peer): string => `${remoteAddress} ${remotePort}`;

@@ -32,6 +32,16 @@ const mayCampaign = (core: Core): boolean =>
 const lastResortTimeouts = 4;
 
 /**
+ * Timeouts without a leader after which one that is reluctant stands all the same: the others have had a first and a
+ * second try by then, so they are gone, or lack what it has.
+ */
+const reluctantTimeouts = 2;
+
+/** A leader that hands over to it, or a caller that asks it to campaign, knows nobody better. */
+const holdsBack = ({ reluctant, quietTimeouts }: Core): boolean =>
+  reluctant && quietTimeouts < reluctantTimeouts;
+
+/**
  * One that does not vote (a learner, or a leader that crashed when it had just removed itself) may have entries that
  * the voters lack, refuse them its vote for it, and be needed by those who do not know yet that it does not count (Raft
  * §4.2.2). Nobody could ever lead: it leads them until they have what it has, and hands over (membership.ts).
@@ -89,7 +99,7 @@ export const countOwnVote = (core: Core): void => {
 export const tickElection = (core: Core): void => {
   core.electionElapsed += 1;
   if (core.electionElapsed < core.electionTimeout) return;
-  if (mayCampaign(core)) return campaign(core);
+  if (mayCampaign(core) && !holdsBack(core)) return campaign(core);
   core.quietTimeouts += 1;
   // Not known any more: it must be no reason to refuse others a vote.
   becomeFollower(core, core.term, undefined);

@@ -236,6 +236,9 @@ export class Raft {
         return propose(core, input.proposals);
       case 'read_index':
         return startRead(core, input.token);
+      case 'reluctance':
+        core.reluctant = input.reluctant;
+        return;
       case 'transfer_leader':
         return startTransfer(core, input.target);
       case 'change_configuration':

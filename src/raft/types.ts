@@ -128,6 +128,8 @@ export type Input =
   /** Anywhere: a follower asks the leader. */
   | { readonly kind: 'read_index'; readonly token: Token }
   | { readonly kind: 'transfer_leader'; readonly target: MemberId }
+  /** From now on it campaigns only when others have not come to lead in several election timeouts. Not kept on disk. */
+  | { readonly kind: 'reluctance'; readonly reluctant: boolean }
   /**
    * On a leader: make these the members, by one entry or, where more than one voter changes, by a joint change that
    * the leader of that time leaves by itself. Dropped (and reported) where it cannot be begun now. Sorted or not; no

@@ -31,6 +31,12 @@ const clockMs = 60_000;
 /** A client that may not come back is made anew so much later, at least and at most. */
 const renewMsMin = 1_000;
 const renewMsMax = 60_000;
+/**
+ * Another one with this certificate has taken this one's place, where only one may be. It may have been somebody's command,
+ * so this one comes back some times; but two daemons must not take turns for ever.
+ */
+const returnMs = 60_000;
+const returnsMax = 5;
 
 const sessionName = 'session';
 const anchorName = 'anchor';
@@ -47,6 +53,8 @@ export class Uplink {
   readonly #clockTimer: NodeJS.Timeout;
   #renewTimer: NodeJS.Timeout | undefined;
   #renewals = 0;
+  /** How often this relay has come back to a place that another one had taken. */
+  #returns = 0;
   #client: Client | undefined;
   #sessionId: string | undefined;
   #sessionOpen = false;
@@ -197,9 +205,31 @@ export class Uplink {
   /** The client is closed for good. */
   #failed(error: FuturestoreError): void {
     this.#lastError = error;
+    if (error.code === 'CONNECTION_CLOSED') {
+      this.#replaced(error);
+      return;
+    }
     const waitMs = Math.min(renewMsMax, renewMsMin * 2 ** Math.min(this.#renewals, 10));
     this.#renewals += 1;
     this.#logger.warn({ problem: error.message, retryInMs: waitMs }, 'the servers turn this relay away');
+    this.#renewTimer = setTimeout(() => this.#renew(), waitMs);
+    this.#renewTimer.unref();
+  }
+
+  #replaced(error: FuturestoreError): void {
+    if (this.#returns >= returnsMax) {
+      this.#logger.error(
+        { problem: error.message },
+        'another one has taken the place of this relay again and again: it stays away until it is restarted',
+      );
+      return;
+    }
+    const waitMs = returnMs * 2 ** this.#returns;
+    this.#returns += 1;
+    this.#logger.error(
+      { problem: error.message, retryInMs: waitMs },
+      'another one has taken the place of this relay',
+    );
     this.#renewTimer = setTimeout(() => this.#renew(), waitMs);
     this.#renewTimer.unref();
   }

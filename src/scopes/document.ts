@@ -85,6 +85,8 @@ export interface RealmDocument {
 export interface LimitDocument {
   /** How many futures that the principal declared may be pending. */
   readonly pending?: number;
+  /** How many keys may have a future that the principal declared, or settled undeclared, whatever its state. */
+  readonly keys?: number;
   /** How many subscriptions one connection may have. */
   readonly subscriptions?: number;
   /** How many requests of one connection may be unanswered. */

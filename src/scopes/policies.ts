@@ -261,6 +261,7 @@ const clusterVerbsOf = (rules: readonly Rule[], effect: Rule['effect']): Readonl
 
 const unlimited: ScopeLimits = {
   pending: Number.POSITIVE_INFINITY,
+  keys: Number.POSITIVE_INFINITY,
   subscriptions: Number.POSITIVE_INFINITY,
   requestsInFlight: Number.POSITIVE_INFINITY,
   requestsPerSecond: Number.POSITIVE_INFINITY,

@@ -175,6 +175,7 @@ function compileLimitRule(place: string, rule: RuleDocument, report: Report): Ru
 /** The settings of a limit that are counts, and the least that lets a principal do anything at all. */
 const counts = [
   ['pending', 'pending', 0],
+  ['keys', 'keys', 0],
   ['subscriptions', 'subscriptions', 0],
   ['requests_in_flight', 'requestsInFlight', 1],
   ['requests_per_second', 'requestsPerSecond', 1],

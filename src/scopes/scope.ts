@@ -12,6 +12,7 @@ export interface Principal {
 /** Infinity: the policies set no limit. */
 export interface ScopeLimits {
   readonly pending: number;
+  readonly keys: number;
   readonly subscriptions: number;
   readonly requestsInFlight: number;
   readonly requestsPerSecond: number;

@@ -4,9 +4,9 @@ interface Node<T> {
   literals: Map<string, Node<T>> | undefined;
   one: Node<T> | undefined;
   /** Values of patterns that end here. */
-  here: Set<T> | undefined;
+  here: T | Set<T> | undefined;
   /** Values of patterns that go on with a last `**`. */
-  rest: Set<T> | undefined;
+  rest: T | Set<T> | undefined;
 }
 
 const makeNode = <T>(): Node<T> => ({
@@ -19,9 +19,32 @@ const makeNode = <T>(): Node<T> => ({
 const isEmpty = <T>(node: Node<T>): boolean =>
   node.literals === undefined && node.one === undefined && node.here === undefined && node.rest === undefined;
 
+/** A lone value, which is the usual case, has no set around it: that would be 150 bytes. */
+const added = <T>(values: T | Set<T> | undefined, value: T): T | Set<T> => {
+  if (values === undefined) return value;
+  return values instanceof Set ? values.add(value) : new Set([values, value]);
+};
+
+const has = <T>(values: T | Set<T> | undefined, value: T): boolean =>
+  values instanceof Set ? values.has(value) : values === value;
+
+const removed = <T>(values: T | Set<T> | undefined, value: T): T | Set<T> | undefined => {
+  if (!(values instanceof Set)) return undefined;
+  values.delete(value);
+  if (values.size > 1) return values;
+  const [lone] = values;
+  return lone;
+};
+
+const visitAll = <T>(values: T | Set<T>, visit: (value: T) => void): void => {
+  if (values instanceof Set) for (const value of values) visit(value);
+  else visit(values);
+};
+
 /**
  * Finds which of many patterns match a key, in time that depends on the key's segments and on the patterns that
  * match its beginning, not on all patterns. A (pattern, value) pair is there at most once. Patterns have no variables.
+ * A value is anything but a set and undefined.
  */
 export class SegmentTrie<T> {
   #root: Node<T> = makeNode();
@@ -52,38 +75,35 @@ export class SegmentTrie<T> {
           node = node.one;
           break;
         case 'rest':
-          node.rest ??= new Set();
-          return this.#insert(node.rest, value);
+          if (has(node.rest, value)) return false;
+          node.rest = added(node.rest, value);
+          this.#size += 1;
+          return true;
         case 'variable':
           throw new Error(
             `The pattern ${pattern.text} has an unbound variable: bind it before adding it to a trie`,
           );
       }
     }
-    node.here ??= new Set();
-    return this.#insert(node.here, value);
-  }
-
-  #insert(values: Set<T>, value: T): boolean {
-    if (values.has(value)) return false;
-    values.add(value);
+    if (has(node.here, value)) return false;
+    node.here = added(node.here, value);
     this.#size += 1;
     return true;
   }
 
   /** False: there was no such pair. Leaves no empty nodes behind. */
   remove(pattern: Pattern, value: T): boolean {
-    const removed = this.#remove(this.#root, pattern, 0, value);
-    if (removed) this.#size -= 1;
-    return removed;
+    if (!this.#remove(this.#root, pattern, 0, value)) return false;
+    this.#size -= 1;
+    return true;
   }
 
   #remove(node: Node<T>, pattern: Pattern, index: number, value: T): boolean {
     const segment = pattern.segments[index];
     if (segment === undefined) {
-      const removed = node.here?.delete(value) ?? false;
-      if (node.here?.size === 0) node.here = undefined;
-      return removed;
+      if (!has(node.here, value)) return false;
+      node.here = removed(node.here, value);
+      return true;
     }
     switch (segment.kind) {
       case 'literal': {
@@ -99,9 +119,9 @@ export class SegmentTrie<T> {
         return true;
       }
       case 'rest': {
-        const removed = node.rest?.delete(value) ?? false;
-        if (node.rest?.size === 0) node.rest = undefined;
-        return removed;
+        if (!has(node.rest, value)) return false;
+        node.rest = removed(node.rest, value);
+        return true;
       }
       case 'variable':
         return false;
@@ -120,10 +140,10 @@ export class SegmentTrie<T> {
 
   #match(node: Node<T>, key: string, at: number, visit: (value: T) => void): void {
     if (at > key.length) {
-      if (node.here !== undefined) for (const value of node.here) visit(value);
+      if (node.here !== undefined) visitAll(node.here, visit);
       return;
     }
-    if (node.rest !== undefined) for (const value of node.rest) visit(value);
+    if (node.rest !== undefined) visitAll(node.rest, visit);
     if (node.literals === undefined && node.one === undefined) return;
     const slashAt = key.indexOf('/', at);
     const end = slashAt < 0 ? key.length : slashAt;

@@ -3,8 +3,9 @@
  * takes effect where it stands there, on every server at the same place.
  */
 import type { AccessState, Failure } from '../protocol/index.ts';
-import type { AccessCommand, Store } from '../store/index.ts';
-import type { Membership } from './membership.ts';
+import type { PolicyDocument } from '../scopes/index.ts';
+import type { AccessCommand } from '../store/index.ts';
+import { memberBehind, type KnownVersionsOptions } from './known-versions.ts';
 import type { GatewayEvent, GatewayRequest } from './port.ts';
 
 export type AccessChangeRequest = Extract<
@@ -14,29 +15,28 @@ export type AccessChangeRequest = Extract<
 
 /** The first version of the peer protocol whose servers can apply commands about access. */
 const peerVersionLeast = 3;
-
-export interface AccessRequestsOptions {
-  readonly membership: Membership;
-  readonly store: () => Store;
-}
+/** The first one whose servers can apply policies with a limit of keys: others would refuse them, each for itself. */
+const keysLimitVersionLeast = 5;
 
 export class AccessRequests {
-  readonly #options: AccessRequestsOptions;
+  readonly #options: KnownVersionsOptions;
 
-  constructor(options: AccessRequestsOptions) {
+  constructor(options: KnownVersionsOptions) {
     this.#options = options;
   }
 
   /** What is to be put into the log, or why not. */
   check(request: AccessChangeRequest): { readonly command: AccessCommand } | { readonly failure: Failure } {
-    const { membership } = this.#options;
-    for (const { id, name } of membership.directory.current) {
-      const version = membership.versionOf(id);
-      if (version === undefined || version >= peerVersionLeast) continue;
-      const message = `${name} (member ${id}) runs a version that knows no replicated policies: upgrade all servers first`;
-      return { failure: { code: 'ACCESS_REFUSED', message } };
-    }
+    const behind = memberBehind(this.#options, this.#versionFor(request));
+    if (behind !== undefined) return { failure: { code: 'ACCESS_REFUSED', message: behind } };
     return { command: commandOf(request) };
+  }
+
+  #versionFor(request: AccessChangeRequest): number {
+    if (request.kind !== 'acl_apply' || !limitsKeys(request.document)) return peerVersionLeast;
+    const present = this.#options.store().access?.document;
+    // Where they are applied already, who cannot apply them could not be in the cluster.
+    return present !== undefined && limitsKeys(present) ? peerVersionLeast : keysLimitVersionLeast;
   }
 
   state(): AccessState {
@@ -61,6 +61,13 @@ export class AccessRequests {
     };
   }
 }
+
+/** A document as canonical JSON that has been checked; empty: none. */
+const limitsKeys = (document: Uint8Array): boolean => {
+  if (document.length === 0) return false;
+  const { policies } = JSON.parse(Buffer.from(document).toString('utf8')) as PolicyDocument;
+  return Object.values(policies).some((rules) => rules.some(({ limit }) => limit?.keys !== undefined));
+};
 
 const commandOf = (request: AccessChangeRequest): AccessCommand => {
   switch (request.kind) {

@@ -162,6 +162,14 @@ export class AppliedState {
         if (command.member === self.id) this.#tell.outdated.look(this.#store.server(self.id));
         this.#tell.membership.startApplied(command.member);
       }
+      if (command.kind === 'session_open' && !command.resume && results[position]?.kind === 'done') {
+        const { session, principal } = command;
+        this.#tell.gateways.sessionOpened({
+          session,
+          principal,
+          agoMs: Math.max(0, clusterMs - decoded.timeMs),
+        });
+      }
       if (command.origin.member !== self.id || command.origin.run !== run) continue;
       // It was on its way when the cluster began to decide over access: nobody knows yet whose session it is.
       if (command.kind === 'session_open' && command.subject === undefined && this.#access !== undefined)

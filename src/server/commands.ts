@@ -5,6 +5,7 @@
  * it may have been lost (a new leader, a link that broke, a snapshot that jumped over it). Commands are made so that
  * a second one in the log does nothing: writes by their session's sequence numbers, the others by what they name.
  */
+import { FuturestoreError } from '../protocol/index.ts';
 import type { Dropped, Proposal, Raft, Token } from '../raft/index.ts';
 import {
   decodeCommand,
@@ -55,6 +56,22 @@ const received = (from: number, encoded: Uint8Array): EncodedCommand | string =>
   }
 };
 
+/**
+ * Those that are rare: each is read back before it is sent. What cannot be read must not get into the log, and writes,
+ * which are many, are made of what a decoder of ours has given.
+ */
+const readBack: ReadonlySet<CommandBody['kind']> = new Set<CommandBody['kind']>([
+  'session_open',
+  'server_started',
+  'member_add',
+  'member_promote',
+  'member_remove',
+  'acl_apply',
+  'acl_revoke',
+  'acl_restore',
+  'ticket_keys',
+]);
+
 export class Commands {
   readonly #options: CommandsOptions;
   readonly #pending = new Map<number, PendingCommand>();
@@ -77,16 +94,31 @@ export class Commands {
     this.#options = options;
   }
 
+  /** Throws INTERNAL for a command that servers could not read; nothing of it is sent. */
   submit(body: CommandBody, waiter?: InFlight): PendingCommand {
-    this.#lastNumber += 1;
-    const number = this.#lastNumber;
+    const number = this.#lastNumber + 1;
     const { member, run } = this.#options;
     const command: Command = { origin: { member, run, request: number }, ...body };
-    const pending = { number, command, encoded: encodeCommand(command), waiter };
+    const pending = { number, command, encoded: this.#encode(command), waiter };
+    this.#lastNumber = number;
     this.#pending.set(number, pending);
     this.#unsent.push(pending);
     if (waiter) waiter.command = number;
     return pending;
+  }
+
+  #encode(command: Command): Uint8Array {
+    try {
+      const encoded = encodeCommand(command);
+      if (readBack.has(command.kind)) decodeCommand(encoded);
+      return encoded;
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      this.#options.logger.error({ kind: command.kind, problem: why }, 'a bug: a command cannot be sent');
+      throw new FuturestoreError('INTERNAL', `a bug: a ${command.kind} could not be read back (${why})`, {
+        cause,
+      });
+    }
   }
 
   /** What can't be read must not get into the log: every server would fail on it, again after each start. */

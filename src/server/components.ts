@@ -2,10 +2,12 @@
 import { Feed } from '../feed/index.ts';
 import { asMemberId, type Message, type Raft, type SoftState } from '../raft/index.ts';
 import { AccessRequests } from './access-requests.ts';
+import { AgentsRequests } from './agents-requests.ts';
 import { AppliedState } from './applied-state.ts';
 import { ClusterClock } from './cluster-clock.ts';
 import { Commands } from './commands.ts';
 import { CompactionPolicy } from './compaction.ts';
+import { Drain } from './drain.ts';
 import { DiskWriter, type Written } from './disk-writer.ts';
 import { Gateways } from './gateways.ts';
 import { Housekeeping } from './housekeeping.ts';
@@ -15,6 +17,7 @@ import { Membership } from './membership.ts';
 import type { ServerOptions, ServerParts } from './options.ts';
 import { OutdatedDisk } from './outdated-disk.ts';
 import { Outgoing } from './outgoing.ts';
+import { decodePeerRecords } from './peer-records.ts';
 import { Reads } from './reads.ts';
 import { SelfDescription } from './self-description.ts';
 import { SnapshotViews } from './snapshot-views.ts';
@@ -61,6 +64,8 @@ export class Components {
   readonly housekeeping: Housekeeping;
   readonly compaction: CompactionPolicy;
   readonly leadership: Leadership;
+  readonly drain: Drain;
+  readonly agents: AgentsRequests;
   readonly views: SnapshotViews;
   readonly outdated: OutdatedDisk;
   readonly description: SelfDescription;
@@ -99,6 +104,8 @@ export class Components {
     this.compaction = new CompactionPolicy(options.logRetainBytes);
     this.#takeRecovered();
     this.leadership = this.#leadershipOf();
+    this.drain = this.#drainOf();
+    this.agents = this.#agentsRequests();
     this.views = this.#snapshotViews();
     this.outdated = this.#outdatedDisk();
     this.description = new SelfDescription({
@@ -110,6 +117,7 @@ export class Components {
       gateways: () => this.gateways,
       commands: this.commands,
       feed: this.feed,
+      isDraining: () => this.drain.isOn,
     });
     this.gateways = this.#gatewaysOf();
     this.snapshots = this.#snapshotsOf();
@@ -148,6 +156,7 @@ export class Components {
       transport: this.#given.transport,
       environment,
       logger,
+      told: decodePeerRecords(recovered.peerRecords),
       unapplied: recovered.entries.filter(({ index }) => index > recovered.applied.index),
       onRemoved: (reason) => onRemoved?.(reason),
       onOutdated: (reason) => this.outdated.found(reason),
@@ -173,9 +182,40 @@ export class Components {
       membership: this.membership,
       statuses: this.peerStatuses,
       outgoing: this.outgoing,
+      isDraining: this.#isDraining,
       tickMs: tickMsOf(this.#options),
       answer: (inFlight, body) => this.gateways.answerLater(inFlight, body),
       schedule: this.#loop.schedule,
+    });
+  }
+
+  readonly #isDraining = (member: number): boolean =>
+    member === this.#options.self.id ? this.drain.isOn : this.peerStatuses.isDraining(member);
+
+  #drainOf(): Drain {
+    return new Drain({
+      ...this.#options,
+      raft: this.#given.raft,
+      soft: this.#loop.soft,
+      leadership: this.leadership,
+      membership: this.membership,
+      statuses: this.peerStatuses,
+      agents: () => this.gateways.connections,
+      announce: () => this.outgoing.tellStatus(this.membership.others, this.description.own()),
+      guard: (work) => this.#loop.guard(work),
+    });
+  }
+
+  #agentsRequests(): AgentsRequests {
+    return new AgentsRequests({
+      ...this.#options,
+      self: this.#options.self.id,
+      drain: this.drain,
+      membership: this.membership,
+      statuses: this.peerStatuses,
+      outgoing: this.outgoing,
+      agents: () => this.gateways.connections,
+      answer: (inFlight, body) => this.gateways.answerLater(inFlight, body),
     });
   }
 
@@ -233,11 +273,13 @@ export class Components {
         membership,
         store,
         statuses: this.peerStatuses,
+        isDraining: this.#isDraining,
         leader: () => this.#loop.soft().leader,
         raft: this.#given.raft,
       }),
-      access: new AccessRequests({ membership, store }),
+      access: new AccessRequests({ self: self.id, membership, store }),
       leadership,
+      agents: this.agents,
       views: this.views,
       leaderlessMs: this.#loop.leaderlessMs,
       schedule: this.#loop.schedule,

@@ -6,11 +6,11 @@
  * entry is encoded and written once for all of them. It rides with the first batch after the tick that has to be
  * synced, so that no entries wait behind a write of state; the next tick writes it if there was none. A crash before
  * that makes the restart replay a little more of the log: 1 MiB, or what was applied within two ticks. (The commit
- * index goes with the next batch in any case: the seal of a configuration relies on its being there.)
+ * index and what peers have told go with the next batch in any case: the seal of a configuration relies on the first.)
  */
 import assert from 'node:assert/strict';
 import type { Entry, HardState, LogIndex, Message, Persist, SnapshotPoint } from '../raft/index.ts';
-import type { StateWrite, Storage, WriteBatch } from '../storage/index.ts';
+import type { PeerWrite, StateWrite, Storage, WriteBatch } from '../storage/index.ts';
 import type { Environment, ServerMetrics } from './environment.ts';
 
 /** When so much of the log has been applied since the state was written, it does not wait for a tick. */
@@ -57,6 +57,7 @@ class NextBatch {
   applied: WriteBatch['applied'];
   revision = 0;
   compactTo: SnapshotPoint | undefined;
+  peerWrites: PeerWrite[] = [];
   sync = false;
   sequence: number | undefined;
   afterDurable: Message[] = [];
@@ -171,6 +172,13 @@ export class DiskWriter {
     this.stateIsDue();
   }
 
+  /** What is to be remembered of peers; a snapshot that is activated leaves it as it is. */
+  addPeers(writes: readonly PeerWrite[]): void {
+    if (writes.length === 0) return;
+    this.#next.empty = false;
+    for (const write of writes) this.#next.peerWrites.push(write);
+  }
+
   /** Starts the next write if none is under way and somebody waits for it. */
   flush(): void {
     if (this.#next.urgent || this.#appliedBytes > appliedBytesMax) this.#write(this.#state === 'due');
@@ -204,6 +212,7 @@ export class DiskWriter {
       stateWrites: next.stateWrites,
       ...(next.applied && { applied: next.applied }),
       ...(next.compactTo && { compactTo: next.compactTo }),
+      ...(next.peerWrites.length > 0 && { peerWrites: next.peerWrites }),
       sync: next.sync,
     };
     this.#options.storage.write(batch).then(

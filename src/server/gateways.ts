@@ -4,11 +4,18 @@
  */
 import assert from 'node:assert/strict';
 import type { Feed, FeedEvent } from '../feed/index.ts';
-import { limits, type AnswerBody, type ClusterStatus, type Failure } from '../protocol/index.ts';
+import {
+  FuturestoreError,
+  limits,
+  type AnswerBody,
+  type ClusterStatus,
+  type Failure,
+} from '../protocol/index.ts';
 import type { LogIndex } from '../raft/index.ts';
 import { parsePattern } from '../scopes/index.ts';
-import type { Command, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
+import type { Command, CommandBody, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
 import type { AccessRequests } from './access-requests.ts';
+import type { AgentsRequests } from './agents-requests.ts';
 import type { Commands } from './commands.ts';
 import type { Environment, ServerMetrics, Timer } from './environment.ts';
 import type { Leadership } from './leadership.ts';
@@ -20,6 +27,7 @@ import type {
   GatewayNotice,
   GatewayPort,
   GatewayRequest,
+  OpenedSession,
   ServerIdentity,
 } from './port.ts';
 import type { Reads } from './reads.ts';
@@ -50,6 +58,7 @@ export interface GatewaysOptions {
   readonly members: MemberRequests;
   readonly access: AccessRequests;
   readonly leadership: Leadership;
+  readonly agents: AgentsRequests;
   readonly views: SnapshotViews;
   readonly leaderlessMs: () => number;
   /** Another turn of the loop is needed. */
@@ -63,6 +72,8 @@ interface Attached {
   events: GatewayEvent[];
   /** As it was told last. */
   ticketKeys: TicketKeys | undefined;
+  /** The last event of its kind: openings that follow each other share one. */
+  opened: { readonly event: GatewayEvent; readonly sessions: OpenedSession[] } | undefined;
 }
 
 export class Gateways {
@@ -86,7 +97,12 @@ export class Gateways {
     const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
     const number = this.#requests.addGateway();
     const first = access.event();
-    this.#attached.push({ gateway, events: first === undefined ? [] : [first], ticketKeys: undefined });
+    this.#attached.push({
+      gateway,
+      events: first === undefined ? [] : [first],
+      ticketKeys: undefined,
+      opened: undefined,
+    });
     schedule();
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
@@ -150,15 +166,27 @@ export class Gateways {
   }
 
   #attachAgain({ id, principal, graceMs, subject }: AttachedSession, connection: number): void {
-    this.#options.commands.submit({
+    const described = this.#described(subject);
+    this.#send({
       kind: 'session_open',
       session: id,
       principal,
       graceMs,
       resume: true,
       connection,
-      ...this.#described(subject),
+      ...described,
     });
+  }
+
+  /** What cannot be sent is a bug, which must end no more than this request. */
+  #send(command: CommandBody, waiter?: InFlight): void {
+    try {
+      this.#options.commands.submit(command, waiter);
+    } catch (error) {
+      if (!(error instanceof FuturestoreError)) throw error;
+      const { code, message } = error;
+      if (waiter !== undefined) this.answerLater(waiter, { kind: 'failed', failure: { code, message } });
+    }
   }
 
   /** Only where the cluster decides over access: else servers of an earlier version would keep something else. */
@@ -170,6 +198,24 @@ export class Gateways {
   accessChanged(): void {
     const event = this.#options.access.event();
     if (event !== undefined) for (const { events } of this.#attached) events.push(event);
+    this.#options.schedule();
+  }
+
+  /** One was opened anew through some server. To be called in the order of the log, before the result of its command. */
+  sessionOpened(opened: OpenedSession): void {
+    for (const attached of this.#attached) {
+      const { gateway, events } = attached;
+      // Nobody there can be older.
+      if (gateway.connections === 0) continue;
+      if (attached.opened !== undefined && events.at(-1) === attached.opened.event) {
+        attached.opened.sessions.push(opened);
+        continue;
+      }
+      const sessions = [opened];
+      const event: GatewayEvent = { kind: 'sessions_opened', sessions };
+      attached.opened = { event, sessions };
+      events.push(event);
+    }
     this.#options.schedule();
   }
 
@@ -185,6 +231,7 @@ export class Gateways {
       if (attached.events.length === 0) continue;
       const events = attached.events;
       attached.events = [];
+      attached.opened = undefined;
       attached.gateway.deliver(events);
     }
     this.#armDeadline();
@@ -222,7 +269,7 @@ export class Gateways {
       while (done < queue.length && done < readsPerSlice) {
         const inFlight = queue[done];
         done += 1;
-        if (inFlight !== undefined && !inFlight.done) this.#read(inFlight, clusterMs);
+        if (inFlight !== undefined && !inFlight.over) this.#read(inFlight, clusterMs);
         if (environment.monotonicMs() >= untilMs) break;
       }
       // Behind all others; a Map visits what is set while it is gone through.
@@ -249,29 +296,29 @@ export class Gateways {
 
   #begin(inFlight: InFlight): void {
     const { request, gateway } = inFlight;
-    const { commands, reads } = this.#options;
+    const { reads } = this.#options;
     switch (request.kind) {
       case 'session_open': {
         const { session, principal, graceMs, resume, subject } = request;
         const attached = { id: session, principal, graceMs, subject };
-        this.#requests.connection(gateway, request.connection).session = attached;
+        this.#requests.setSession(gateway, request.connection, attached);
         const connection = connectionNumber(gateway, request.connection);
         const described = this.#described(subject);
-        commands.submit(
+        this.#send(
           { kind: 'session_open', session, principal, graceMs, resume, connection, ...described },
           inFlight,
         );
         return;
       }
       case 'session_close': {
-        this.#requests.connection(gateway, request.connection).session = undefined;
+        this.#requests.setSession(gateway, request.connection, undefined);
         const { session, principal } = request;
-        commands.submit({ kind: 'session_close', session, principal }, inFlight);
+        this.#send({ kind: 'session_close', session, principal }, inFlight);
         return;
       }
       case 'write': {
         const { session, principal, sequence, answeredBelow, operations } = request;
-        commands.submit({ kind: 'write', session, principal, sequence, answeredBelow, operations }, inFlight);
+        this.#send({ kind: 'write', session, principal, sequence, answeredBelow, operations }, inFlight);
         return;
       }
       case 'get':
@@ -291,7 +338,7 @@ export class Gateways {
       case 'acl_restore': {
         const checked = this.#options.access.check(request);
         if ('failure' in checked) this.answerLater(inFlight, { kind: 'failed', failure: checked.failure });
-        else commands.submit(checked.command, inFlight);
+        else this.#send(checked.command, inFlight);
         return;
       }
       case 'status':
@@ -303,11 +350,15 @@ export class Gateways {
       case 'member_remove': {
         const checked = this.#options.members.check(request);
         if ('failure' in checked) this.answerLater(inFlight, { kind: 'failed', failure: checked.failure });
-        else commands.submit(checked.command, inFlight);
+        else this.#send(checked.command, inFlight);
         return;
       }
       case 'transfer_leader':
         this.#options.leadership.request(inFlight, request.member);
+        return;
+      case 'drain_server':
+      case 'rebalance':
+        this.#options.agents.request(inFlight, request);
         return;
       case 'snapshot_read':
         // What was answered before must be in it.
@@ -351,12 +402,18 @@ export class Gateways {
       case 'await': {
         const { connection, request: number, alternatives, leastGeneration } = request;
         const least = leastGeneration === undefined ? {} : { leastGeneration };
-        feed.await({ gateway, connection, request: number, alternatives, ...least }, clusterMs);
+        const waiting = feed.await(
+          { gateway, connection, request: number, alternatives, ...least },
+          clusterMs,
+        );
+        if (waiting === undefined) this.#requests.finish(inFlight);
+        else this.#requests.takenOver(inFlight, waiting);
         return;
       }
       case 'subscribe': {
         const { connection, request: number, patterns, start } = request;
         feed.subscribe({ gateway, connection, request: number, patterns, start });
+        this.#requests.finish(inFlight);
         return;
       }
       case 'clock':
@@ -385,6 +442,8 @@ export class Gateways {
       case 'member_promote':
       case 'member_remove':
       case 'transfer_leader':
+      case 'drain_server':
+      case 'rebalance':
       case 'acl_apply':
       case 'acl_revoke':
       case 'acl_restore':
@@ -409,11 +468,12 @@ export class Gateways {
           feed.delivered(gateway, connection, notice.bytes);
           break;
         case 'identified': {
-          const known = this.#requests.connection(gateway, connection);
-          if (known.session === undefined) break;
-          known.session = { ...known.session, subject: notice.subject };
+          const known = this.#requests.session(gateway, connection);
+          if (known === undefined) break;
+          const session = { ...known, subject: notice.subject };
+          this.#requests.setSession(gateway, connection, session);
           const access = this.#options.store().access;
-          if (access !== undefined) this.#attachAgain(known.session, connectionNumber(gateway, connection));
+          if (access !== undefined) this.#attachAgain(session, connectionNumber(gateway, connection));
           break;
         }
         case 'closed':
@@ -439,17 +499,25 @@ export class Gateways {
 
   #timeOut(): void {
     this.#deadlineTimer = undefined;
-    for (const inFlight of this.#requests.timedOut(this.#options.environment.monotonicMs())) {
-      const { request, gateway } = inFlight;
+    const nowMs = this.#options.environment.monotonicMs();
+    for (const inFlight of this.#requests.timedOut(nowMs)) {
       if (inFlight.command !== undefined) this.#options.commands.take(inFlight.command);
-      if (request.kind === 'await') this.#options.feed.cancel(gateway, request.connection, request.request);
-      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(request) });
+      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(inFlight.request) });
+    }
+    for (const { connection, request } of this.#requests.waitsTimedOut(nowMs)) {
+      const { gateway, id } = connection;
+      this.#options.feed.cancel(gateway, id, request);
+      // In flight here again until it is answered: it may still be cancelled.
+      const again = { kind: 'await', connection: id, request, alternatives: [] } as const;
+      const inFlight = this.#requests.add(gateway, again, nowMs);
+      this.answerLater(inFlight, { kind: 'failed', failure: timedOut(again) });
     }
     this.#options.schedule();
   }
 
   #armDeadline(): void {
-    const { environment, guard } = this.#options;
+    const { environment, guard, feed } = this.#options;
+    this.#requests.tidy(feed.counts.waits);
     const atMs = this.#requests.nextDeadlineMs();
     if (atMs === Infinity || (this.#deadlineTimer && this.#deadlineTimer.atMs <= atMs)) return;
     this.#deadlineTimer?.timer.cancel();
@@ -458,20 +526,15 @@ export class Gateways {
   }
 
   #answer(inFlight: InFlight, body: AnswerBody): void {
-    if (inFlight.done) return;
+    if (inFlight.over) return;
     this.#requests.finish(inFlight);
     const { connection, request } = inFlight.request;
     this.#emit(inFlight.gateway, { kind: 'answer', connection, request, body });
   }
 
-  #feedEvent(event: FeedEvent): void {
-    const { gateway, ...rest } = event;
-    if (rest.kind !== 'answer') {
-      this.#emit(gateway, rest);
-      return;
-    }
-    const inFlight = this.#requests.find(gateway, rest.connection, rest.request);
-    if (inFlight) this.#answer(inFlight, rest.body);
+  /** The feed answers what it has taken over, and nothing that was cancelled since. */
+  #feedEvent({ gateway, ...event }: FeedEvent): void {
+    this.#emit(gateway, event);
   }
 
   #emit(gateway: number, event: GatewayEvent): void {
@@ -495,6 +558,8 @@ const timedOutText = ({ kind }: GatewayRequest): string => {
     case 'member_promote':
     case 'member_remove':
     case 'transfer_leader':
+    case 'drain_server':
+    case 'rebalance':
       return `the ${kind} was not confirmed within its timeout and may still happen: look at the list of members`;
     case 'acl_apply':
     case 'acl_revoke':

@@ -5,6 +5,7 @@
 import { ticketKeyBytes } from '../store/index.ts';
 import type { Store, TicketKeys } from '../store/index.ts';
 import type { Commands } from './commands.ts';
+import { ticketKeysVersionLeast } from './known-versions.ts';
 
 /** Names in one expiry: applying them and writing down what they change takes a few milliseconds. */
 const dueMax = 250;
@@ -16,8 +17,6 @@ const expiriesUnderWayMax = 2;
  * of the server's time more); a key that leaks is worth no more than this.
  */
 const ticketKeysMs = 12 * 3600 * 1000;
-/** The first version of the peer protocol whose servers know this command. */
-const ticketKeysVersionLeast = 4;
 
 export interface HousekeepingOptions {
   readonly commands: Commands;

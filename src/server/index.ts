@@ -21,6 +21,7 @@ export {
   type Timer,
 } from './environment.ts';
 export type * from './port.ts';
+export type { AgentsMove } from '../peers/index.ts';
 export type { Subject } from '../store/index.ts';
 export { restoreSnapshotFile, type Restored, type RestoreOptions } from './restore.ts';
 export type { MemberDescription } from './member-directory.ts';

@@ -20,6 +20,9 @@ const cooldown = 5;
 /** The first version of the peer protocol in which a follower can ask the leader to hand over. */
 const peerVersionLeast = 2;
 
+/** Entries that a member may lack to be handed leadership while nothing presses: it gets them within the transfer. */
+const lagMax = 1000;
+
 interface Asked {
   readonly inFlight: InFlight;
   /** undefined: whoever but the leader of that time. */
@@ -37,6 +40,8 @@ export interface LeadershipOptions {
   readonly membership: Membership;
   readonly statuses: PeerStatuses;
   readonly outgoing: Outgoing;
+  /** It is not to lead while another one can; this server itself may be one. */
+  readonly isDraining: (member: number) => boolean;
   readonly environment: Environment;
   readonly logger: Logger;
   readonly electionTimeoutMs: number;
@@ -68,6 +73,11 @@ export class Leadership {
       this.#options.answer(inFlight, { kind: 'failed', failure: { code: 'MEMBERSHIP_REFUSED', message } });
       return;
     }
+    if (member !== undefined && this.#options.isDraining(member)) {
+      const message = `member ${member} is drained, and would hand leadership over again: end its drain first`;
+      this.#options.answer(inFlight, { kind: 'failed', failure: { code: 'MEMBERSHIP_REFUSED', message } });
+      return;
+    }
     const nowMs = environment.monotonicMs();
     this.#asked.push({
       inFlight,
@@ -89,7 +99,7 @@ export class Leadership {
     const { soft, answer } = this.#options;
     const { leader } = soft();
     this.#asked = this.#asked.filter((asked) => {
-      if (asked.inFlight.done) return false;
+      if (asked.inFlight.over) return false;
       if (leader !== undefined && (asked.target ?? leader) === leader && !isOld(asked, leader)) {
         answer(asked.inFlight, { kind: 'leader_transferred', member: leader });
         return false;
@@ -108,7 +118,7 @@ export class Leadership {
   #ask(asked: Asked, nowMs: number): void {
     const { soft, raft, outgoing, membership, schedule, electionTimeoutMs } = this.#options;
     const { role, leader } = soft();
-    const target = asked.target ?? (role === 'leader' ? this.#mostUpToDate() : this.#likeliest());
+    const target = asked.target ?? (role === 'leader' ? this.#mostUpToDate()?.id : this.#likeliest());
     if (leader === undefined || target === undefined) return;
     if (role === 'leader') {
       raft.step({ kind: 'transfer_leader', target: asMemberId(target) });
@@ -124,7 +134,7 @@ export class Leadership {
       id === self ? this.#options.raft.status().applied : statuses.appliedOf(id);
     const [best] = this.#candidates()
       .filter((id) => id !== soft().leader)
-      .sort((a, b) => applied(b) - applied(a));
+      .sort((a, b) => this.#rank(a) - this.#rank(b) || applied(b) - applied(a));
     return best;
   }
 
@@ -137,7 +147,27 @@ export class Leadership {
     );
   }
 
+  /** Those who are drained come last. */
+  #rank(member: number): number {
+    return this.#options.isDraining(member) ? 1 : 0;
+  }
+
   // ---- of its own accord ----
+
+  /**
+   * To one that is not drained, and lacks so little that writes wait but a moment. Whether that was begun; raft gives it up
+   * after an election timeout.
+   */
+  giveAway(): boolean {
+    const { soft, raft, schedule, isDraining } = this.#options;
+    if (soft().role !== 'leader') return false;
+    const target = this.#mostUpToDate();
+    if (target === undefined || isDraining(target.id)) return false;
+    if (raft.status().lastIndex - target.match > lagMax) return false;
+    raft.step({ kind: 'transfer_leader', target: target.id });
+    schedule();
+    return true;
+  }
 
   /** `diskBusyMs`: how long the present write has been under way. */
   tick(nowMs: number, diskBusyMs: number): void {
@@ -149,7 +179,7 @@ export class Leadership {
     // A leader whose disk or loop hangs applies and answers nothing, while the others could; and it holds up what
     // would tell them so as long as its heartbeats go out.
     if (nowMs - this.#handedOverMs < cooldown * electionTimeoutMs) return;
-    const target = this.#mostUpToDate();
+    const target = this.#mostUpToDate()?.id;
     if (target === undefined) return;
     this.#handedOverMs = nowMs;
     logger.warn({ lateMs, diskBusyMs, to: target }, 'this server is too slow to lead and hands over');
@@ -169,7 +199,7 @@ export class Leadership {
   async handOver(): Promise<void> {
     const { soft, raft, environment, electionTimeoutMs, heartbeatIntervalMs, schedule } = this.#options;
     if (soft().role !== 'leader') return;
-    const target = this.#mostUpToDate();
+    const target = this.#mostUpToDate()?.id;
     if (target === undefined) return;
     await new Promise<void>((resolve) => {
       this.#whenNotLeading.push(resolve);
@@ -183,15 +213,17 @@ export class Leadership {
     });
   }
 
-  #mostUpToDate(): MemberId | undefined {
+  /** Of those who are not drained, if there are any. */
+  #mostUpToDate(): { readonly id: MemberId; readonly match: number } | undefined {
     const voters = allVoters(this.#options.membership.configuration);
     const { voters: wanted } = this.#options.membership.wanted;
     let best: { readonly id: MemberId; readonly match: number } | undefined;
     for (const peer of this.#options.raft.status().progress) {
       if (!peer.recentlyActive || !voters.includes(peer.id) || !wanted.includes(peer.id)) continue;
-      if (best === undefined || peer.match > best.match) best = peer;
+      const rank = best === undefined ? 1 : this.#rank(best.id) - this.#rank(peer.id);
+      if (best === undefined || rank > 0 || (rank === 0 && peer.match > best.match)) best = peer;
     }
-    return best?.id;
+    return best;
   }
 }
 

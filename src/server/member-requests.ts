@@ -22,6 +22,7 @@ export interface MemberRequestsOptions {
   readonly membership: Membership;
   readonly store: () => Store;
   readonly statuses: PeerStatuses;
+  readonly isDraining: (member: number) => boolean;
   readonly leader: () => number | undefined;
   readonly raft: Raft;
 }
@@ -75,6 +76,7 @@ export class MemberRequests {
       reachable: membership.isReachable(member.id),
       lag: this.#lagOf(member.id),
       joined: this.#options.store().server(member.id) !== undefined,
+      ...(this.#options.isDraining(member.id) && { draining: true }),
     };
   }
 

@@ -16,9 +16,11 @@ import {
   type RaftStatus,
   type SoftState,
 } from '../raft/index.ts';
+import type { PeerWrite } from '../storage/index.ts';
 import { decodeLogEntry, type MemberRecord, type Store } from '../store/index.ts';
 import type { Environment, Logger } from './environment.ts';
 import { MemberDirectory, type MemberDescription } from './member-directory.ts';
+import type { RememberedPeer } from './peer-records.ts';
 import { PeerMemory } from './runs.ts';
 
 /** Entries that a learner may lack to be made a voter; raft refuses it beyond the same. */
@@ -78,6 +80,8 @@ export interface MembershipOptions {
   readonly transport: PeerTransport;
   readonly environment: Environment;
   readonly logger: Logger;
+  /** What its peers have told this server before it was started, by member. */
+  readonly told: ReadonlyMap<number, RememberedPeer>;
   /** What this server's log has beyond its state at the start. */
   readonly unapplied: readonly Entry[];
   /** Once: the cluster has removed this server, and will never let it in again. */
@@ -89,7 +93,7 @@ export interface MembershipOptions {
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #directory: MemberDirectory;
-  readonly #memory = new PeerMemory();
+  readonly #memory: PeerMemory;
   /** Of the peers that have let this server in: the protocol's version. */
   readonly #linked = new Map<number, number>();
   readonly #heardMs = new Map<number, number>();
@@ -110,6 +114,7 @@ export class Membership {
   constructor(options: MembershipOptions) {
     this.#options = options;
     this.#directory = new MemberDirectory(options.members);
+    this.#memory = new PeerMemory(options.told);
     this.#configuration = options.raft.status().configuration;
     for (const entry of options.unapplied) {
       if (entry.kind !== 'commands') continue;
@@ -197,7 +202,10 @@ export class Membership {
       (id) => nowMs - (this.#strangersMs.get(id) ?? -Infinity) > strangerSilenceMaxMs,
     );
     if (silent.length === 0) return;
-    for (const id of silent) this.#directory.forget(id);
+    for (const id of silent) {
+      this.#directory.forget(id);
+      this.#memory.forget(id);
+    }
     this.#follow();
   }
 
@@ -248,6 +256,11 @@ export class Membership {
     if (this.#strangersMs.has(peer)) this.#strangersMs.set(peer, nowMs);
     for (const message of raft) this.#memory.heard(peer, run, message);
     if (status !== undefined) this.#memory.heardApplied(peer, run, status.appliedIndex);
+  }
+
+  /** What of it has to be written, so that the next start knows it; once. Strangers must become members first. */
+  takePeerWrites(): readonly PeerWrite[] {
+    return this.#memory.takeWrites((id) => this.#directory.has(id));
   }
 
   /**
@@ -323,7 +336,7 @@ export class Membership {
     this.#directory.update(this.#configuration, members, lastMember);
     const peers = this.#directory.peers(self, soft().leader);
     this.#peers = new Set(peers.map(({ id }) => id));
-    this.#memory.keepOnly(this.#peers);
+    this.#memory.forgetAll((id) => !this.#peers.has(id) && this.#directory.isGone(id));
     for (const known of [this.#linked, this.#heardMs, this.#strangersMs])
       for (const id of known.keys()) if (!this.#peers.has(id)) known.delete(id);
     transport.setMembers(peers);

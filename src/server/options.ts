@@ -5,6 +5,7 @@ import type { Storage } from '../storage/index.ts';
 import type { Store, StoreOptions } from '../store/index.ts';
 import type { Environment, Logger, ServerMetrics, ServerObserver } from './environment.ts';
 import type { MemberDescription } from './member-directory.ts';
+import type { AgentsDoor } from './port.ts';
 
 export interface ServerOptions {
   readonly clusterId: string;
@@ -28,6 +29,8 @@ export interface ServerOptions {
    */
   readonly onFatal: (error: unknown) => void;
   readonly observer?: ServerObserver;
+  /** Absent: there are no agents to be sent away, or this server has no say over them. */
+  readonly agentsDoor?: AgentsDoor;
   /** Once: the cluster has removed this server. It is of no use any more and should be stopped. */
   readonly onRemoved?: (reason: string) => void;
 }

@@ -1,5 +1,5 @@
 /** What goes to the peers: one frame each at the end of a turn, and commands for the leader. */
-import type { PeerStatus, PeerTransport } from '../peers/index.ts';
+import type { NumberedOrder, NumberedOutcome, PeerStatus, PeerTransport } from '../peers/index.ts';
 import { asMemberId, type MemberId, type Message, type SoftState } from '../raft/index.ts';
 
 export interface OutgoingOptions {
@@ -49,6 +49,20 @@ export class Outgoing {
     if (leader === undefined) return false;
     const transferTo = asMemberId(target);
     return this.#options.transport.send(leader, { raft: [], forward: [], forwardTerm: 0, transferTo });
+  }
+
+  /** false: there is no link to it, or its version of the protocol knows no such orders. */
+  order(peer: number, agentsOrder: NumberedOrder): boolean {
+    return this.#options.transport.send(asMemberId(peer), {
+      raft: [],
+      forward: [],
+      forwardTerm: 0,
+      agentsOrder,
+    });
+  }
+
+  tellOutcome(peer: number, agentsOutcome: NumberedOutcome): void {
+    this.#options.transport.send(asMemberId(peer), { raft: [], forward: [], forwardTerm: 0, agentsOutcome });
   }
 
   tellStatus(peers: readonly number[], status: PeerStatus): void {

@@ -3,6 +3,7 @@
  * live on another thread. Everything a gateway passes in has been decoded, checked and authorised.
  */
 import type { AnswerBody, Failure, Operation, SharedChange, SubscriptionStart } from '../protocol/index.ts';
+import type { AgentsMove } from '../peers/index.ts';
 import type { PolicyDocument, Revocation } from '../scopes/index.ts';
 import type { Subject } from '../store/index.ts';
 
@@ -75,6 +76,15 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
     }
   /** `member` undefined: the most up-to-date one. */
   | { readonly kind: 'transfer_leader'; readonly member?: number; readonly timeoutMs?: number }
+  /** `graceMs` undefined: as the server thinks best. */
+  | {
+      readonly kind: 'drain_server';
+      readonly member: number;
+      readonly graceMs?: number;
+      readonly end: boolean;
+      readonly timeoutMs?: number;
+    }
+  | { readonly kind: 'rebalance'; readonly graceMs?: number; readonly timeoutMs?: number }
   /** `snapshot` undefined: open one. */
   | {
       readonly kind: 'snapshot_read';
@@ -132,7 +142,19 @@ export type GatewayEvent =
       readonly document: PolicyDocument | undefined;
       readonly revocations: readonly Revocation[];
     }
+  /**
+   * New sessions that were opened through whichever server, in the order of the log, with answers and news of access in
+   * between. Not those that were there before and were taken up again.
+   */
+  | { readonly kind: 'sessions_opened'; readonly sessions: readonly OpenedSession[] }
   | ConnectionEvent;
+
+export interface OpenedSession {
+  readonly session: string;
+  readonly principal: string;
+  /** How long ago that was put into the log. */
+  readonly agoMs: number;
+}
 
 export type ConnectionEvent =
   | {
@@ -166,6 +188,19 @@ export interface Gateway {
   readonly connections: number;
   /** Once per turn of the server's loop at most. Must not call the server back synchronously, except `notify`. */
   deliver(events: readonly GatewayEvent[]): void;
+}
+
+/**
+ * What a server has done with its agents, by the process that knows its gateways: plain data both ways, so that these can
+ * live on other threads. `AgentGateway` has the same methods.
+ */
+export interface AgentsDoor {
+  /** Takes nobody any more, and sends those away who are there, over the grace; once more: those who are left. */
+  drain(graceMs: number): Promise<void>;
+  /** Takes agents again. Rejects where that is not possible, and then stays as it is. */
+  admit(): Promise<void>;
+  /** Asks so many to go to these endpoints. Gives how many are on their way. */
+  sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number>;
 }
 
 /** One per gateway. */

@@ -20,7 +20,7 @@ export class Reads {
 
   ask(raft: Raft): void {
     if (this.#held || this.#queued.length === 0) return;
-    const requests = this.#queued.filter((request) => !request.done);
+    const requests = this.#queued.filter((request) => !request.over);
     this.#queued = [];
     if (requests.length === 0) return;
     this.#lastToken += 1;
@@ -56,7 +56,7 @@ export class Reads {
     const released: InFlight[] = [];
     this.#confirmed = this.#confirmed.filter((batch) => {
       if (batch.index > index) return true;
-      for (const request of batch.requests) if (!request.done) released.push(request);
+      for (const request of batch.requests) if (!request.over) released.push(request);
       return false;
     });
     return released;

@@ -1,13 +1,15 @@
 /** The requests in flight: who asked, and until when an answer is worth anything. */
+import type { Waiting } from '../feed/index.ts';
 import type { Subject } from '../store/index.ts';
+import { Deadlines } from './deadlines.ts';
 import type { GatewayRequest, ConnectionId } from './port.ts';
 
 /** A request that has not been answered yet. */
 export interface InFlight {
   readonly gateway: number;
   readonly request: GatewayRequest;
-  /** Answered, cancelled, timed out or its connection closed: nobody waits any more. */
-  done: boolean;
+  /** Answered, cancelled, timed out, taken over by the feed or its connection closed: nobody waits for it here. */
+  over: boolean;
   /** Of a list that has found nothing yet: behind which key it reads on. */
   readOnAfter: string | undefined;
   /** A write's number in the table of commands. */
@@ -23,93 +25,18 @@ export interface AttachedSession {
   readonly subject: Subject;
 }
 
-/** What the server knows of a connection that has something in flight or a session. */
-export interface Connection {
+/** What the server knows of a connection that has something in flight or a session; of others, nothing. */
+interface Connection {
   readonly requests: Map<number, InFlight>;
   session: AttachedSession | undefined;
-}
-
-/** A binary min-heap by deadline. Requests that were answered stay in it until they come up or outnumber the rest. */
-class Deadlines {
-  #heap: InFlight[] = [];
-
-  add(request: InFlight): void {
-    const heap = this.#heap;
-    heap.push(request);
-    this.#up(heap.length - 1);
-  }
-
-  #up(from: number): void {
-    const heap = this.#heap;
-    let child = from;
-    while (child > 0) {
-      const parent = (child - 1) >> 1;
-      const a = heap[parent] as InFlight;
-      const b = heap[child] as InFlight;
-      if (a.deadlineMs <= b.deadlineMs) return;
-      heap[parent] = b;
-      heap[child] = a;
-      child = parent;
-    }
-  }
-
-  #removeFirst(): void {
-    const heap = this.#heap;
-    const last = heap.pop() as InFlight;
-    if (heap.length === 0) return;
-    heap[0] = last;
-    let parent = 0;
-    for (;;) {
-      let least = parent;
-      for (const child of [2 * parent + 1, 2 * parent + 2]) {
-        if (
-          child < heap.length &&
-          (heap[child] as InFlight).deadlineMs < (heap[least] as InFlight).deadlineMs
-        )
-          least = child;
-      }
-      if (least === parent) return;
-      const a = heap[parent] as InFlight;
-      heap[parent] = heap[least] as InFlight;
-      heap[least] = a;
-      parent = least;
-    }
-  }
-
-  /** The earliest deadline of a request that still waits; Infinity: none. */
-  next(): number {
-    for (;;) {
-      const first = this.#heap[0];
-      if (first === undefined) return Infinity;
-      if (!first.done) return first.deadlineMs;
-      this.#removeFirst();
-    }
-  }
-
-  passed(nowMs: number): InFlight[] {
-    const result: InFlight[] = [];
-    while (this.next() <= nowMs) {
-      result.push(this.#heap[0] as InFlight);
-      this.#removeFirst();
-    }
-    return result;
-  }
-
-  /** Drops what is done when that is most of it. */
-  tidy(living: number): void {
-    if (this.#heap.length < 1024 || this.#heap.length < living * 2) return;
-    this.#heap = this.#heap.filter((request) => !request.done).sort((a, b) => a.deadlineMs - b.deadlineMs);
-  }
-
-  get size(): number {
-    return this.#heap.length;
-  }
 }
 
 export class Requests {
   /** By gateway number. */
   readonly #gateways: Map<ConnectionId, Connection>[] = [];
-  readonly #deadlines = new Deadlines();
+  readonly #deadlines = new Deadlines<InFlight>();
+  /** Of those that the feed has taken over: no more is kept of an await than what the feed has. */
+  readonly #waitDeadlines = new Deadlines<Waiting>();
   #count = 0;
 
   addGateway(): number {
@@ -122,28 +49,15 @@ export class Requests {
     const inFlight: InFlight = {
       gateway,
       request,
-      done: false,
+      over: false,
       readOnAfter: undefined,
       command: undefined,
       deadlineMs: timeoutMs === undefined ? Infinity : nowMs + timeoutMs,
     };
-    this.connection(gateway, request.connection).requests.set(request.request, inFlight);
+    this.#connection(gateway, request.connection).requests.set(request.request, inFlight);
     this.#count += 1;
-    if (timeoutMs !== undefined) {
-      this.#deadlines.add(inFlight);
-      this.#deadlines.tidy(this.#count);
-    }
+    if (timeoutMs !== undefined) this.#deadlines.add(inFlight, inFlight.deadlineMs);
     return inFlight;
-  }
-
-  connection(gateway: number, id: ConnectionId): Connection {
-    const connections = this.#connections(gateway);
-    let connection = connections.get(id);
-    if (connection === undefined) {
-      connection = { requests: new Map(), session: undefined };
-      connections.set(id, connection);
-    }
-    return connection;
   }
 
   find(gateway: number, id: ConnectionId, request: number): InFlight | undefined {
@@ -152,11 +66,21 @@ export class Requests {
 
   /** Nobody waits for it any more. */
   finish(inFlight: InFlight): void {
-    if (inFlight.done) return;
-    inFlight.done = true;
+    if (inFlight.over) return;
+    inFlight.over = true;
     this.#count -= 1;
-    const { connection, request } = inFlight.request;
-    this.#connections(inFlight.gateway).get(connection)?.requests.delete(request);
+    const { connection: id, request } = inFlight.request;
+    const connections = this.#connections(inFlight.gateway);
+    const connection = connections.get(id);
+    if (connection === undefined) return;
+    connection.requests.delete(request);
+    if (connection.requests.size === 0 && connection.session === undefined) connections.delete(id);
+  }
+
+  /** The feed answers it from now on, and knows of its end; only its time is watched here. */
+  takenOver(inFlight: InFlight, waiting: Waiting): void {
+    this.finish(inFlight);
+    if (inFlight.deadlineMs !== Infinity) this.#waitDeadlines.add(waiting, inFlight.deadlineMs);
   }
 
   /** Everything of the connection is over; gives what was in flight. */
@@ -172,9 +96,28 @@ export class Requests {
     return this.#deadlines.passed(nowMs);
   }
 
+  waitsTimedOut(nowMs: number): Waiting[] {
+    return this.#waitDeadlines.passed(nowMs);
+  }
+
   /** When the next one times out, by the monotonic clock; Infinity: none does. */
   nextDeadlineMs(): number {
-    return this.#deadlines.next();
+    return Math.min(this.#deadlines.next(), this.#waitDeadlines.next());
+  }
+
+  /** Forgets deadlines of what is over; `waits`: how many the feed has. */
+  tidy(waits: number): void {
+    this.#deadlines.tidy(this.#count);
+    this.#waitDeadlines.tidy(waits);
+  }
+
+  session(gateway: number, id: ConnectionId): AttachedSession | undefined {
+    return this.#connections(gateway).get(id)?.session;
+  }
+
+  /** Undefined: it has none any more; its closing is in flight then. */
+  setSession(gateway: number, id: ConnectionId, session: AttachedSession | undefined): void {
+    this.#connection(gateway, id).session = session;
   }
 
   *sessions(): IterableIterator<{
@@ -186,6 +129,16 @@ export class Requests {
       for (const [connection, { session }] of connections)
         if (session) yield { gateway, connection, session };
     }
+  }
+
+  #connection(gateway: number, id: ConnectionId): Connection {
+    const connections = this.#connections(gateway);
+    let connection = connections.get(id);
+    if (connection === undefined) {
+      connection = { requests: new Map(), session: undefined };
+      connections.set(id, connection);
+    }
+    return connection;
   }
 
   #connections(gateway: number): Map<ConnectionId, Connection> {

@@ -6,8 +6,9 @@
  */
 import { lineageMax, type PeerLineage, type PeerPresence } from '../peers/index.ts';
 import type { Message } from '../raft/index.ts';
-import type { Recovered } from '../storage/index.ts';
+import type { PeerWrite, Recovered } from '../storage/index.ts';
 import type { Environment } from './environment.ts';
+import { diskWrite, removals, toldWrite, type RememberedPeer, type Told } from './peer-records.ts';
 
 /** Two copies take each other for the same run in one of a million cases. */
 const chances = 2 ** 20;
@@ -114,15 +115,6 @@ export const outdatedByLog = (
   return refusal?.forGood === true ? refusal.reason : undefined;
 };
 
-/** What a disk must still have, because a message of its server has said so. */
-interface Told {
-  term: number;
-  /** Acknowledged in that term: entries of one leadership are not taken back while it lasts. */
-  indexInTerm: number;
-  /** Applied there, so committed and never taken back at all. */
-  applied: number;
-}
-
 const nothing = (): Told => ({ term: 0, indexInTerm: 0, applied: 0 });
 
 const raise = (told: Told, { term, indexInTerm, applied }: Told): void => {
@@ -133,14 +125,6 @@ const raise = (told: Told, { term, indexInTerm, applied }: Told): void => {
   told.applied = Math.max(told.applied, applied);
 };
 
-interface Remembered extends DiskOfRun {
-  /** By runs before this one. */
-  readonly before: Told;
-  readonly now: Told;
-  /** Each run that has told something is one of this disk, by its lineage. */
-  readonly isOneLine: boolean;
-}
-
 /** Why a peer is not let in. */
 export interface DiskRefusal {
   readonly reason: string;
@@ -148,20 +132,34 @@ export interface DiskRefusal {
   readonly outdated: boolean;
 }
 
+/** Which records of a peer have to be written: both, or only what its present run has told. */
+type Unwritten = 'all' | 'told';
+
+const nothingToWrite: readonly PeerWrite[] = [];
+
 /**
- * What each peer has told this server since its start. A copy of a disk that was made while its server ran, and is put
- * back, has the run that the cluster knows; but not the votes and entries that it acknowledged after the copy was made. A
- * message leaves only when what it says is durable, so a new run must begin with all of it.
+ * What each peer has told this server, also before its start: what it knew at a tick rides with the next batch on disk. A
+ * copy of a disk that was made while its server ran, and is put back, has the run that the cluster knows; but not the
+ * votes and entries that it acknowledged after the copy was made. A message leaves only when what it says is durable, so a
+ * new run must begin with all of it.
  */
 export class PeerMemory {
-  readonly #peers = new Map<number, Remembered>();
+  readonly #peers: Map<number, RememberedPeer>;
+  /** Starts that are in the log: see `announced`. */
+  readonly #announced = new Map<number, Identity>();
+  readonly #unwritten = new Map<number, Unwritten>();
+
+  /** `told`: what the disk remembers, which belongs to this memory from now on. */
+  constructor(told: ReadonlyMap<number, RememberedPeer> = new Map()) {
+    this.#peers = new Map(told);
+  }
 
   /**
    * A server said that it began this run: it is in the log, be that applied or not, committed or not. Only the disk that
    * had the run could say so. (What is applied is in the state; what is not would be forgotten when all are started again.)
    */
   announced(member: number, { run, diskId }: Identity): void {
-    this.#peers.set(member, { run, diskId, before: nothing(), now: nothing(), isOneLine: true });
+    this.#announced.set(member, { run, diskId });
   }
 
   /**
@@ -174,10 +172,14 @@ export class PeerMemory {
   refusalOf(member: number, known: Identity | undefined, presence: PeerPresence): DiskRefusal | undefined {
     const byLog = refusalBy(member, known, presence);
     if (byLog !== undefined) return { reason: byLog.reason, outdated: byLog.forGood };
-    if (known !== undefined) this.#unlearn(member, known, presence);
+    this.#unlearn(member, known, presence);
+    const announced = this.#announced.get(member);
+    const byAnnouncement = refusalBy(member, announced, presence);
+    if (byAnnouncement !== undefined) return { reason: byAnnouncement.reason, outdated: false };
     const remembered = this.#peers.get(member);
     const byMemory = refusalBy(member, remembered, presence);
-    if (byMemory !== undefined) return { reason: byMemory.reason, outdated: false };
+    if (byMemory !== undefined && (byMemory.forGood || !isLater(known ?? announced, remembered)))
+      return { reason: byMemory.reason, outdated: false };
     if (remembered?.run === presence.run) return undefined;
     const before = nothing();
     if (remembered !== undefined) {
@@ -193,55 +195,101 @@ export class PeerMemory {
     }
     const { run, diskId, lineage } = presence;
     this.#peers.set(member, { run, diskId, ...(lineage && { lineage }), before, now: nothing(), isOneLine });
+    this.#announced.delete(member);
+    this.#unwritten.set(member, 'all');
     return undefined;
   }
 
   /**
    * A member's disk is what the log says. Who was taken for it before that was known, with another disk or a copy that
-   * does not have the run of the log, was not.
+   * does not have the run of the log, was not. What is in the log only counts for less than what is applied.
    */
-  #unlearn(member: number, known: Identity, presence: PeerPresence): void {
+  #unlearn(member: number, known: Identity | undefined, presence: PeerPresence): void {
+    if (isAnother(this.#announced.get(member), known, presence)) this.#announced.delete(member);
     const remembered = this.#peers.get(member);
-    if (remembered === undefined) return;
-    const isOther = !Buffer.from(known.diskId).equals(remembered.diskId);
-    const [starts, knownStarts] = [startsOf(remembered.run), startsOf(known.run)];
-    const isOnAnotherLine =
-      starts >= knownStarts
-        ? findingOf(known.run, remembered) === 'not had'
-        : findingOf(known.run, presence) === 'had' && findingOf(remembered.run, presence) === 'not had';
-    if (isOther || isOnAnotherLine) this.#peers.delete(member);
+    if (
+      isAnother(remembered, known, presence) ||
+      isAnother(remembered, this.#announced.get(member), presence)
+    )
+      this.forget(member);
   }
 
   /** A message came; it left when its sender's disk had its term, and what it acknowledges. */
   heard(member: number, run: number, message: Message): void {
-    const told = this.#told(member, run);
-    if (told === undefined) return;
+    const remembered = this.#peers.get(member);
+    if (remembered === undefined) return;
+    const told = toldBy(run, remembered);
     const { term } = message;
-    if (term > told.term) {
-      told.term = term;
-      told.indexInTerm = 0;
-    }
-    if (message.kind === 'append_response' && message.outcome.accepted && term === told.term) {
-      told.indexInTerm = Math.max(told.indexInTerm, message.outcome.matchIndex);
-    }
+    if (term < told.term) return;
+    const accepted =
+      message.kind === 'append_response' && message.outcome.accepted ? message.outcome.matchIndex : 0;
+    if (term === told.term && accepted <= told.indexInTerm) return;
+    told.term = term;
+    told.indexInTerm = accepted;
+    this.#changed(member, run, remembered);
   }
 
   heardApplied(member: number, run: number, index: number): void {
-    const told = this.#told(member, run);
-    if (told !== undefined) told.applied = Math.max(told.applied, index);
-  }
-
-  /** The others have left for good: no id is used again. */
-  keepOnly(members: ReadonlySet<number>): void {
-    for (const member of this.#peers.keys()) if (!members.has(member)) this.#peers.delete(member);
-  }
-
-  /** What comes late from an earlier run was true of the disk then, and must be now. */
-  #told(member: number, run: number): Told | undefined {
     const remembered = this.#peers.get(member);
-    return remembered?.run === run ? remembered.now : remembered?.before;
+    if (remembered === undefined) return;
+    const told = toldBy(run, remembered);
+    if (index <= told.applied) return;
+    told.applied = index;
+    this.#changed(member, run, remembered);
+  }
+
+  #changed(member: number, run: number, remembered: RememberedPeer): void {
+    if (run !== remembered.run) this.#unwritten.set(member, 'all');
+    else if (!this.#unwritten.has(member)) this.#unwritten.set(member, 'told');
+  }
+
+  /** Those who have left for good: no id is used again. */
+  forgetAll(isGone: (member: number) => boolean): void {
+    for (const member of this.#peers.keys()) if (isGone(member)) this.forget(member);
+    for (const member of this.#announced.keys()) if (isGone(member)) this.#announced.delete(member);
+  }
+
+  forget(member: number): void {
+    if (this.#peers.delete(member)) this.#unwritten.set(member, 'all');
+  }
+
+  /** What has changed since it was asked for last, of those who are members: what is of others waits until they are. */
+  takeWrites(isMember: (member: number) => boolean): readonly PeerWrite[] {
+    if (this.#unwritten.size === 0) return nothingToWrite;
+    const writes: PeerWrite[] = [];
+    for (const [member, unwritten] of this.#unwritten) {
+      const remembered = this.#peers.get(member);
+      if (remembered === undefined) writes.push(...removals(member));
+      else if (!isMember(member)) continue;
+      else {
+        if (unwritten === 'all') writes.push(diskWrite(member, remembered));
+        writes.push(toldWrite(member, remembered));
+      }
+      this.#unwritten.delete(member);
+    }
+    return writes;
   }
 }
+
+/** What comes late from an earlier run was true of the disk then, and must be now. */
+const toldBy = (run: number, remembered: RememberedPeer): Told =>
+  remembered.run === run ? remembered.now : remembered.before;
+
+const isLater = (known: Identity | undefined, remembered: Identity | undefined): boolean =>
+  known !== undefined && remembered !== undefined && startsOf(known.run) > startsOf(remembered.run);
+
+/** Whether who is remembered is not the one of the log, as far as the one that has come can tell. */
+const isAnother = (
+  remembered: DiskOfRun | undefined,
+  known: Identity | undefined,
+  presence: DiskOfRun,
+): boolean => {
+  if (remembered === undefined || known === undefined) return false;
+  if (!Buffer.from(known.diskId).equals(remembered.diskId)) return true;
+  return startsOf(remembered.run) >= startsOf(known.run)
+    ? findingOf(known.run, remembered) === 'not had'
+    : findingOf(known.run, presence) === 'had' && findingOf(remembered.run, presence) === 'not had';
+};
 
 const lostSince = (told: Told, standing: PeerPresence['standing']): string | undefined => {
   if (standing === undefined) return undefined;

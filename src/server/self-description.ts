@@ -20,6 +20,7 @@ export interface SelfDescriptionParts {
   readonly gateways: () => Gateways;
   readonly commands: Commands;
   readonly feed: Feed;
+  readonly isDraining: () => boolean;
 }
 
 export class SelfDescription {
@@ -42,12 +43,13 @@ export class SelfDescription {
 
   /** For peers. */
   own(): PeerStatus {
-    const { options, raft, store, membership, gateways } = this.#parts;
+    const { options, raft, store, membership, gateways, isDraining } = this.#parts;
     return ownStatus(raft.status(), membership.isLearner, {
       name: options.self.name,
       keys: store().keys,
       connections: gateways().connections,
       version: options.version,
+      draining: isDraining(),
     });
   }
 

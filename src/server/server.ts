@@ -106,6 +106,7 @@ export class Server {
   readiness(): { readonly ready: boolean; readonly reasons: readonly string[] } {
     const reasons: string[] = [];
     if (this.#state !== 'running') reasons.push('the server is stopping');
+    if (this.#parts.drain.isOn) reasons.push('the server is drained: it takes no agents');
     if (this.#soft.leader === undefined)
       reasons.push('no leader is known: fewer than half of the members are in touch');
     if (!this.#parts.state.caughtUp) reasons.push('the state has not caught up with the log since the start');
@@ -142,11 +143,20 @@ export class Server {
   }
 
   /**
+   * Takes no agents any more, sends away those that are here, and hands leadership over, if others can lead. For a stop, so
+   * it is done whatever becomes of the agents. Resolves when none is left, at the latest after the grace.
+   */
+  async drain(graceMs: number): Promise<void> {
+    if (this.#state === 'running') await this.#parts.drain.begin(graceMs);
+    else await this.#options.agentsDoor?.drain(graceMs);
+  }
+
+  /**
    * Hands leadership over, finishes what is being written, and closes links and storage. The gateways must have been
    * drained before.
    */
   async stop(): Promise<void> {
-    const { leadership, gateways, views, writer } = this.#parts;
+    const { leadership, gateways, views, writer, membership } = this.#parts;
     if (this.#state !== 'running') return;
     this.#state = 'stopping';
     await leadership.handOver();
@@ -154,6 +164,7 @@ export class Server {
     this.#tickTimer?.cancel();
     gateways.stop();
     await views.stop();
+    writer.addPeers(membership.takePeerWrites());
     await writer.whenIdle();
     await this.#transport.close();
     await this.#storage.close();
@@ -190,6 +201,8 @@ export class Server {
       reads,
       commands,
       leadership,
+      drain,
+      agents,
       views,
       membership,
       housekeeping,
@@ -201,11 +214,14 @@ export class Server {
     const nowMs = this.#options.environment.monotonicMs();
     if (this.#soft.leader !== undefined) this.#ledAtMs = nowMs;
     this.#raft.step({ kind: 'tick' });
+    writer.addPeers(membership.takePeerWrites());
     if (state.store.hasDeferredWrites) writer.stateChanged(0);
     writer.tick();
     reads.retry();
     commands.retry();
     leadership.tick(nowMs, writer.busyMs(nowMs));
+    drain.tick(nowMs);
+    agents.tick(nowMs);
     views.tick(nowMs, this.#soft.leader !== undefined);
     membership.tick(nowMs);
     if (this.#soft.role === 'leader') {
@@ -243,7 +259,7 @@ export class Server {
   }
 
   #received(from: MemberId, run: number, batch: PeerBatch): void {
-    const { housekeeping, membership, peerStatuses, clock, commands, leadership } = this.#parts;
+    const { housekeeping, membership, peerStatuses, clock, commands, leadership, agents } = this.#parts;
     if (this.#state === 'stopped') return;
     const nowMs = this.#options.environment.monotonicMs();
     housekeeping.heard(from, nowMs);
@@ -258,6 +274,8 @@ export class Server {
       commands.addForeign(from, batch.forward);
     }
     if (batch.transferTo !== undefined) leadership.requestedByPeer(batch.transferTo);
+    if (batch.agentsOrder !== undefined) agents.ordered(from, run, batch.agentsOrder);
+    if (batch.agentsOutcome !== undefined) agents.heard(from, batch.agentsOutcome);
     this.#schedule();
   }
 
@@ -355,7 +373,7 @@ export class Server {
   }
 
   #roleChanged(soft: SoftState): void {
-    const { clock, state, housekeeping, commands, leadership, membership, reads } = this.#parts;
+    const { clock, state, housekeeping, commands, leadership, drain, membership, reads } = this.#parts;
     const before = this.#soft;
     this.#soft = soft;
     const nowMs = this.#options.environment.monotonicMs();
@@ -368,6 +386,7 @@ export class Server {
       commands.dropForeign();
     }
     leadership.roleChanged(soft);
+    drain.roleChanged();
     membership.refresh();
     if (soft.leader !== before.leader || soft.term !== before.term) {
       this.#options.logger.info(

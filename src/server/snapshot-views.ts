@@ -120,7 +120,7 @@ export class SnapshotViews {
 
   /** Nobody waits for them any more. */
   #dropWaiting(): void {
-    for (const inFlight of this.#waiting.keys()) if (inFlight.done) this.#waiting.delete(inFlight);
+    for (const inFlight of this.#waiting.keys()) if (inFlight.over) this.#waiting.delete(inFlight);
   }
 
   /** What was applied when this was asked for has been applied here. */
@@ -157,12 +157,12 @@ export class SnapshotViews {
     let view: View;
     try {
       await whenOnDisk();
-      if (this.#isClosed || inFlight.done) return;
+      if (this.#isClosed || inFlight.over) return;
       // Before the view is opened: while it is, other writes may finish.
       const revisionAt = revisionsNow();
       const reader = await storage.openSnapshot(configurationAt);
       const revision = revisionAt(reader.point.index);
-      if (revision === undefined || this.#isClosed || inFlight.done) {
+      if (revision === undefined || this.#isClosed || inFlight.over) {
         await reader.close();
         if (revision === undefined)
           throw new Error(`the revision of the state at index ${reader.point.index} is not known`);

@@ -27,6 +27,19 @@ export class PeerStatuses {
     return this.#heard.get(member)?.lag;
   }
 
+  /** By its last word. */
+  isDraining(member: number): boolean {
+    return this.#heard.get(member)?.status.draining === true;
+  }
+
+  /** How many agents it has; undefined: it was not heard lately. */
+  agentsOf(member: number, nowMs: number): number | undefined {
+    const heard = this.#heard.get(member);
+    return heard === undefined || nowMs - heard.atMs > unreachableAfterMs
+      ? undefined
+      : heard.status.connections;
+  }
+
   appliedOf(member: number): number {
     return this.#heard.get(member)?.status.appliedIndex ?? 0;
   }
@@ -55,6 +68,7 @@ export class PeerStatuses {
         connections: reachable && heard ? heard.status.connections : 0,
         version: heard?.status.version ?? '',
         heardMsAgo,
+        ...(reachable && heard?.status.draining && { draining: true }),
       };
     });
     const commitMax = Math.max(...lines.map((line) => line.commitIndex));
@@ -86,9 +100,14 @@ export const ownStatus = (
     readonly keys: number;
     readonly connections: number;
     readonly version: string;
+    readonly draining: boolean;
   },
 ): PeerStatus => ({
-  ...rest,
+  name: rest.name,
+  keys: rest.keys,
+  connections: rest.connections,
+  version: rest.version,
+  ...(rest.draining && { draining: true }),
   role: roleOf(raft.role, isLearner),
   term: raft.term,
   commitIndex: raft.commit,

@@ -4,7 +4,7 @@
  */
 import type { ClientSocket, SocketFailure, SocketHandlers } from '../client/index.ts';
 import type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from '../gateway/index.ts';
-import type { FrameCodec } from '../protocol/index.ts';
+import { protocolLevel, type FrameCodec } from '../protocol/index.ts';
 import type { RawData } from 'ws';
 import { agentRealm, nameOf } from './agent-policies.ts';
 import type { Life, VirtualTime } from './clock.ts';
@@ -533,7 +533,14 @@ export class AgentNetwork {
       proof: {},
     };
     const { gatewayEnd } = wire;
-    door.arrived({ ws: gatewayEnd, socket: gatewayEnd, codec, identity, identify: undefined });
+    door.arrived({
+      ws: gatewayEnd,
+      socket: gatewayEnd,
+      codec,
+      identity,
+      identify: undefined,
+      level: protocolLevel,
+    });
     wire.toClient(() => {
       if (!wire.clientOver) wire.handlers.onOpen();
     });

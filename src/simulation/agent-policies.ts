@@ -18,7 +18,9 @@ const everything = { allow: ['*'], on: '**' };
  */
 const policies: PolicyDocument['policies'] = {
   all: [everything],
-  cluster: [{ allow: ['cluster.status', 'member.list', 'member.change'] }],
+  cluster: [
+    { allow: ['cluster.status', 'cluster.drain', 'cluster.rebalance', 'member.list', 'member.change'] },
+  ],
   access: [{ allow: ['acl.get', 'acl.change'] }],
   nothing: [],
   reads: [{ allow: ['get', 'await', 'list', 'subscribe'], on: '**' }],

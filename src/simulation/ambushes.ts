@@ -86,6 +86,22 @@ export class Ambushes {
     }
   }
 
+  /** A server has been asked to open a session, and will send that to the leader. */
+  opening({ id }: Machine): void {
+    const { time, trace, peers } = this.#world;
+    const leader = this.#world.leader();
+    if (leader === undefined || leader === id) return;
+    for (const ambush of this.#waiting) {
+      if (ambush.moment !== 'opening') continue;
+      this.#struck(ambush);
+      time.after(ambush.afterMs, time.world, 'input', () => {
+        trace.say(`an ambush resets the link from ${id} to ${leader}`);
+        peers.reset(id, leader);
+      });
+      return;
+    }
+  }
+
   #struck(ambush: Ambush): void {
     this.#waiting.delete(ambush);
     this.#world.faults.add(`ambush: ${ambush.moment}`);

@@ -11,6 +11,7 @@ import type { AccessOperator } from './access-operator.ts';
 import type { Operator, Wish } from './operator.ts';
 import type { Fault, Plan, Target } from './plan.ts';
 import { Random } from './random.ts';
+import { Remembered } from './remembered.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
@@ -44,6 +45,10 @@ const forgottenEveryMs = 1000;
 
 /** How often is looked whether a copy of a disk may be put back. */
 const momentEveryMs = 100;
+
+/** How often where it is a matter of a round trip, and for how long a server is heard of by the log alone. */
+const hearsayEveryMs = 2;
+const hearsayForMs = 4000;
 
 const describeFault = (fault: Fault): string => `FAULT ${JSON.stringify(fault)}`;
 
@@ -108,6 +113,7 @@ export class Faults {
   #startForgotten(): void {
     const { time, operator } = this.#world;
     operator.startForgotten();
+    operator.endDrains();
     time.after(forgottenEveryMs, time.world, 'input', () => this.#startForgotten());
   }
 
@@ -167,6 +173,8 @@ export class Faults {
       case 'remove_member':
       case 'replace_member':
       case 'transfer_leader':
+      case 'drain_server':
+      case 'rebalance':
         this.#change(fault);
         return;
       case 'apply_policies':
@@ -376,32 +384,44 @@ export class Faults {
   }
 
   /** Looks for the right moment until it comes; `isOver`: it cannot come any more, nor after the healing. */
-  #when(holds: () => boolean, isOver: () => boolean, then: () => void, never: () => void): void {
+  #when(
+    holds: () => boolean,
+    isOver: () => boolean,
+    then: () => void,
+    never: () => void,
+    everyMs = momentEveryMs,
+  ): void {
     const { time } = this.#world;
     if (this.#healed || isOver()) never();
     else if (holds()) then();
-    else time.after(momentEveryMs, time.world, 'input', () => this.#when(holds, isOver, then, never));
+    else time.after(everyMs, time.world, 'input', () => this.#when(holds, isOver, then, never, everyMs));
+  }
+
+  /** The members besides it. */
+  #others(machine: Machine): readonly Machine[] {
+    const members = this.#world.members();
+    return this.#world.machines.filter((other) => other !== machine && members.includes(other.id));
   }
 
   /** Whether everybody else runs, and so says. */
   #allOthers(machine: Machine, say: (other: Machine) => boolean): boolean {
-    const members = this.#world.members();
-    return this.#world.machines.every(
-      (other) =>
-        other === machine ||
-        !members.includes(other.id) ||
-        (other.process !== undefined && !other.process.life.stopped && say(other)),
+    return this.#others(machine).every(
+      (other) => other.process !== undefined && !other.process.life.stopped && say(other),
     );
   }
 
   /**
    * An empty disk, or one of an earlier run. Only where everybody has applied that the member had the run that is
-   * lost: who has not cannot tell, and says so in its documentation.
+   * lost: who has not cannot tell, and says so in its documentation. Sometimes followers hear of that run by the log
+   * alone, and lose power before they have written down more than that.
    */
   #goBack(kind: 'wipe_disk' | 'older_disk', machine: Machine): boolean {
-    const { faults } = this.#world;
+    const { faults, plan } = this.#world;
     if (machine.process === undefined) return false;
-    if (kind === 'older_disk' && machine.starts < 2) {
+    const random = new Random(plan.seed, `hearsay/${machine.id}/${machine.starts}`);
+    const byHearsay = kind === 'older_disk' && random.chance(0.5);
+    if (byHearsay) this.#cutFromFollowers(machine);
+    if (byHearsay || (kind === 'older_disk' && machine.starts < 2)) {
       machine.crash({ silent: false, keepSome: true });
       this.#startLater(machine, 200);
     }
@@ -413,12 +433,25 @@ export class Faults {
       () => {
         faults.add(`${kind}: put back`);
         machine.lostRun = machine.process?.run;
+        machine.knownBetterBy = new Set(this.#others(machine));
         this.#putBack(machine, kind === 'wipe_disk' ? undefined : machine.disk.copies.at(-1));
-        this.#restart(machine);
+        this.#restart(machine, byHearsay);
       },
       () => faults.add(`${kind}: not possible`),
+      byHearsay ? hearsayEveryMs : momentEveryMs,
     );
     return true;
+  }
+
+  /** It reaches the leader alone, and the others do not hear it themselves. */
+  #cutFromFollowers({ id }: Machine): void {
+    const { peers, machines } = this.#world;
+    const leader = this.#world.leader();
+    const followers = machines.filter((other) => other.id !== id && other.id !== leader);
+    for (const follower of followers) peers.block(id, follower.id);
+    this.#until(hearsayForMs, () => {
+      for (const follower of followers) peers.unblock(id, follower.id);
+    });
   }
 
   #isKnown(machine: Machine): boolean {
@@ -432,9 +465,9 @@ export class Faults {
 
   /**
    * A supervisor, or somebody who tries again, starts it more often than the others have seen it start, out of touch. They
-   * may be started again as well, and have only the log then.
+   * may be started again as well, and have only the log then: surely, if `keepsLogOnly`.
    */
-  #restart(machine: Machine): void {
+  #restart(machine: Machine, keepsLogOnly = false): void {
     const { plan, time, peers, machines } = this.#world;
     const random = new Random(plan.seed, `restarts/${machine.id}/${machine.starts}`);
     const others = machines.filter((other) => other !== machine);
@@ -448,10 +481,10 @@ export class Faults {
         machine.start();
       });
     }
-    if (random.chance(0.5)) {
+    if (keepsLogOnly || random.chance(0.5)) {
       for (const other of others) {
         if (!other.on) continue;
-        other.crash({ silent: false, keepSome: true });
+        other.crash({ silent: false, keepSome: !keepsLogOnly });
         this.#startLater(other, random.whole(50, 200));
       }
     }
@@ -461,40 +494,37 @@ export class Faults {
   }
 
   /**
-   * A copy that was made while the server ran. Its peers remember what they were told, as long as they run: it is put
-   * back only where all of them were told of more than it has, and taken away before any of them ends.
+   * A copy that was made while the server ran. It is put back only where all of its peers were told of more than it has,
+   * and have that on their disks: who has heard it at the end of a life may have forgotten it, and says so in its
+   * documentation.
    */
   #copy(forMs: number, machine: Machine): boolean {
-    const { time, faults, peers } = this.#world;
+    const { time, faults, peers, plan } = this.#world;
     const { process, disk } = machine;
     if (process === undefined) return false;
     const copy = disk.memory.copy();
     const copiedTo = process.server.inspect().raft.status().lastIndex;
+    const hasHeard = ({ id }: Machine): boolean => peers.appliedAsHeard(machine.id, id) > copiedTo;
+    const remembered = new Remembered({
+      time,
+      heartbeatIntervalMs: plan.heartbeatIntervalMs,
+      heardBy: () => (this.#allOthers(machine, hasHeard) ? this.#others(machine) : undefined),
+    });
     const putBack = (): void => {
       faults.add('earlier_disk: put back');
+      machine.knownBetterBy = remembered.by() ?? new Set();
       this.#putBack(machine, copy);
-      machine.staysWithPeers = true;
+      this.#restart(machine);
     };
     time.after(forMs, time.world, 'input', () => {
       this.#when(
-        () =>
-          this.#mayDamage(machine) &&
-          this.#allOthers(machine, ({ id }) => peers.appliedAsHeard(machine.id, id) > copiedTo),
+        () => this.#mayDamage(machine) && remembered.by() !== undefined,
         () => machine.process !== process || machine.damage !== undefined,
         putBack,
         () => faults.add('earlier_disk: not possible'),
       );
     });
     return true;
-  }
-
-  /** A process has ended: what it remembered is gone. */
-  ended(): void {
-    for (const machine of this.#world.machines) {
-      if (!machine.staysWithPeers) continue;
-      machine.staysWithPeers = false;
-      this.#takeAway(machine);
-    }
   }
 
   /** undefined: nothing. */

@@ -97,8 +97,12 @@ export class Machine {
   foundOut = false;
   /** The run that its data have never had: whoever knows of it lets it in no more. */
   lostRun: number | undefined;
-  /** What its peers remember of it keeps it out, as long as they run. */
-  staysWithPeers = false;
+  /** Those who have heard more from it than its data have, and remember it on their disks. */
+  knownBetterBy: ReadonlySet<Machine> = new Set();
+  /** When the last of its synced writes that are done was begun. */
+  syncedAsOfMs = -Infinity;
+  /** When a process on it was stopped last, to go on later. */
+  stoodStillMs = -Infinity;
   /** How often it was told that the cluster has removed it. */
   removals = 0;
   /** How often it has been started. */
@@ -168,6 +172,11 @@ export class Machine {
     const storage = world.wrapStorage(this, opened);
     const { diskId } = opened.recovered;
     const environment = this.clock.environment(life, this.#random);
+    const made: { gateway?: AgentGateway } = {};
+    const agents = (): AgentGateway => {
+      if (made.gateway === undefined) throw new Error(`server ${this.id} has no gateway yet`);
+      return made.gateway;
+    };
     let announced = 0;
     const server = await startServer({
       clusterId,
@@ -186,6 +195,11 @@ export class Machine {
       onFatal: (error) => this.#fatal(life, error),
       onRemoved: (reason) => this.#removed(life, reason),
       observer: world.observe(this),
+      agentsDoor: {
+        drain: (graceMs) => agents().drain(graceMs),
+        admit: () => agents().admit(),
+        sendAway: (moves, graceMs) => agents().sendAway(moves, graceMs),
+      },
       storage,
       transport: (accept, run, standing, lineage) => {
         announced = run;
@@ -211,6 +225,7 @@ export class Machine {
     });
     if (!life.alive) return;
     const gateway = this.#openGateway(life, server);
+    made.gateway = gateway;
     await gateway.listen();
     this.#process = { life, server, gateway, diskId, run: announced };
     world.trace.say(`server ${this.id} is up`);
@@ -329,8 +344,6 @@ export class Machine {
     if (!life.alive) return;
     const world = this.#world;
     const outdated = error instanceof FuturestoreError && error.code === 'DATA_OUTDATED';
-    // It keeps itself out from now on.
-    if (outdated) this.staysWithPeers = false;
     this.#over(false);
     world.trace.say(`server ${this.id} ends: ${error instanceof Error ? error.message : String(error)}`);
     if (outdated && this.damage !== undefined) {
@@ -389,7 +402,7 @@ export class Machine {
       this.#over(false);
       stopped();
     };
-    process.gateway
+    process.server
       .drain(graceMs)
       .then(() => process.server.stop())
       .then(() => process.gateway.close())
@@ -407,6 +420,7 @@ export class Machine {
     const { time, trace } = this.#world;
     if (life === undefined || life.stopped) return;
     trace.say(`server ${this.id} stands still`);
+    this.stoodStillMs = time.nowMs;
     time.stop(life);
     time.after(forMs, time.world, 'input', () => {
       if (!life.alive) return;

@@ -36,7 +36,13 @@ export interface OperatorWorld {
 
 type WishOf<Kind extends Fault['kind']> = Extract<Fault, { readonly kind: Kind }>;
 export type Wish = WishOf<
-  'add_member' | 'promote_member' | 'remove_member' | 'replace_member' | 'transfer_leader'
+  | 'add_member'
+  | 'promote_member'
+  | 'remove_member'
+  | 'replace_member'
+  | 'transfer_leader'
+  | 'drain_server'
+  | 'rebalance'
 >;
 
 /** `unsure`: an earlier request may have been taken, though this one is refused. */
@@ -109,6 +115,13 @@ export class Operator {
         return;
       case 'transfer_leader':
         return this.#transfer(wish.anyone ? undefined : target);
+      case 'drain_server':
+        if (target !== undefined) this.#drain(target, wish);
+        return;
+      case 'rebalance':
+        return this.#tell('rebalance', (client) =>
+          client.rebalance({ graceMs: wish.graceMs, timeoutMs: requestTimeoutMs }),
+        );
       default:
         wish satisfies never;
     }
@@ -350,7 +363,45 @@ export class Operator {
     );
   }
 
+  #drain({ id }: Machine, { graceMs, end }: Pick<WishOf<'drain_server'>, 'graceMs' | 'end'>): void {
+    this.#tell(end ? 'end of a drain' : 'drain', (client) =>
+      client.drainServer(id, { ...(end ? { end } : { graceMs }), timeoutMs: requestTimeoutMs }),
+    );
+  }
+
+  /** Whatever comes of it is well, as long as it is one of the answers that there are. */
+  #tell(what: string, request: (client: Client) => Promise<unknown>): void {
+    this.#open += 1;
+    const world = this.#world;
+    const end = (outcome: string): void => {
+      this.#open -= 1;
+      world.counts.add(`${what}: ${outcome}`);
+    };
+    request(this.#client).then(
+      () => end('done'),
+      (error: unknown) => {
+        const code = error instanceof FuturestoreError ? error.code : String(error);
+        if (code !== 'DRAIN_REFUSED' && !again.has(code)) world.fail('operator', `${what}: ${String(error)}`);
+        end(code);
+      },
+    );
+  }
+
   // ---- after the healing ----
+
+  /** Where nobody takes agents not even an operator gets in: a restart ends a drain, too. */
+  endDrains(): void {
+    const { machines } = this.#world;
+    const running = machines.filter(({ process }) => process !== undefined);
+    const drained = running.filter(({ process }) => process?.server.status().draining === true);
+    const [first] = drained;
+    if (first !== undefined && drained.length === running.length) {
+      this.#world.counts.add('drain: ended by a restart');
+      first.stop(100, () => first.start());
+      return;
+    }
+    for (const machine of drained) this.#drain(machine, { graceMs: 1, end: true });
+  }
 
   /** Replaces or removes all whose disk was lost, until there is none. */
   cleanUp(): void {

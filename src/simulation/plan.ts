@@ -46,7 +46,9 @@ type Ambush =
       readonly moment: 'install';
       readonly leader: 'dies' | 'cut_off' | 'stays';
       readonly forMs: number;
-    };
+    }
+  /** A follower has been asked for a session: its link to the leader is reset while the opening is on it. */
+  | { readonly kind: 'ambush'; readonly moment: 'opening'; readonly afterMs: number };
 
 export type Fault = { readonly atMs: number } &
   /** Without a word to its agents and peers if `silent`; unsynced writes are lost, some survive if `keepSome`. */
@@ -135,6 +137,14 @@ export type Fault = { readonly atMs: number } &
     | Ambush
     /** To the target, or to `anyone` but the leader. */
     | { readonly kind: 'transfer_leader'; readonly target: Target; readonly anyone: boolean }
+    /** It takes no agents and does not lead, or takes them again. */
+    | {
+        readonly kind: 'drain_server';
+        readonly target: Target;
+        readonly graceMs: number;
+        readonly end: boolean;
+      }
+    | { readonly kind: 'rebalance'; readonly graceMs: number }
     /** From then on these agents have only so much, and all others everything. */
     | {
         readonly kind: 'apply_policies';

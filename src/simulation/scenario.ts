@@ -3,6 +3,7 @@
  * its own, since a kind that is always there hides what only shows without it.
  */
 import { withAccess } from './access-faults.ts';
+import { withDrains } from './drain-faults.ts';
 import type { AgentPlan, Fault, FaultKind, PartitionShape, Plan, ServerPlan, Target } from './plan.ts';
 import { Random, weighted } from './random.ts';
 import { withTheme } from './themes.ts';
@@ -52,7 +53,10 @@ const downMs = (random: Random): number => Math.round(random.exponential(2000)) 
 const forMs = (random: Random, context: Context): number =>
   Math.round(random.exponential(2 * context.electionTimeoutMs)) + 50;
 
-type Drawn = Exclude<FaultKind, 'ambush' | 'apply_policies' | 'revoke' | 'restore'>;
+type Drawn = Exclude<
+  FaultKind,
+  'ambush' | 'apply_policies' | 'revoke' | 'restore' | 'drain_server' | 'rebalance'
+>;
 
 const draws: { readonly [Kind in Drawn]: Draw } = {
   crash: (random, context) => ({
@@ -341,7 +345,7 @@ export const benchPlan: Plan = {
   faults: [],
 };
 
-export const drawPlan = (seed: number): Plan => withAccess(withTheme(drawBare(seed)));
+export const drawPlan = (seed: number): Plan => withDrains(withAccess(withTheme(drawBare(seed))));
 
 const drawBare = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');

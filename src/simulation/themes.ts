@@ -78,8 +78,12 @@ const changes: Theme = (plan, random) => {
 
 // ---- copies of disks ----
 
-/** Whatever ends no process: what peers remember of a copy goes with them. */
-const harmlessToMemory: ReadonlySet<Fault['kind']> = new Set<Fault['kind']>([
+/** Whatever damages nothing else, and changes no members. */
+const besideCopies: ReadonlySet<Fault['kind']> = new Set<Fault['kind']>([
+  'crash',
+  'crash_all',
+  'crash_majority',
+  'restart',
   'pause',
   'partition',
   'bad_network',
@@ -95,7 +99,7 @@ const harmlessToMemory: ReadonlySet<Fault['kind']> = new Set<Fault['kind']>([
 const copies: Theme = (plan, random) => {
   const durationMs = Math.max(plan.durationMs, 14_000);
   const longer = { ...plan, durationMs, servers: withServers(plan, 3, 5) };
-  const rest = random.chance(0.5) ? plan.faults.filter(({ kind }) => harmlessToMemory.has(kind)) : [];
+  const rest = random.chance(0.5) ? plan.faults.filter(({ kind }) => besideCopies.has(kind)) : [];
   const faults = series(longer, random, { least: 1000, more: 1000 }, (atMs) => {
     const target = random.whole(1, longer.servers.length);
     const salt = random.whole(0, 1_000_000);
@@ -196,8 +200,33 @@ const absent: Theme = (plan, random) => {
   };
 };
 
+// ---- the opening of a session is lost on its way, and the writes behind it are not ----
+
+const openings: Theme = (plan, random) => {
+  const latencyMs = random.pick([20, 40]);
+  const agents = plan.agents.map((agent) => ({
+    ...agent,
+    thinkMs: Math.min(agent.thinkMs, latencyMs),
+    writes: Math.max(agent.writes, 3),
+    concurrency: Math.max(agent.concurrency, 8),
+  }));
+  const durationMs = Math.max(plan.durationMs, 10_000);
+  const network = { ...plan.network, latencyMs, jitterMs: 0 };
+  const longer = { ...plan, durationMs, servers: withServers(plan, 3, 5), network, agents };
+  const faults = series(longer, random, { least: 800, more: 500 }, (atMs) => {
+    const agent = random.whole(1, agents.length);
+    return [
+      { atMs, kind: 'kill_agent', agent, downMs: 0, how: 'killed' },
+      // It begins anew three seconds later.
+      { atMs: atMs + 2500, kind: 'ambush', moment: 'opening', afterMs: random.whole(2, latencyMs - 5) },
+    ];
+  });
+  return { ...longer, faults: random.chance(0.3) ? sorted([...plan.faults, ...faults]) : sorted(faults) };
+};
+
 const themes: readonly (readonly [theme: Theme | undefined, weight: number])[] = [
-  [undefined, 54],
+  [openings, 5],
+  [undefined, 49],
   [changes, 16],
   [copies, 8],
   [lagging, 8],

@@ -130,7 +130,6 @@ export class World {
       started: (machine, { life }) => this.#machineOf.set(life, machine),
       ended: (machine) => {
         this.consensus.crashed(machine.id);
-        this.faults.ended();
       },
     };
     for (const member of this.#initial) this.#addMachine(member);
@@ -244,8 +243,12 @@ export class World {
   }
 
   /** Nobody who knows better takes a disk for what it is not. */
-  #letIn({ id, process }: Machine, peer: number): void {
-    const lost = this.#machineById.get(peer)?.lostRun;
+  #letIn(machine: Machine, peer: number): void {
+    const { id, process } = machine;
+    const other = this.#machineById.get(peer);
+    if (other?.knownBetterBy.has(machine) === true && machine.damage === undefined)
+      this.fail('admission', `server ${id} lets in server ${peer}, whose data lack what it has been told`);
+    const lost = other?.lostRun;
     if (lost === undefined || process?.server.inspect().store.server(peer)?.run !== lost) return;
     this.fail('admission', `server ${id} lets in server ${peer}, whose data lack the run that it knows`);
   }
@@ -354,8 +357,9 @@ export class World {
       this.judge(() => access.kept({ ...told, to: { realm: agentRealm, name: nameOf(agent) } }));
   }
 
-  #judgeAnswers({ id }: Machine, clusterMs: () => number, life: Life): AnswerJudge {
-    const name = `server ${id}`;
+  #judgeAnswers(machine: Machine, clusterMs: () => number, life: Life): AnswerJudge {
+    const name = `server ${machine.id}`;
+    const { ambushes } = this.faults;
     this.#told.set(life, { server: name, toldRevision: 0 });
     const checks = new ServingChecks({
       name,
@@ -364,7 +368,11 @@ export class World {
       clusterMs,
     });
     return {
-      asked: (requests) => checks.asked(requests),
+      asked: (requests) => {
+        checks.asked(requests);
+        if (ambushes.waits && requests.some((one) => one.kind === 'session_open' && !one.resume))
+          ambushes.opening(machine);
+      },
       noticed: (notices) => checks.noticed(notices),
       told: (events) => {
         this.#toldOfAccess(life, name, events);
@@ -421,7 +429,11 @@ export class World {
         this.judge(() => this.consensus.wrote(id, batch));
         if (batch.activate !== undefined) this.faults.ambushes.installing(machine);
         if (batch.compactTo !== undefined) this.happenings.add('log compacted');
-        return storage.write(batch).then(() => this.judge(() => this.consensus.written(id, batch.sync)));
+        const begunMs = this.time.nowMs;
+        return storage.write(batch).then(() => {
+          if (batch.sync) machine.syncedAsOfMs = begunMs;
+          this.judge(() => this.consensus.written(id, batch.sync));
+        });
       },
       openSnapshot: (configuration) => storage.openSnapshot(configuration),
       stageSnapshot: (point) => storage.stageSnapshot(point),

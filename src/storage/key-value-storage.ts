@@ -6,7 +6,7 @@ import { BatchChain } from './batch-chain.ts';
 import { damaged } from './damage.ts';
 import type { Engine, EngineBatch } from './engine.ts';
 import { allRows } from './engine.ts';
-import { generationRange, keys, logKey, stateRange, statePrefix } from './keyspaces.ts';
+import { generationRange, keys, logKey, peerPrefix, stateRange, statePrefix } from './keyspaces.ts';
 import { encodeHardState, encodeSnapshotPoint } from './points.ts';
 import {
   decoded,
@@ -45,6 +45,7 @@ const createdDisk = (identity: StorageIdentity, diskId: Uint8Array): DiskContent
   runs: 0,
   lineage: [],
   lineageSince: 0,
+  peerRecords: new Map(),
   writes: new BatchChain('writes', 0, 0),
   staging: new BatchChain('staging', 0, 0),
   hardState: undefined,
@@ -96,6 +97,7 @@ export class KeyValueStorage implements Storage {
       run: disk.runs + 1,
       lineage: disk.lineage,
       lineageSince: disk.lineageSince === 0 ? disk.runs + 1 : disk.lineageSince,
+      peerRecords: disk.peerRecords,
       diskId: disk.identity.diskId,
     };
   }
@@ -210,6 +212,7 @@ export class KeyValueStorage implements Storage {
     this.#writeState(into, batch);
     if (batch.compactTo !== undefined) this.#compact(into, batch.compactTo);
     if (batch.lineage !== undefined) into.put(keys.lineage, encodeNumbers(keys.lineage, batch.lineage));
+    this.#writePeers(into, batch);
     if (batch.outdated !== undefined)
       into.put(keys.outdated, sealed(keys.outdated, Buffer.from(batch.outdated)));
     assert(
@@ -265,6 +268,15 @@ export class KeyValueStorage implements Storage {
       `applied went back from ${this.#applied.index} to ${applied.index}`,
     );
     this.#setApplied(into, applied);
+  }
+
+  #writePeers(into: EngineBatch, { peerWrites = [] }: WriteBatch): void {
+    for (const { key, value } of peerWrites) {
+      assert(ascii.test(key), `the key "${key}" of what a peer told is not printable ASCII`);
+      const fullKey = peerPrefix + key;
+      if (value === undefined) into.remove(fullKey);
+      else into.put(fullKey, sealed(fullKey, value));
+    }
   }
 
   #compact(into: EngineBatch, point: SnapshotPoint): void {

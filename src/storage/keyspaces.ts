@@ -6,6 +6,7 @@
  *   hard_state                 raft's
  *   log/<index>                log entries
  *   meta/…                     identity, run, lineage, outdated, generation, applied, log_base
+ *   meta/peer/<key>            what is remembered of peers
  *   state/<generation>/<key>   the state machine's records
  */
 const numberDigits = 16;
@@ -35,6 +36,8 @@ export const keys = {
 
 export const logRange = under('log');
 export const metaRange = under('meta');
+/** Part of the meta range: a version that does not know them reads past them. */
+export const peerPrefix = 'meta/peer/';
 export const stateRange = under('state');
 export const batchRange = (lane: string): KeyRange => under(`batch/${lane}`);
 /** Everything there is. */

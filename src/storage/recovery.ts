@@ -12,6 +12,7 @@ import {
   logKey,
   logRange,
   metaRange,
+  peerPrefix,
   stateRange,
   trailingNumber,
   wholeRange,
@@ -43,6 +44,7 @@ export interface DiskContents {
   readonly lineage: readonly number[];
   /** 0: it was opened last by a version that keeps none. */
   readonly lineageSince: number;
+  readonly peerRecords: ReadonlyMap<string, Uint8Array>;
   readonly writes: BatchChain;
   readonly staging: BatchChain;
   readonly hardState: HardState | undefined;
@@ -163,6 +165,18 @@ const checkBounds = (
   }
 };
 
+const readPeers = (where: string, metas: ReadonlyMap<string, Row[1]>): DiskContents['peerRecords'] => {
+  const records = new Map<string, Uint8Array>();
+  for (const [key, record] of metas) {
+    if (key.startsWith(peerPrefix))
+      records.set(
+        key.slice(peerPrefix.length),
+        decoded(where, key, record, (content) => content),
+      );
+  }
+  return records;
+};
+
 /** undefined: nothing was ever written here. Throws DATA_DAMAGED, DATA_FOREIGN or DATA_OUTDATED. */
 export const readDisk = async (
   engine: Engine,
@@ -190,6 +204,7 @@ export const readDisk = async (
   const [generation, stagedBatches] = read(keys.generation, decodePair) ?? [0, 0];
   const run = read(keys.run, decodePair);
   const lineage = read(keys.lineage, decodeNumbers) ?? [];
+  const peerRecords = readPeers(where, metas);
   checkNothingLost(engine, writes, staging, stagedBatches);
   if (run === undefined || generation === 0) throw damaged(where, 'its run or generation number is missing');
 
@@ -215,6 +230,7 @@ export const readDisk = async (
     runs: run[0],
     lineage,
     lineageSince: run[1],
+    peerRecords,
     writes,
     staging,
     hardState,

@@ -8,6 +8,12 @@ export interface StateWrite {
   readonly value: Uint8Array | undefined;
 }
 
+/** What is remembered of a peer, by a key of printable ASCII: its bytes or its removal. */
+export interface PeerWrite {
+  readonly key: string;
+  readonly value: Uint8Array | undefined;
+}
+
 /** One turn of the loop: written atomically, all of it or nothing. */
 export interface WriteBatch {
   readonly hardState?: HardState;
@@ -26,6 +32,8 @@ export interface WriteBatch {
   readonly compactTo?: SnapshotPoint;
   /** All runs of this directory that are to be remembered, the present one included; in place of those before. */
   readonly lineage?: readonly number[];
+  /** Belongs to this directory alone: in no snapshot, and not replaced by one. */
+  readonly peerWrites?: readonly PeerWrite[];
   /** Marks the directory as one that must never be used again, and why: the next `open` throws DATA_OUTDATED. */
   readonly outdated?: string;
   /** On disk before the write is answered. */
@@ -49,6 +57,8 @@ export interface Recovered {
    * between, and left no trace there.
    */
   readonly lineageSince: number;
+  /** By key, as they were written last (see `WriteBatch.peerWrites`). */
+  readonly peerRecords: ReadonlyMap<string, Uint8Array>;
   /** 16 random bytes made with the directory. */
   readonly diskId: Uint8Array;
 }

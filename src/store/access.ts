@@ -182,13 +182,14 @@ export class AccessTable {
   }
 
   #apply(document: Uint8Array, ifRevision: number | undefined): CommandResult {
+    // First of all: who lost the answer to this very change asks again with the revision that it replaced.
+    if (this.#applied !== undefined && equalBytes(this.#applied.document, document)) return this.#unchanged;
     if (ifRevision !== undefined && ifRevision !== this.revision) {
       return failed(
         'PRECONDITION_FAILED',
         `the policies are of revision ${this.revision}, not ${ifRevision}: look at what has changed and decide anew`,
       );
     }
-    if (this.#applied !== undefined && equalBytes(this.#applied.document, document)) return this.#unchanged;
     if (document.length > limits.policyDocumentBytesMax)
       return failed('LIMIT_EXCEEDED', `the policies have ${document.length} bytes: make them smaller`);
     let policies: Policies;

@@ -143,6 +143,7 @@ describe('metrics', () => {
     subscriptions: 30,
     connections: 40,
     sessions: 50,
+    draining: true,
   };
 
   let metrics: Metrics;
@@ -177,6 +178,7 @@ describe('metrics', () => {
       subscriptions: 30,
       connections: 40,
       sessions: 50,
+      draining: 1,
     };
     for (const [name, value] of Object.entries(expected))
       expect(await valueOf(`futurestore_${name}`), name).toBe(value);

@@ -38,6 +38,12 @@ describe('server.yaml', () => {
       ...optional,
       log: { level: 'debug' },
       limits: { connections: 50 },
+      agents: {
+        ...validSettings().agents,
+        advertise: ['wss://agents.example.com:443'],
+        proxy_protocol: { trusted: ['10.0.0.0/8', '::1'] },
+        connection_max_age: '24h',
+      },
     });
     expect(parsed).toEqual({
       file,
@@ -64,6 +70,10 @@ describe('server.yaml', () => {
         listen: { host: '127.0.0.1', port: 7421 },
         cert: '/etc/futurestore/server-1/server.pem',
         key: '/etc/server.key',
+        advertise: ['wss://agents.example.com:443'],
+        proxies: ['10.0.0.0/8', '::1'],
+        connectionMaxAgeMs: 24 * 3600 * 1000,
+        origins: [],
       },
       peers: {
         listen: { host: '0.0.0.0', port: 7431 },
@@ -92,7 +102,27 @@ describe('server.yaml', () => {
       stopGraceMs: 5000,
       connectionsMax: 20_000,
       unauthenticatedConnectionsMax: 1000,
+      agents: { advertise: [], proxies: [], connectionMaxAgeMs: 0 },
     });
+  });
+
+  test('what is no network, no address for agents, or too short an age, is refused with its place', () => {
+    const agents = validSettings().agents;
+    expect(changed({ agents: { ...agents, proxy_protocol: { trusted: ['::1', '10.0.0.0/33'] } } })).toContain(
+      'agents.proxy_protocol.trusted[1]: must be an IP address or a network, written like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, got "10.0.0.0/33"',
+    );
+    expect(changed({ agents: { ...agents, connection_max_age: '59s' } })).toContain(
+      'agents.connection_max_age: must be 0ms (never) or at least 1m',
+    );
+    expect(changed({ agents: { ...agents, advertise: ['agents.example.com'] } })).toContain(
+      'agents.advertise[0]: must be',
+    );
+  });
+
+  test('names the pages that may connect by their origins', () => {
+    const origins = ['https://console.example', 'http://localhost:8080', 'https://[::1]:8443'];
+    const agents = { ...validSettings().agents, origins };
+    expect(parse({ ...validSettings(), agents }).agents.origins).toEqual(origins);
   });
 
   test('an unknown setting is refused with its place and the name that was meant', () => {
@@ -176,6 +206,17 @@ describe('server.yaml', () => {
     ['limits', { connections: 0 }, 'limits.connections: must be a whole number from 1'],
     ['member', 1.5, 'member: must be a whole number'],
     ['data', '', 'data: must be a directory, got ""'],
+    ['agents', { origins: 'https://a' }, 'agents.origins: must be a list of origins'],
+    ['agents', { origins: ['https://a/'] }, 'agents.origins[0]: must be the origin of a web page'],
+    ['agents', { origins: ['HTTPS://a'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['https://a:443'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['*'] }, 'agents.origins[0]: must be the origin'],
+    ['agents', { origins: ['null'] }, 'agents.origins[0]: must be the origin'],
+    [
+      'agents',
+      { origins: Array.from({ length: 65 }, () => 'https://a') },
+      'agents.origins: may name at most 64 origins',
+    ],
   ])('%s: %j is refused', (name, value, message) => {
     expect(changed({ [name]: value })).toContain(message);
   });
@@ -252,6 +293,10 @@ describe('server --print-settings', () => {
       'agents.listen',
       'agents.cert',
       'agents.key',
+      'agents.advertise[]',
+      'agents.proxy_protocol.trusted[]',
+      'agents.connection_max_age',
+      'agents.origins[]',
       'peers.listen',
       'peers.ca',
       'peers.cert',
@@ -274,6 +319,10 @@ describe('server --print-settings', () => {
     expect(settings.find(({ setting }) => setting === 'join')).toMatchObject({
       required: false,
       default: 'false',
+    });
+    expect(settings.find(({ setting }) => setting === 'agents.origins[]')).toMatchObject({
+      required: false,
+      default: 'none',
     });
     const text = await runCommand(['server', '--print-settings']);
     expect(text.stdout).toContain('limits.connections  (default 20000)\n    Connections of agents at most');

@@ -3,13 +3,14 @@ import { alarmAtMs, initialTransition, transition } from '../../src/client/conne
 import type {
   ConnectionEvent,
   ConnectionState,
+  Problem,
   Transition,
   World,
 } from '../../src/client/connection-state.ts';
 import { FuturestoreError } from '../../src/protocol/index.ts';
 import { randomOf, welcome } from './support/world.ts';
 
-function worldOf(): World & { nowMs: number } {
+function worldOf(): World & { nowMs: number; nextEndpoint: World['nextEndpoint'] } {
   let links = 0;
   return {
     nowMs: 0,
@@ -19,6 +20,7 @@ function worldOf(): World & { nowMs: number } {
     nextLink: () => (links += 1),
     nextEndpoint: () => (links % 2 === 0 ? 'a' : 'b'),
     backoffMs: (attempt) => 100 * 2 ** attempt,
+    comeBackMs: (toldMs) => toldMs + 7,
     spreadMs: (graceMs) => graceMs / 2,
   };
 }
@@ -153,6 +155,30 @@ test('waits grow with each round of all endpoints, not with each endpoint that i
     state = transition(state, { kind: 'alarm' }, world).state;
   }
   expect(waits).toEqual([100, 100, 100, 100, 100, 200, 100, 100, 400]);
+});
+
+test('an endpoint that says when to come back is not tried before, and holds up nothing where there is another', () => {
+  const world = worldOf();
+  const asked: (readonly string[])[] = [];
+  world.nextEndpoint = (_leaving, full) => {
+    asked.push(full);
+    return full.includes('a') ? 'b' : 'a';
+  };
+  const told = { ...retry, retryAfterMs: 5_000 };
+  const step = (state: ConnectionState, problem: Problem): ConnectionState => {
+    if (state.kind !== 'connecting') throw new Error(`it is ${state.kind}`);
+    const waits = transition(state, { kind: 'lost', link: state.link, problem }, world).state;
+    world.nowMs = alarmAtMs(waits) ?? Infinity;
+    return transition(waits, { kind: 'alarm' }, world).state;
+  };
+  let state = step(connecting(world), told);
+  expect(world.nowMs).toBe(100);
+  state = step(state, retry);
+  state = step(state, { ...told, retryAfterMs: 60_000 });
+  // Both have said when; the first that may be tried again is.
+  expect(world.nowMs).toBe(5_007);
+  expect(asked).toEqual([[], ['a'], ['a'], ['b']]);
+  expect(state).toMatchObject({ kind: 'connecting', endpoint: 'a' });
 });
 
 test('suspected refusals count only when all gave them for a while, and never after a welcome', () => {

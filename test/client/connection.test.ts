@@ -42,6 +42,50 @@ describe('reconnecting', () => {
     expect(world.dials).toHaveLength(2);
   });
 
+  test('pitfall 54: comes back no sooner than it was told, and not together with the others that were', async () => {
+    const returns = new Set<number>();
+    for (let seed = 0; seed < 20; seed += 1) {
+      const world = new World();
+      world.server('wss://a').failure = {
+        kind: 'unreachable',
+        text: 'HTTP status 503',
+        retryAfterMs: 15_000,
+      };
+      world.random = randomOf(seed);
+      world.client();
+      await world.advance(60_000);
+      const waits = world.dials.slice(1).map((dial, index) => dial.atMs - (world.dials[index]?.atMs ?? 0));
+      expect(waits.length).toBeGreaterThanOrEqual(2);
+      for (const wait of waits) {
+        expect(wait).toBeGreaterThanOrEqual(15_000);
+        expect(wait).toBeLessThanOrEqual(22_501);
+        returns.add(Math.round(wait));
+      }
+    }
+    expect(returns.size).toBeGreaterThan(20);
+  });
+
+  test('a close that says when to come back is heeded, and goes elsewhere at once where there is an elsewhere', async () => {
+    const world = new World();
+    const [full, free] = [world.server('wss://a'), world.server('wss://b')];
+    world.random = () => 0.5;
+    world.client();
+    await world.settle();
+    const reason = 'retry-after=30; web1 has 1 connections, as many as it may';
+    for (const server of [full, free])
+      for (const one of server.open) one.end(closeCodes.tooManyConnections, reason);
+    await world.advance(1_000);
+    expect(world.dials).toHaveLength(2);
+    expect(world.dials[1]?.endpoint).not.toBe(world.dials[0]?.endpoint);
+    for (const server of [full, free])
+      for (const one of server.open) one.end(closeCodes.tooManyConnections, reason);
+    await world.advance(36_000);
+    expect(world.dials).toHaveLength(2);
+    await world.advance(1_500);
+    expect(world.dials).toHaveLength(3);
+    expect(world.dials[2]?.endpoint).toBe(world.dials[0]?.endpoint);
+  });
+
   test('goes through all endpoints, in an order that differs from client to client', async () => {
     const firsts = new Set<string>();
     for (let seed = 0; seed < 20; seed += 1) {
@@ -230,6 +274,72 @@ describe('going away', () => {
     expect(other.connection.of('await')).toHaveLength(1);
     expect(other.connection.frames[0]).toMatchObject({ hello: {}, requests: [] });
     expect(waiting.state).toBe('pending');
+  });
+
+  describe('with a hint where to go', () => {
+    const endpoints = ['wss://a:1', 'wss://b:2', 'wss://c:3'];
+
+    /** Connected to the first of its endpoints; `named`: what the welcome says of all servers. */
+    const connected = async (named: readonly string[] = []) => {
+      const world = new World();
+      for (const endpoint of [...endpoints, 'wss://d:4', 'wss://e:5'])
+        world.server(endpoint).welcome = { ...welcome, endpoints: named };
+      const client = world.client({ endpoints });
+      await world.settle();
+      const from = world.dials[0]?.endpoint ?? '';
+      const others = endpoints.filter((endpoint) => endpoint !== from);
+      const goaway = (hints: readonly string[]): void => {
+        const server = world.servers.get(from);
+        server?.connection.sendFrame({ goaway: { graceMs: 1000, reason: 'moved', endpoints: hints } });
+      };
+      return { world, client, from, others, goaway };
+    };
+
+    test('goes there first, if the configuration names it, however it is written', async () => {
+      for (const which of [0, 1]) {
+        const { world, client, others, goaway } = await connected();
+        const waiting = watch(client.await('a'));
+        await world.settle();
+        goaway([`${others[which] ?? ''}/`]);
+        await world.advance(2000);
+        expect(client.state).toMatchObject({ kind: 'connected', endpoint: others[which] });
+        expect(world.servers.get(others[which] ?? '')?.connection.of('await')).toHaveLength(1);
+        expect(waiting.state).toBe('pending');
+      }
+    });
+
+    test('goes to a server that the welcome named, and to no other', async () => {
+      const known = await connected(['wss://d:4']);
+      known.goaway(['wss://e:5', 'wss://d:4']);
+      await known.world.advance(2000);
+      expect(known.client.state).toMatchObject({ kind: 'connected', endpoint: 'wss://d:4' });
+
+      const unknown = await connected();
+      unknown.goaway(['wss://e:5', 'wss://d:4', 'no address', unknown.from]);
+      await unknown.world.advance(2000);
+      expect(unknown.world.dials).toHaveLength(2);
+      expect(unknown.others).toContain(unknown.world.dials[1]?.endpoint);
+    });
+
+    test('goes to any of its own where it is not to be had there, and never gives up for it', async () => {
+      const refusal = { kind: 'identity_refused', text: 'no' } as const;
+      const { world, client, from, others, goaway } = await connected(['wss://d:4']);
+      const hinted = world.servers.get('wss://d:4');
+      if (hinted !== undefined) hinted.failure = refusal;
+      const [bad, good] = others.map((endpoint) => world.servers.get(endpoint));
+      if (bad === undefined || good === undefined) throw new Error('there are two others');
+      bad.failure = refusal;
+      good.silent = true;
+      goaway(['wss://d:4']);
+      await world.advance(700);
+      expect(world.dials[1]?.endpoint).toBe('wss://d:4');
+      world.servers.get(from)?.connection.end(1006, '');
+      await world.advance(5000);
+      expect(client.state.kind).not.toBe('closed');
+      good.silent = false;
+      await world.advance(60_000);
+      expect(client.state.kind).toBe('connected');
+    });
   });
 
   test('the old server may call a moved session replaced without ending the client', async () => {

@@ -35,9 +35,10 @@ afterAll(() => {
   }
 });
 
-/** A real server that welcomes and answers every get with nothing; `status` refuses the upgrade instead. */
+/** A real server that welcomes and answers every get with nothing; `status` refuses the upgrade instead, with header lines. */
 async function listen(
   status?: number,
+  headers = '',
 ): Promise<{ endpoint: string; mask: () => Buffer | undefined; resumed: () => number }> {
   const server = createServer({
     cert: serverCertificate.cert,
@@ -55,7 +56,7 @@ async function listen(
   });
   server.on('upgrade', (request, socket, head) => {
     if (status !== undefined) {
-      socket.end(`HTTP/1.1 ${String(status)} No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      socket.end(`HTTP/1.1 ${String(status)} No\r\nConnection: close\r\n${headers}Content-Length: 0\r\n\r\n`);
       return;
     }
     // The mask of the first frame: two bytes of header, perhaps two of length, four of mask.
@@ -131,6 +132,19 @@ describe('over real TLS', () => {
       .catch((reason: unknown) => reason);
     expect(error).toMatchObject({ code: 'UNAVAILABLE' });
     expect(String(error)).toContain('ECONNREFUSED 127.0.0.1:1');
+  });
+
+  test('a server without room is not tried again before the time that its Retry-After says', async () => {
+    const { endpoint } = await listen(503, 'Retry-After: 20\r\n');
+    const before = Date.now();
+    const retryAtMs = await new Promise<number>((resolve) => {
+      client(endpoint, {
+        onStateChange: (state) => {
+          if (state.kind === 'waiting') resolve(state.retryAtMs);
+        },
+      });
+    });
+    expect(retryAtMs - before).toBeGreaterThanOrEqual(20_000);
   });
 
   test('a server that does not speak the protocol is told apart from a busy one', async () => {

@@ -215,6 +215,48 @@ describe('writes', () => {
     });
   });
 
+  test.each([
+    ['PERMISSION_DENIED', 'OUTCOME_UNKNOWN'],
+    ['VALUE_TOO_LARGE', 'OUTCOME_UNKNOWN'],
+    ['ALREADY_SETTLED', 'ALREADY_SETTLED'],
+  ] as const)('whose answer was lost and that are refused now with %s fail with %s', async (code, told) => {
+    const world = new World();
+    const server = world.server('wss://a');
+    server.handle = opensSessions;
+    const client = world.client();
+    const before = watch(client.resolve('a', 'x'));
+    await world.settle();
+    server.connection.break();
+    server.handle = (request) =>
+      request.body.kind === 'write' ? failed(code, 'it is so') : opensSessions(request);
+    await world.advance(1000);
+    const after = watch(client.resolve('b', 'x'));
+    await world.settle();
+    expect(before).toMatchObject({ state: 'rejected', error: { code: told } });
+    expect(after).toMatchObject({ state: 'rejected', error: { code } });
+  });
+
+  test.each(['PERMISSION_DENIED', 'PRECONDITION_FAILED'] as const)(
+    'of policies are in doubt, too, where an answer was lost and the next one is %s',
+    async (code) => {
+      const world = new World();
+      const server = world.server('wss://a');
+      const client = world.client();
+      const applied = watch(client.applyPolicies(Buffer.from('{}'), { ifRevision: 4 }));
+      await world.settle();
+      server.connection.break();
+      server.handle = () => failed(code, 'it is so');
+      await world.advance(1000);
+      expect(applied).toMatchObject({
+        state: 'rejected',
+        error: { code: 'OUTCOME_UNKNOWN', message: expect.stringContaining('whether applying the policies') },
+      });
+      const next = watch(client.applyPolicies(Buffer.from('{}'), { ifRevision: 4 }));
+      await world.settle();
+      expect(next).toMatchObject({ state: 'rejected', error: { code } });
+    },
+  );
+
   test('that the cluster cannot serve are tried again under the same number within their timeout', async () => {
     const world = new World();
     const server = world.server('wss://a');

@@ -7,7 +7,7 @@ const setUp = (options: Partial<FeedOptions> = {}) => {
   const source = new FakeSource();
   const feed = new Feed({ source, encode: encodeForTest, ...options });
   const write = (nowMs: number, ...edits: Edit[]): void => feed.changed(source.commit(...edits), nowMs);
-  const awaits = (request: number, alternatives: string[][], leastGeneration?: number, nowMs = 0): void =>
+  const awaits = (request: number, alternatives: string[][], leastGeneration?: number, nowMs = 0) =>
     feed.await(
       {
         gateway: 1,

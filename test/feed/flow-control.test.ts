@@ -80,6 +80,39 @@ describe('flow control', () => {
     expect(seen).toEqual(Array.from({ length: 100 }, (_, key) => `a/${key}`));
   });
 
+  test('pitfall 46: what many follow is routed within the bounds of a turn; the rest read on from the state, and lose nothing', () => {
+    const [many, revisions, admissionsPerTurn] = [100, 10, 250];
+    const { source, feed, write, subscribe } = setUp({ admissionsPerTurn });
+    for (let connection = 1; connection <= many; connection += 1) subscribe(connection, ['a/*', '*/1']);
+    pushes(feed);
+    for (let round = 0; round < 2; round += 1) {
+      const visitsBefore = source.visits;
+      for (let revision = 0; revision < revisions; revision += 1) {
+        write({ key: 'a/1', kind: 'resolved' }, { key: 'a/2', kind: 'resolved' });
+      }
+      // Nobody's work but that of the turn itself: nothing has been read yet.
+      expect(source.visits).toBe(visitsBefore);
+      const told = new Map<number, PushEvent[]>();
+      for (const push of pushes(feed)) {
+        told.set(push.connection, [...(told.get(push.connection) ?? []), push]);
+        feed.delivered(1, push.connection, push.bytes);
+      }
+      expect(told.size).toBe(many);
+      let changes = 0;
+      for (const mine of told.values()) {
+        const seen = mine.flatMap((push) => push.changes.map(({ change }) => change));
+        const order = seen.map(({ revision, key }) => `${String(revision).padStart(4, '0')} ${key}`);
+        expect(order).toEqual([...new Set(order)].sort());
+        expect(seen.slice(-2).map(({ revision }) => revision)).toEqual([source.revision, source.revision]);
+        expect(mine.at(-1)?.revision).toBe(source.revision);
+        changes += seen.length;
+      }
+      // Routed ones, and the latest state of both keys for those who read on; all would be 2,000.
+      expect(changes).toBeLessThanOrEqual(admissionsPerTurn + 2 * many);
+      expect(changes).toBeGreaterThan(2 * many);
+    }
+  });
+
   test('a change larger than the window goes when nothing is outstanding, and only then', () => {
     const { feed, resolve, subscribe } = setUp();
     subscribe(1);

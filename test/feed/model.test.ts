@@ -124,7 +124,14 @@ class ServerModel {
   answered = 0;
 
   constructor(source: FakeSource, windowBytes: number) {
-    this.feed = new Feed({ source, encode: encodeForTest, windowBytes, encodingsBytesMax: 2000 });
+    this.feed = new Feed({
+      source,
+      encode: encodeForTest,
+      windowBytes,
+      encodingsBytesMax: 2000,
+      // Where there is much room there is little time.
+      admissionsPerTurn: windowBytes > 1000 ? 3 : 1000,
+    });
   }
 
   take(source: FakeSource, nowMs: number, visits: number, save: (saved: Saved) => void): FeedEvent[] {

@@ -285,7 +285,8 @@ describe('the front door', () => {
     const first = await rig.greeted();
     await rig.greeted();
     const third = await rig.agent();
-    expect(await third.closed).toMatchObject({ code: 4031 });
+    const reason = 'retry-after=15; puppet:web1 has 2 connections, as many as it may';
+    expect(await third.closed).toEqual({ code: 4031, reason });
     first.ws.close();
     await first.closed;
     await untilServed(rig);
@@ -299,6 +300,37 @@ describe('the front door', () => {
     second.ws.close();
     await second.closed;
     await untilServed(rig);
+  });
+});
+
+describe('a server that has no room', () => {
+  test('pitfall 54: says so to agents, and when to come back', async () => {
+    const rig = await start({ connectionsMax: 1, retryAfterMs: 12_000 });
+    await rig.greeted();
+    const options = { ca: rig.world.serverAuthority.pem, ...rig.world.web1 };
+    const ws = new WebSocket(`wss://127.0.0.1:${rig.tcpPort}`, [protobufCodec.subprotocol], options);
+    const [, response] = (await once(ws, 'unexpected-response')) as [unknown, IncomingMessage];
+    expect(response.statusCode).toBe(503);
+    expect(response.headers['retry-after']).toBe('12');
+    expect(Buffer.concat((await response.toArray()) as Buffer[]).toString()).toMatch(/UNAVAILABLE.*12 s/);
+    expect(rig.counts.all).toEqual(['turned away capacity']);
+  });
+
+  test('drops even those who would be told, above a second bound', async () => {
+    const rig = await start({ connectionsMax: 1, refusalsMax: 1 });
+    await rig.greeted();
+    const held = connectTcp(rig.tcpPort, '127.0.0.1');
+    await once(held, 'connect');
+    await expect(rig.agent()).rejects.toThrow(/hang up|ECONNRESET|disconnected/);
+    expect(rig.counts.all).toEqual(['turned away capacity']);
+    held.destroy();
+  });
+
+  test('pitfall 54: a storm of handshakes is served in turn, and nobody in it is sent away', async () => {
+    const rig = await start({ handshakesPerTurnMax: 1, unauthenticatedMax: 20, handshakesWaitingMax: 100 });
+    const agents = await Promise.all(Array.from({ length: 40 }, () => rig.greeted()));
+    expect(agents).toHaveLength(40);
+    expect(rig.counts.all).toEqual([]);
   });
 });
 

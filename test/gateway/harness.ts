@@ -193,7 +193,10 @@ const policyDocument = ({ puppet, lab }: World, realms: PolicyDocument['realms']
       { allow: ['declare', 'resolve', 'reject', 'delete', 'touch'], on: 'nodes/${node}/out/**' },
       { allow: ['resolve'], on: 'nodes/${node}/small/**', value_max: '16B' },
     ],
-    operator: [{ allow: ['cluster.status', 'member.list', 'member.change', 'snapshot.save'] }],
+    operator: [
+      { allow: ['cluster.status', 'cluster.drain', 'cluster.rebalance'] },
+      { allow: ['member.list', 'member.change', 'snapshot.save'] },
+    ],
     onlooker: [{ allow: ['*'], on: '**' }, { allow: ['member.list'] }],
   },
   bindings: [
@@ -256,6 +259,8 @@ interface AgentHow {
   readonly credentials?: Credentials | 'none';
   readonly token?: string;
   readonly codec?: FrameCodec;
+  /** What it offers beside its subprotocol. */
+  readonly offers?: readonly string[];
 }
 
 export const startGateway = async (
@@ -283,7 +288,7 @@ export const startGateway = async (
   const agents: TestAgent[] = [];
   const agent = async (how: AgentHow = {}): Promise<TestAgent> => {
     const codec = how.codec ?? protobufCodec;
-    const ws = new WebSocket(`wss://127.0.0.1:${tcpPort}/`, [codec.subprotocol], {
+    const ws = new WebSocket(`wss://127.0.0.1:${tcpPort}/`, [codec.subprotocol, ...(how.offers ?? [])], {
       ca: made.serverAuthority.pem,
       ...(how.credentials === 'none' ? {} : (how.credentials ?? made.web1)),
       perMessageDeflate: false,

@@ -41,7 +41,7 @@ policies:
     - allow: [resolve]
       on: nodes/\${node}/out/**
       ttl_max: 30d
-    - limit: { pending: 1000, subscriptions: 64, requests_in_flight: 256, requests_per_second: 500, stored: 16MiB, connections: 1 }
+    - limit: { pending: 1000, keys: 500, subscriptions: 64, requests_in_flight: 256, requests_per_second: 500, stored: 16MiB, connections: 1 }
 bindings:
   - { realm: puppet, where: { role: web }, policies: [agent] }
   - { realm: ci, policies: [agent] }
@@ -51,6 +51,7 @@ bindings:
     expect(web1.ttlMaxMs('resolve', 'nodes/web1/out/a')).toBe(30 * 86_400_000);
     expect(web1.limits).toEqual({
       pending: 1000,
+      keys: 500,
       subscriptions: 64,
       requestsInFlight: 256,
       requestsPerSecond: 500,

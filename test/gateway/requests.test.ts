@@ -227,6 +227,9 @@ describe('what is not allowed', () => {
     ['member.change', { kind: 'member_promote', member: 4 }],
     ['member.change', { kind: 'member_remove', member: 4 }],
     ['member.change', { kind: 'transfer_leader' }],
+    ['cluster.drain', { kind: 'drain_server', member: 2, graceMs: 5000, end: false }],
+    ['cluster.drain', { kind: 'drain_server', member: 2, end: true }],
+    ['cluster.rebalance', { kind: 'rebalance' }],
     ['snapshot.save', { kind: 'snapshot_read', part: 0 }],
   ];
 
@@ -322,6 +325,24 @@ describe('a session', () => {
     expect((await agent.failure(agent.request(resolve))).code).toBe('INVALID_ARGUMENT');
     agent.request(openSession, 5);
     await rig.port.until((port) => port.requests.length === 3);
+  });
+
+  test('whose writes the log refuses has them in the audit: the reason, and no value', async () => {
+    const refusals = ['PERMISSION_DENIED', 'QUOTA_EXCEEDED', 'ALREADY_SETTLED'] as const;
+    agent.request(openSession, 1);
+    for (const index of refusals.keys()) agent.request(resolve, index + 2);
+    await rig.port.until((port) => port.requests.length === 4);
+    deliver(1, { kind: 'session_opened' });
+    for (const [index, code] of refusals.entries()) {
+      deliver(index + 2, { kind: 'failed', failure: { code, message: `${code} of nodes/web1/out/url` } });
+      await agent.answer(index + 2);
+    }
+    const audited = rig.log.lines.filter(({ fields }) => fields['audit'] === 'refused');
+    expect(audited.map(({ fields }) => fields)).toMatchObject([
+      { verb: 'write', code: 'PERMISSION_DENIED', principal: 'puppet:web1' },
+      { verb: 'write', code: 'QUOTA_EXCEEDED', reason: 'QUOTA_EXCEEDED of nodes/web1/out/url' },
+    ]);
+    expect(audited.length).toBe(2);
   });
 
   test('that has expired makes room for another, which late answers to the old one do not end', async () => {

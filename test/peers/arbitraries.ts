@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
 import type { Configuration, Entry, Message, MessageBody, SnapshotPoint } from '../../src/raft/index.ts';
-import type { PeerBatch } from '../../src/peers/index.ts';
+import type { AgentsOrder, NumberedOrder, NumberedOutcome, PeerBatch } from '../../src/peers/index.ts';
 import type { PeerFrame, PeerHello } from '../../src/peers/peer-codec.ts';
 
 const whole = fc.oneof(fc.nat({ max: 300 }), fc.maxSafeNat());
@@ -115,20 +115,58 @@ const status = fc.record({
   version: text,
 });
 
+const draining = fc.constantFrom({}, { draining: true as const });
+
+const number = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER });
+const graceMs = fc.integer({ min: 1, max: 3_600_000 });
+
+const agentsOrder: fc.Arbitrary<NumberedOrder> = fc.record({
+  id: number,
+  order: fc.oneof<fc.Arbitrary<AgentsOrder>[]>(
+    fc.constant({ kind: 'drain' }),
+    fc.record({ kind: fc.constant('drain'), graceMs }),
+    fc.constant({ kind: 'admit' }),
+    fc.record({
+      kind: fc.constant('move'),
+      graceMs,
+      moves: fc.array(fc.record({ endpoint: fc.constantFrom('', 'wss://a.example:7421'), agents: whole }), {
+        maxLength: 3,
+      }),
+    }),
+  ),
+});
+
+const agentsOutcome: fc.Arbitrary<NumberedOutcome> = fc.record({
+  id: number,
+  outcome: fc.record({
+    refusal: fc.constantFrom(undefined, 'nowhere to go'),
+    agents: whole,
+    graceMs: whole,
+    leader: fc.option(member, { nil: undefined }),
+  }),
+});
+
 const batches: fc.Arbitrary<PeerBatch> = fc
   .record({
     raft: fc.array(message, { maxLength: 6 }),
     forward: fc.array(payload, { maxLength: 4 }),
     forwardTerm: whole,
     leaderTimeMs: fc.option(fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }), { nil: undefined }),
-    status: fc.option(status, { nil: undefined }),
+    status: fc.option(
+      fc.tuple(status, draining).map(([told, more]) => ({ ...told, ...more })),
+      { nil: undefined },
+    ),
     transferTo: fc.option(member, { nil: undefined }),
+    agentsOrder: fc.option(agentsOrder, { nil: undefined }),
+    agentsOutcome: fc.option(agentsOutcome, { nil: undefined }),
   })
-  .map(({ leaderTimeMs, status: told, transferTo, ...rest }) => ({
+  .map(({ leaderTimeMs, status: told, transferTo, agentsOrder: order, agentsOutcome: outcome, ...rest }) => ({
     ...rest,
     ...(leaderTimeMs === undefined ? {} : { leaderTimeMs }),
     ...(told === undefined ? {} : { status: told }),
     ...(transferTo === undefined ? {} : { transferTo }),
+    ...(order === undefined ? {} : { agentsOrder: order }),
+    ...(outcome === undefined ? {} : { agentsOutcome: outcome }),
   }));
 
 const isEmpty = ({
@@ -138,10 +176,14 @@ const isEmpty = ({
   leaderTimeMs,
   status: told,
   transferTo,
+  agentsOrder: order,
+  agentsOutcome: outcome,
 }: PeerBatch): boolean =>
   raft.length + forward.length + forwardTerm + (leaderTimeMs ?? 0) === 0 &&
   told === undefined &&
-  transferTo === undefined;
+  transferTo === undefined &&
+  order === undefined &&
+  outcome === undefined;
 
 const helloOf = (version: fc.Arbitrary<number>) =>
   fc.record({

@@ -1,10 +1,11 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { messages } from '../../src/protocol/index.ts';
 import { asLogIndex, asTerm } from '../../src/raft/index.ts';
-import type { PeerPresence, SnapshotSource } from '../../src/peers/index.ts';
+import type { PeerBatch, PeerPresence, SnapshotSource } from '../../src/peers/index.ts';
 import { encodeFrame } from '../../src/peers/peer-codec.ts';
-import type { PeerHello } from '../../src/peers/peer-codec.ts';
+import type { PeerFrame, PeerHello } from '../../src/peers/peer-codec.ts';
 import type { SnapshotPart } from '../../src/storage/index.ts';
 import { batchOf, heartbeat, nameOf, one, Ports, startPair, startPeer, two } from './cluster.ts';
 import { answerAsVersion1, answersTo, hello, letIn, RawListener } from './raw.ts';
@@ -37,7 +38,7 @@ describe('a listener of version 1', () => {
     const times = { reconnectMin: 60_000, reconnectMax: 60_000 };
     const first = await startPeer(1, ports, { times });
     await first.signal.until(() => first.up.has(two));
-    expect(hellos.map(({ version }) => version)).toEqual([4, 1]);
+    expect(hellos.map(({ version }) => version)).toEqual([5, 1]);
     expect(first.versions).toEqual([1]);
     expect([first.refusals, first.warnings]).toEqual([[], []]);
     const diskId = new Uint8Array(16).fill(1);
@@ -57,12 +58,12 @@ describe('a listener of version 1', () => {
     await first.signal.until(() => first.up.has(two));
     listener.hangUp();
     await first.signal.until(() => first.connects === 2);
-    expect(hellos.map(({ version }) => version)).toEqual([4, 1, 4, 1]);
+    expect(hellos.map(({ version }) => version)).toEqual([5, 1, 5, 1]);
     listener.close();
     await first.signal.until(() => !first.up.has(two));
     await startPeer(2, ports);
     await first.signal.until(() => first.up.has(two));
-    expect(first.versions).toEqual([1, 1, 4]);
+    expect(first.versions).toEqual([1, 1, 5]);
   });
 
   test('that refuses this server in version 1 too is told from one that only does not know the version', async () => {
@@ -81,7 +82,7 @@ describe('a listener of version 1', () => {
       { by: two, reason: 'its disk was wiped', removed: false },
       { by: two, reason: 'its disk was wiped', removed: false },
     ]);
-    expect(hellos).toEqual([4, 1, 4, 1]);
+    expect(hellos).toEqual([5, 1, 5, 1]);
     expect(first.connects).toBe(0);
   });
 
@@ -119,7 +120,7 @@ describe('a listener of version 1', () => {
     await first.transport.sendSnapshot(two, asTerm(1), source);
     expect(heard).toEqual(['chunk']);
     expect(hellos.map(({ version, bulk }) => [version, bulk])).toEqual([
-      [4, false],
+      [5, false],
       [1, false],
       [1, true],
     ]);
@@ -208,6 +209,61 @@ describe('a listener of version 2', () => {
   });
 });
 
+describe('of version 4', () => {
+  const order: PeerBatch = { ...batchOf(), agentsOrder: { id: 1, order: { kind: 'drain' } } };
+  const outcome: PeerBatch = {
+    ...batchOf(),
+    agentsOutcome: { id: 1, outcome: { refusal: undefined, agents: 1, graceMs: 0, leader: undefined } },
+  };
+  const status = {
+    name: 'server1.test',
+    role: 'follower',
+    term: 1,
+    commitIndex: 1,
+    appliedIndex: 1,
+    keys: 0,
+    connections: 0,
+    version: '1',
+  };
+  const drained: PeerBatch = { ...batchOf(), status: { ...status, draining: true } };
+
+  test('a listener gets no orders about agents, and a status without what it does not know', async () => {
+    const ports = new Ports();
+    const heard: PeerFrame[] = [];
+    const listener = await RawListener.start(
+      2,
+      (frame, socket) => {
+        heard.push(frame);
+        socket.write(encodeFrame({ kind: 'empty' }));
+      },
+      ['futurestore-peer/4'],
+    );
+    ports.set(2, listener.port);
+    const first = await startPeer(1, ports, { times: { pingEvery: 60_000 } });
+    await first.signal.until(() => first.up.has(two));
+    expect(first.versions).toEqual([4]);
+    for (const batch of [order, outcome]) expect(first.transport.send(two, batch)).toBe(false);
+    expect(first.transport.send(two, drained)).toBe(true);
+    while (heard.length < 2) await turn();
+    expect(heard[1]).toEqual({ kind: 'batch', batch: { ...batchOf(), forward: [], status } });
+  });
+
+  test.each([
+    ['orders', order],
+    ['outcomes', outcome],
+    ['draining', drained],
+  ])('a dialer that speaks of %s is closed', async (_, batch) => {
+    const peer = await startPeer(1, new Ports());
+    const answers = await answersTo(peer.transport.port, nameOf(2), hello({ version: 4 }), {
+      kind: 'batch',
+      batch,
+    });
+    expect(answers).toEqual([{ kind: 'empty' }]);
+    expect(peer.warnings.at(-1)?.reason).toBe('a peer of version 4 spoke of agents');
+    expect(peer.heard).toEqual([]);
+  });
+});
+
 test('a hello with as many runs as a disk may remember is let in', async () => {
   const ports = new Ports();
   const runs = Array.from({ length: 4096 }, (_, at) => Number.MAX_SAFE_INTEGER - at);
@@ -241,7 +297,7 @@ describe('a dialer of version 2', () => {
 });
 
 describe('between servers of this version', () => {
-  test('both links are of version 4, and each hello says where the server stands and the runs of its disk', async () => {
+  test('both links are of the newest version, and each hello says where the server stands and the runs of its disk', async () => {
     const presences: PeerPresence[] = [];
     const [first, second] = await startPair(
       { standing: () => ({ term: 11, lastIndex: 0 }), lineage: { since: 4, runs: [5, 6] } },
@@ -254,7 +310,7 @@ describe('between servers of this version', () => {
     );
     await first.signal.until(() => first.up.has(two));
     await second.signal.until(() => second.up.has(one));
-    expect([first.versions, second.versions]).toEqual([[4], [4]]);
+    expect([first.versions, second.versions]).toEqual([[5], [5]]);
     expect(presences[0]).toMatchObject({
       standing: { term: 11, lastIndex: 0 },
       lineage: { since: 4, runs: [5, 6] },
@@ -284,12 +340,12 @@ describe('between servers of this version', () => {
     expect(first.refusals).toEqual([{ by: two, reason: 'not now', removed: false }]);
   });
 
-  test.each([0, 5])('version %d is refused with the versions that are known', async (version) => {
+  test.each([0, 6])('version %d is refused with the versions that are known', async (version) => {
     const peer = await startPeer(1, new Ports());
     expect(await answersTo(peer.transport.port, nameOf(2), hello({ version }))).toEqual([
       {
         kind: 'hello_refused',
-        reason: `version ${version} of the protocol is not known here, 1 to 4 are`,
+        reason: `version ${version} of the protocol is not known here, 1 to 5 are`,
         removed: false,
       },
     ]);

@@ -126,3 +126,27 @@ describe('policies', () => {
     }
   });
 });
+
+describe('a principal that may have one connection', () => {
+  test('keeps the newer of two agents, whichever servers they are at, and the older one stays away', async () => {
+    const file = cluster.path('one-connection.yaml');
+    const policy = readFileSync(cluster.path('policy.yaml'), 'utf8');
+    writeFileSync(file, policy.replace(/^  agent:\n/m, '  agent:\n    - limit: { connections: 1 }\n'));
+    await acl('apply', file);
+    const first = await cluster.connect({ profile: profileOf('web2'), server: 1 });
+    const wait = first.await('nodes/web2/in/never').catch((error: unknown) => error);
+    await first.resolve('nodes/web2/out/who', 'first', { supersede: true });
+    const second = await cluster.connect({ profile: profileOf('web2'), server: 2 });
+    await second.resolve('nodes/web2/out/who', 'second', { supersede: true });
+    expect(await wait).toMatchObject({
+      code: 'CONNECTION_CLOSED',
+      message: expect.stringContaining('run only one'),
+    });
+    expect(first.state.kind).toBe('closed');
+    // At the same server, without any session.
+    const third = await cluster.connect({ profile: profileOf('web2'), server: 2 });
+    await third.get('nodes/web2/out/who');
+    await eventually('the second one has been told', async () => second.state.kind === 'closed');
+    await third.resolve('nodes/web2/out/who', 'third', { supersede: true });
+  });
+});

@@ -172,6 +172,8 @@ const revocation: fc.Arbitrary<Revocation> = fc.oneof(
   ),
 );
 
+const departureGraceMs = whole(1, limits.departureGraceMsMax);
+
 const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
   plain({
     kind: fc.constant('open_session' as const),
@@ -214,6 +216,11 @@ const requestBody: fc.Arbitrary<RequestBody> = fc.oneof(
   ),
   plain({ kind: fc.constantFrom('member_promote' as const, 'member_remove' as const), member: memberId }),
   record({ kind: fc.constant('transfer_leader' as const) }, { member: memberId }),
+  record(
+    { kind: fc.constant('drain_server' as const), member: memberId, end: fc.boolean() },
+    { graceMs: departureGraceMs },
+  ),
+  record({ kind: fc.constant('rebalance' as const) }, { graceMs: departureGraceMs }),
   plain({ kind: fc.constant('snapshot_read' as const), part: fc.constant(0) }),
   plain({ kind: fc.constant('snapshot_read' as const), snapshot: identifier, part: number }),
   plain({ kind: fc.constant('acl_get' as const) }),
@@ -272,20 +279,23 @@ export const failure: fc.Arbitrary<Failure> = record(
 
 const futures = fc.array(future, { maxLength: 3 });
 
-const member = plain({
-  id: number,
-  name: text,
-  role: text,
-  term: number,
-  commitIndex: number,
-  appliedIndex: number,
-  keys: number,
-  connections: number,
-  agentsUrl: text,
-  version: text,
-  heardMsAgo: fc.option(number, { nil: undefined }),
-  lag: number,
-});
+const member = record(
+  {
+    id: number,
+    name: text,
+    role: text,
+    term: number,
+    commitIndex: number,
+    appliedIndex: number,
+    keys: number,
+    connections: number,
+    agentsUrl: text,
+    version: text,
+    heardMsAgo: fc.option(number, { nil: undefined }),
+    lag: number,
+  },
+  { draining: fc.constant(true as const) },
+);
 
 const operationResult = plain({
   generation: number,
@@ -294,19 +304,52 @@ const operationResult = plain({
   unchanged: fc.boolean(),
 });
 
+const departed: readonly fc.Arbitrary<AnswerBody>[] = [
+  plain({
+    kind: fc.constant('drained' as const),
+    standing: plain({
+      member: identifier,
+      draining: fc.boolean(),
+      agents: number,
+      graceMs: number,
+      leader: fc.option(identifier, { nil: undefined }),
+    }),
+  }),
+  plain({
+    kind: fc.constant('rebalanced' as const),
+    rebalanced: plain({
+      servers: fc
+        .uniqueArray(
+          plain({ member: identifier, name: text, agents: number, moving: number, leftOut: fc.boolean() }),
+          { maxLength: 4, selector: (share) => share.member },
+        )
+        .map((list) => list.toSorted((a, b) => a.member - b.member)),
+      graceMs: number,
+    }),
+  }),
+];
+
 const members = fc
   .uniqueArray(
-    plain({
-      id: identifier,
-      name: text,
-      peersAddress: text,
-      agentsUrl: text,
-      standing: fc.constantFrom('voter' as const, 'learner' as const, 'joining' as const, 'leaving' as const),
-      wanted: fc.constantFrom('voter' as const, 'learner' as const, 'removed' as const),
-      reachable: fc.boolean(),
-      lag: number,
-      joined: fc.boolean(),
-    }),
+    record(
+      {
+        id: identifier,
+        name: text,
+        peersAddress: text,
+        agentsUrl: text,
+        standing: fc.constantFrom(
+          'voter' as const,
+          'learner' as const,
+          'joining' as const,
+          'leaving' as const,
+        ),
+        wanted: fc.constantFrom('voter' as const, 'learner' as const, 'removed' as const),
+        reachable: fc.boolean(),
+        lag: number,
+        joined: fc.boolean(),
+      },
+      { draining: fc.constant(true as const) },
+    ),
     { maxLength: 4, selector: ({ id }) => id },
   )
   .map((list) => list.toSorted((a, b) => a.id - b.id));
@@ -368,6 +411,7 @@ const answerBody: fc.Arbitrary<AnswerBody> = fc.oneof(
     kind: fc.constantFrom('member_changed' as const, 'leader_transferred' as const),
     member: identifier,
   }),
+  ...departed,
   plain({ kind: fc.constant('snapshot_part' as const), part: snapshotPart }),
   plain({ kind: fc.constant('access_changed' as const), revision: number, unchanged: fc.boolean() }),
   plain({
@@ -418,7 +462,14 @@ export const serverFrame: fc.Arbitrary<ReceivedServerFrame> = record(
     answers: fc.uniqueArray(answer, { maxLength: 3, selector: ({ id }) => id }),
     pushes: fc.array(push, { maxLength: 3 }),
   },
-  { welcome, goaway: plain({ graceMs: number, reason: text }), revision: number },
+  {
+    welcome,
+    goaway: record(
+      { graceMs: number, reason: text },
+      { endpoints: fc.array(text, { minLength: 1, maxLength: 3 }) },
+    ),
+    revision: number,
+  },
 ).filter((frame) => Object.keys(frame).length > 2 || frame.answers.length > 0 || frame.pushes.length > 0);
 
 /** As a server sends it. */

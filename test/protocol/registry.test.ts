@@ -62,6 +62,23 @@ describe('the registry of errors', () => {
   });
 });
 
+describe('the page for who writes a client', () => {
+  const page = readFileSync(join(root, 'proto', 'README.md'), 'utf8');
+
+  test('lists every error code, and which are retryable', () => {
+    for (const [code, { retryable }] of Object.entries(errorDefinitions)) {
+      expect(page).toContain(`\`${code}\``);
+      const row = new RegExp(`^\\| \`${code}\`( \\*)? \\|`, 'm').exec(page);
+      if (row !== null) expect(row[1] !== undefined, code).toBe(retryable);
+    }
+  });
+
+  test('lists every close code of the protocol', () => {
+    const listed = [...page.matchAll(/^\| (4\d{3}) \|/gm)].map(([, code]) => Number(code));
+    expect(listed).toEqual(Object.values(closeCodes).sort((one, other) => one - other));
+  });
+});
+
 test("the JSON mapping's table is agent.proto, field by field", () => {
   const agent = protobuf.loadSync(join(root, 'proto', 'agent.proto')).lookup('futurestore.agent');
   if (!(agent instanceof protobuf.Namespace))

@@ -157,6 +157,19 @@ describe.each(codecs)('$subprotocol refuses a request, naming field and value, f
       'INVALID_ARGUMENT',
       /^transfer_leader\.member is 4294967296/,
     ],
+    ['draining nobody', { drainServer: {} }, 'INVALID_ARGUMENT', /^drain_server\.member is 0/],
+    [
+      'draining for more than an hour',
+      { drainServer: { member: 1, graceMs: 3_600_001 } },
+      'INVALID_ARGUMENT',
+      /^drain_server\.grace_ms is 3600001: .* 1\.\.3600000/,
+    ],
+    [
+      'rebalancing for more than an hour',
+      { rebalance: { graceMs: 3_600_001 } },
+      'INVALID_ARGUMENT',
+      /^rebalance\.grace_ms is 3600001/,
+    ],
     [
       'a later part of no snapshot',
       { snapshotRead: { part: 3 } },

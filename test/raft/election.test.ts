@@ -1,5 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { asLogIndex, asTerm, encodeConfiguration, initialConfiguration } from '../../src/raft/index.ts';
+import {
+  asLogIndex,
+  asMemberId,
+  asTerm,
+  encodeConfiguration,
+  initialConfiguration,
+} from '../../src/raft/index.ts';
 import { listCluster } from './support/cluster.ts';
 import type { ScriptedCluster } from './support/cluster.ts';
 import type { ListMachine } from './support/machine.ts';
@@ -32,6 +38,51 @@ describe('elections', () => {
     cluster.inject(1, 2, 1, { kind: 'vote_request', ...position(0, 0), transfer: false });
     cluster.settle();
     expect(cluster.sentOf('vote_response', 2)).toMatchObject([{ granted: true }]);
+  });
+
+  test('one that is reluctant leaves it to the others to campaign, and gives them its vote', () => {
+    for (let seed = 1; seed <= 20; seed += 1) {
+      const cluster = listCluster(3, { seed });
+      cluster.elect(1);
+      cluster.step(2, { kind: 'reluctance', reluctant: true });
+      cluster.crash(1);
+      cluster.run(4 * electionTicks);
+      expect(cluster.leader()).toBe(3);
+      expect(cluster.sentOf('pre_vote_request', 2)).toEqual([]);
+    }
+  });
+
+  test('one that is reluctant campaigns in the third timeout without a leader, when no other can win', () => {
+    const cluster = listCluster(3);
+    cluster.elect(1);
+    cluster.step(2, { kind: 'reluctance', reluctant: true });
+    // Only it has what was committed.
+    cluster.isolate(3);
+    cluster.propose(1, 'a');
+    cluster.settle();
+    cluster.crash(1);
+    cluster.heal();
+    cluster.run(2 * electionTicks);
+    expect(cluster.sentOf('pre_vote_request', 2)).toEqual([]);
+    cluster.run(6 * electionTicks);
+    expect(cluster.leader()).toBe(2);
+    expect(cluster.machine(3).items).toEqual(['a']);
+  });
+
+  test('one that is reluctant takes leadership that is handed to it, and campaigns as all others when it is no more', () => {
+    const cluster = listCluster(3);
+    cluster.elect(1);
+    cluster.step(2, { kind: 'reluctance', reluctant: true });
+    cluster.step(1, { kind: 'transfer_leader', target: asMemberId(2) });
+    cluster.settle();
+    expect(cluster.leader()).toBe(2);
+    cluster.step(2, { kind: 'transfer_leader', target: asMemberId(1) });
+    cluster.settle();
+    expect(cluster.leader()).toBe(1);
+    cluster.step(2, { kind: 'reluctance', reluctant: false });
+    cluster.crash(1);
+    cluster.tick(2, 2 * electionTicks);
+    expect(cluster.sentOf('pre_vote_request', 2).length).toBeGreaterThan(0);
   });
 
   test('a leader that a quorum does not answer steps down, and says so for its reads', () => {

@@ -157,6 +157,7 @@ describe('a scope', () => {
     const none = Number.POSITIVE_INFINITY;
     const unlimited = {
       pending: none,
+      keys: none,
       subscriptions: none,
       requestsInFlight: none,
       requestsPerSecond: none,

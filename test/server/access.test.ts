@@ -57,6 +57,12 @@ const write = async (
   }
 };
 
+/** From then on it is known that all servers know commands about access. */
+const allKnowTicketKeys = (cluster: ServerCluster): Promise<void> =>
+  cluster.time.until('there are keys for tickets', () =>
+    cluster.ids.every((id) => cluster.server(id).inspect().store.ticketKeys !== undefined),
+  );
+
 const opened = async (cluster: ServerCluster, at: number): Promise<Agent> => {
   const agent = cluster.agent(at);
   await cluster.answer(agent, agent.open());
@@ -107,6 +113,7 @@ describe('policies that are applied', () => {
 
   test('survive restarts, elections and snapshots, and are told to a gateway first of all', async () => {
     const cluster = await ServerCluster.start({ servers: 3, logRetainBytes: 16 * 1024 });
+    await allKnowTicketKeys(cluster);
     const away = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
     cluster.crash(away);
     const at = cluster.leader ?? 1;
@@ -132,6 +139,25 @@ describe('policies that are applied', () => {
     expect(await write(cluster, agent, 'k/y', 2)).toBe('written');
   });
 
+  test('know whose a session is whose opening was on its way when the first of them were applied', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const leader = cluster.leader ?? 1;
+    const follower = cluster.ids.find((id) => id !== leader) ?? 1;
+    const agent = cluster.agent(follower);
+    const operator = cluster.agent(leader);
+    const document = Buffer.from(canonicalJson(documentOf('out/**')));
+    // What tells whose the sessions of the server are, once it has applied the policies, overtakes the opening.
+    cluster.network.loseNextForward(follower, leader);
+    const opening = agent.open();
+    operator.send({ kind: 'acl_apply', by: root, document });
+    await cluster.time.until('the policies are applied', () => cluster.access(follower).length > 0);
+    expect(agent.answer(opening)).toBeUndefined();
+    expect(await cluster.answer(agent, opening, 10_000)).toMatchObject({ kind: 'session_opened' });
+    await cluster.time.run(1000);
+    const write = agent.write([resolve('out/x', 'v')]);
+    expect(await cluster.answer(agent, write)).toMatchObject({ kind: 'written' });
+  });
+
   test('are refused while a server is in touch that could not apply them', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
     const old = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
@@ -142,6 +168,83 @@ describe('policies that are applied', () => {
     const document = Buffer.from(canonicalJson(documentOf('**')));
     const body = await cluster.answer(agent, agent.send({ kind: 'acl_apply', by: root, document }));
     expect(body).toMatchObject({ kind: 'failed', failure: { code: 'ACCESS_REFUSED' } });
+  });
+});
+
+describe('a change of access while a server is away', () => {
+  const stopOne = async (cluster: ServerCluster): Promise<number> => {
+    const away = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    await cluster.stop(away);
+    return away;
+  };
+  const asked = async (cluster: ServerCluster) => {
+    const agent = cluster.agent(cluster.leader ?? 1);
+    return await cluster.answer(agent, agent.send({ kind: 'acl_revoke', by: root, revocation: theTest }));
+  };
+
+  test('is made where it is known that all servers can apply it: they all had keys for tickets', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    await stopOne(cluster);
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+  });
+
+  test('is refused where nobody can know of which version that server is', async () => {
+    const cluster = new ServerCluster({ servers: 3 });
+    for (const id of cluster.ids) await cluster.start(id, { version: 3 });
+    await cluster.time.run(5000);
+    expect(cluster.server(cluster.leader ?? 1).inspect().store.ticketKeys).toBeUndefined();
+    const away = await stopOne(cluster);
+    expect(await asked(cluster)).toMatchObject({
+      failure: {
+        code: 'ACCESS_REFUSED',
+        message: expect.stringContaining(`(member ${away}) is not in touch`),
+      },
+    });
+    await cluster.start(away, { version: 3 });
+    await cluster.time.run(5000);
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+  });
+});
+
+describe('policies that limit keys', () => {
+  const limiting: PolicyDocument = {
+    ...documentOf('**'),
+    policies: { all: [{ allow: ['*'], on: '**' }, { allow: ['acl.change'] }, { limit: { keys: 2 } }] },
+  };
+  const asked = async (cluster: ServerCluster, document: PolicyDocument) => {
+    const agent = cluster.agent(cluster.leader ?? 1);
+    const bytes = Buffer.from(canonicalJson(document));
+    return await cluster.answer(agent, agent.send({ kind: 'acl_apply', by: root, document: bytes }));
+  };
+  const refused = { kind: 'failed', failure: { code: 'ACCESS_REFUSED' } };
+
+  test('are refused while a server does not know the limit, or may not, and others are not', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    const old = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    await cluster.stop(old);
+    expect(await asked(cluster, limiting)).toMatchObject(refused);
+    await cluster.start(old, { version: 4 });
+    await cluster.time.run(3000);
+    expect(await asked(cluster, limiting)).toMatchObject(refused);
+    expect(await asked(cluster, documentOf('**'))).toMatchObject({ kind: 'access_changed' });
+  });
+
+  test('count on all servers, and may be changed while one is away', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    expect(await asked(cluster, limiting)).toMatchObject({ kind: 'access_changed' });
+    const away = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    const agent = await opened(cluster, away);
+    for (const [index, told] of ['written', 'written', 'QUOTA_EXCEEDED'].entries())
+      expect(await write(cluster, agent, `k/${index}`, index + 1)).toBe(told);
+    await cluster.stop(away);
+    const more = {
+      ...limiting,
+      policies: { all: [...(limiting.policies['all'] ?? []), { limit: { keys: 3 } }] },
+    };
+    expect(await asked(cluster, more)).toMatchObject({ kind: 'access_changed' });
   });
 });
 
@@ -157,6 +260,7 @@ describe('a revocation', () => {
 
   test('ends what the revoked has asked of a cut-off server about members, which comes into the log behind it', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
     await revoke(cluster, 1, { ...theTest, name: 'somebody-else' });
     const behind = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
     const elsewhere = cluster.ids.find((id) => id !== behind) ?? 1;

@@ -69,4 +69,30 @@ describe("a server's commands", () => {
     expect(commands.pending).toBe(0);
     expect(commands.waiting).toBe(false);
   });
+
+  test('that no server could read again are refused where they come from, and stay out of the log', () => {
+    const { commands, raft, forwarded, submit } = setup();
+    const nobody = { principal: { realm: '', name: 'x' }, credential: { realm: '', name: 'x' } };
+    const document = Buffer.from('{}');
+    expect(() => commands.submit({ kind: 'acl_apply', by: nobody, document })).toThrow(
+      expect.objectContaining({
+        code: 'INTERNAL',
+        message: expect.stringContaining('acl_apply.by is nobody'),
+      }),
+    );
+    const open = { kind: 'session_open', session: '0f'.repeat(16), principal: 'a:b' } as const;
+    const rest = { graceMs: 1000, resume: false, connection: 1 };
+    expect(() => commands.submit({ ...open, ...rest, subject: nobody })).toThrow(
+      /session_open.subject is nobody/,
+    );
+    expect(() => commands.submit({ ...open, ...rest, graceMs: -1 })).toThrow(
+      /session_open could not be read/,
+    );
+    expect(commands.pending).toBe(0);
+    expect(commands.submit({ ...open, ...rest }).number).toBe(1);
+    submit();
+    commands.forward();
+    commands.propose(raft);
+    expect(forwarded).toEqual([1, 2]);
+  });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { asLogIndex } from '../../src/raft/index.ts';
+import { decodePeerRecords } from '../../src/server/peer-records.ts';
 import { MemoryDisk, openMemoryStorage } from '../../src/storage/index.ts';
 import { encodeLogEntry, type Command } from '../../src/store/index.ts';
 import { resolveOperation, ServerCluster } from './support/server-cluster.ts';
@@ -63,6 +64,18 @@ describe('an older copy of a disk', () => {
     await expectReplaceable(cluster, leader, back);
   });
 
+  test('of the last run is refused also by those who have all lost power since', async () => {
+    const { cluster, back, copy } = await withCopy(() => Promise.resolve());
+    // A later write takes what was heard to the disk.
+    await write(cluster, cluster.leader as number, 1);
+    putBack(cluster, back, copy);
+    const others = cluster.ids.filter((id) => id !== back);
+    for (const id of others) cluster.crash(id);
+    for (const id of others) await cluster.start(id);
+    await cluster.start(back);
+    await expectOutdated(cluster, back);
+  });
+
   test('from before the last start is refused, however often it was started out of touch', async () => {
     const { cluster, leader, back, copy } = await withCopy(restart);
     const seen = Math.floor(cluster.presence(back).run / 2 ** 20);
@@ -88,7 +101,7 @@ describe('an older copy of a disk', () => {
     putBack(cluster, back, copy);
     cluster.network.isolate(back, cluster.ids);
     for (let again = 0; again < 3; again += 1) await restart(cluster, back, 2);
-    // What they remember of it ends with them.
+    // What they have heard of it since their last write ends with them.
     for (const id of cluster.ids) if (id !== back) await restart(cluster, id);
     cluster.network.heal();
     await expectOutdated(cluster, back);
@@ -138,6 +151,23 @@ describe('an older copy of a disk', () => {
     const refusal = cluster.server(4).refusePeer(back, cluster.presence(back));
     expect(refusal).toMatchObject({ removed: false });
     expect(refusal).not.toHaveProperty('outdated');
+  });
+});
+
+describe('what a peer has told', () => {
+  test('just before a server is stopped in order is on its disk', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const [one, peer] = cluster.followers as [number, number];
+    await cluster.time.run(1500);
+    await write(cluster, cluster.leader as number, 3);
+    const status = cluster.server(peer).status();
+    cluster.network.inject(peer, one, { raft: [], forward: [], forwardTerm: 0, status });
+    await cluster.stop(one);
+    const identity = { clusterId: 'c'.repeat(32), member: one };
+    const storage = await openMemoryStorage({ disk: diskOf(cluster, one), identity });
+    const told = decodePeerRecords(storage.recovered.peerRecords).get(peer);
+    expect(told?.now.applied).toBe(status.appliedIndex);
+    await storage.close();
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { asLogIndex, asMemberId, asTerm, type MessageBody } from '../../src/raft/index.ts';
+import { decodePeerRecords } from '../../src/server/peer-records.ts';
 import { lineageOf, PeerMemory } from '../../src/server/runs.ts';
 
 const diskId = Buffer.alloc(16, 1);
@@ -84,6 +85,133 @@ describe('what a peer has told', () => {
     say(1, 4, accepted(20));
     expect(come(2)).toBeUndefined();
     expect(come(1)).toMatch(/an older copy of its data \(start 1, the cluster has seen start 2\)/);
+  });
+});
+
+/** A server's disk, as far as it is about its peers, and the memory of the process that runs on it. */
+class Rememberer {
+  readonly records = new Map<string, Uint8Array>();
+  memory = new PeerMemory();
+
+  /** Gives the keys that were written. */
+  save(isMember = (_member: number): boolean => true): string[] {
+    const writes = this.memory.takeWrites(isMember);
+    for (const { key, value } of writes) {
+      if (value === undefined) this.records.delete(key);
+      else this.records.set(key, value);
+    }
+    return writes.map(({ key }) => key);
+  }
+
+  restart(): void {
+    this.memory = new PeerMemory(decodePeerRecords(this.records));
+  }
+}
+
+describe('what is on disk of what a peer has told', () => {
+  const run = runOf(2);
+  const line = { since: 1, runs: [runOf(1)] };
+  const presence = { run, diskId, lineage: line, standing: { term: 3, lastIndex: 10 } };
+  const next = { ...presence, run: runOf(3), lineage: { since: 1, runs: [runOf(1), run] } };
+  const acknowledge = (memory: PeerMemory, by: number, index: number): void =>
+    memory.heard(peer, by, { from: peer, to: self, term: asTerm(4), ...accepted(index) });
+
+  test('keeps its older copies out after a restart, for certain where all is of one line', () => {
+    const server = new Rememberer();
+    expect(server.memory.refusalOf(peer, undefined, presence)).toBeUndefined();
+    acknowledge(server.memory, run, 20);
+    server.memory.heardApplied(peer, run, 15);
+    expect(server.save()).toEqual(['2/disk', '2/told']);
+    server.restart();
+    const refused = (lastIndex: number, term = 4) =>
+      server.memory.refusalOf(peer, undefined, { ...next, standing: { term, lastIndex } });
+    expect(refused(19)).toMatchObject({ outdated: true });
+    expect(refused(14, 9)).toMatchObject({ outdated: true });
+    expect(refused(20, 3)).toMatchObject({ outdated: true });
+    expect(refused(20)).toBeUndefined();
+    server.save();
+    server.restart();
+    const last = { ...next, run: runOf(4), lineage: { since: 1, runs: [runOf(1), run, runOf(3)] } };
+    expect(
+      server.memory.refusalOf(peer, undefined, { ...last, standing: { term: 4, lastIndex: 19 } }),
+    ).toMatchObject({ outdated: true });
+  });
+
+  test('is written only where it has changed, the lineage only with a start, and of strangers not before they are members', () => {
+    const server = new Rememberer();
+    server.memory.refusalOf(peer, undefined, presence);
+    expect(server.save(() => false)).toEqual([]);
+    expect(server.save()).toEqual(['2/disk', '2/told']);
+    expect(server.save()).toEqual([]);
+    acknowledge(server.memory, run, 20);
+    expect(server.save()).toEqual(['2/told']);
+    acknowledge(server.memory, run, 20);
+    acknowledge(server.memory, run, 12);
+    expect(server.save()).toEqual([]);
+    server.memory.refusalOf(peer, undefined, { ...next, standing: { term: 4, lastIndex: 20 } });
+    // What is late from the run before.
+    acknowledge(server.memory, run, 21);
+    expect(server.save()).toEqual(['2/disk', '2/told']);
+    server.restart();
+    expect(server.save()).toEqual([]);
+  });
+
+  test('goes with a member that has left for good, and with one that the log knows as another', () => {
+    const server = new Rememberer();
+    server.memory.refusalOf(peer, undefined, presence);
+    server.save();
+    server.memory.forgetAll((member) => member !== peer);
+    expect([server.save(), server.records.size]).toEqual([[], 2]);
+    server.memory.forgetAll((member) => member === peer);
+    expect([server.save().length, server.records.size]).toEqual([2, 0]);
+    server.memory.refusalOf(peer, undefined, presence);
+    server.save();
+    server.restart();
+    const other = { run: runOf(5), diskId: Buffer.alloc(16, 9) };
+    expect(server.memory.refusalOf(peer, other, other)).toBeUndefined();
+    server.save();
+    server.restart();
+    expect(server.memory.refusalOf(peer, other, presence)).toMatchObject({ outdated: true });
+    expect(server.memory.refusalOf(peer, undefined, other)).toBeUndefined();
+  });
+
+  test('is kept beside a later start that is only in the log', () => {
+    const server = new Rememberer();
+    server.memory.refusalOf(peer, undefined, presence);
+    acknowledge(server.memory, run, 20);
+    server.save();
+    server.restart();
+    server.memory.announced(peer, { run: runOf(3), diskId });
+    expect(server.memory.refusalOf(peer, undefined, presence)?.reason).toMatch(/start 3/);
+    const behind = { ...next, standing: { term: 4, lastIndex: 19 } };
+    expect(server.memory.refusalOf(peer, undefined, behind)).toMatchObject({ outdated: true });
+    expect(
+      server.memory.refusalOf(peer, undefined, { ...next, standing: { term: 4, lastIndex: 20 } }),
+    ).toBeUndefined();
+  });
+
+  test('does not keep out a disk that tells no more of a start of long ago, if the log has a later one of it', () => {
+    const server = new Rememberer();
+    server.memory.refusalOf(peer, undefined, presence);
+    server.save();
+    server.restart();
+    const much = { ...presence, run: runOf(9), lineage: { since: 1, runs: [runOf(7), runOf(8)] } };
+    expect(server.memory.refusalOf(peer, undefined, much)).toMatchObject({ outdated: false });
+    expect(server.memory.refusalOf(peer, { run: runOf(8), diskId }, much)).toBeUndefined();
+  });
+
+  test('is refused as damaged where it makes no sense, and passed over where a later version wrote it', () => {
+    const server = new Rememberer();
+    server.memory.refusalOf(peer, undefined, presence);
+    server.save();
+    server.records.set('2/later', Buffer.from('?'));
+    server.restart();
+    for (const key of ['2/told', '2/disk']) {
+      const damaged = new Map(server.records).set(key, Buffer.from('{"term":-1}'));
+      expect(() => decodePeerRecords(damaged)).toThrow(expect.objectContaining({ code: 'DATA_DAMAGED' }));
+    }
+    server.records.delete('2/told');
+    expect(() => server.restart()).toThrow(/"2\/told" of what a peer has told makes no sense/);
   });
 });
 

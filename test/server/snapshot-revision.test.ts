@@ -67,7 +67,7 @@ test('a view has its revision also when other writes finish before it is open', 
   const inFlight: InFlight = {
     gateway: 0,
     request,
-    done: false,
+    over: false,
     readOnAfter: undefined,
     command: undefined,
     deadlineMs: Infinity,

@@ -65,6 +65,40 @@ const openingContract = (disk: () => Disk): void => {
     await third.close();
   });
 
+  test('what peers told is remembered as it was written, record by record, in no snapshot and beyond any', async () => {
+    const first = await disk().open();
+    expect(first.recovered.peerRecords).toEqual(new Map());
+    const peerWrites = ['2/disk', '2/told', '3/disk'].map((key) => ({ key, value: bytes(`first ${key}`) }));
+    await first.write(batch({ peerWrites, entries: entries(1, 2), hardState: hardState(1, 2) }));
+    await first.write(
+      batch({
+        peerWrites: [
+          { key: '2/told', value: bytes('second') },
+          { key: '3/disk', value: undefined },
+        ],
+        stateWrites: [put('f/a', '1')],
+        applied: position(2),
+      }),
+    );
+    const reader = await first.openSnapshot(configuration);
+    expect((await reader.next())?.recordsTotal).toBe(1);
+    await reader.close();
+    const staging = await first.stageSnapshot(point(9));
+    for (const part of await snapshotParts(9, 1, new Map([['f/b', '2']]))) await staging.add(part);
+    await first.write(batch({ activate: point(9), hardState: hardState(1, 9) }));
+    await first.close();
+    const second = await disk().open();
+    const texts = [...second.recovered.peerRecords].map(([key, value]) => [
+      key,
+      Buffer.from(value).toString(),
+    ]);
+    expect(texts).toEqual([
+      ['2/disk', 'first 2/disk'],
+      ['2/told', 'second'],
+    ]);
+    await second.close();
+  });
+
   test('a disk that is marked as outdated is never opened again, and says why and what to do', async () => {
     const storage = await disk().open();
     await storage.write(batch({ outdated: 'it lacks what it had told' }));

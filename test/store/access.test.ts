@@ -281,6 +281,8 @@ describe('who changes access', () => {
     expect(cluster.apply_(documentOf(everything), 0)).toMatchObject({
       failure: { code: 'PRECONDITION_FAILED' },
     });
+    // As it is sent again by who has lost the answer.
+    expect(cluster.apply_(documentOf(own), 0)).toEqual({ kind: 'access', revision: 1, unchanged: true });
     expect(cluster.apply_(documentOf(everything), 1)).toEqual({
       kind: 'access',
       revision: 2,
@@ -338,6 +340,23 @@ describe('quotas', () => {
     cluster.write(op.resolve('b', 'x'));
     cluster.write(op.delete('a'));
     cluster.write(op.resolve('c', '123456789'));
+  });
+
+  test('nor more keys, however little is in them and whatever became of them', () => {
+    applied(everything, { limit: { keys: 3 } });
+    cluster.write([op.resolve('a', ''), op.resolve('b', '', { ttlMs: 5 }), op.declare('c')]);
+    expect(cluster.failure(op.resolve('d', ''))).toBe('QUOTA_EXCEEDED');
+    expect(cluster.failure(op.declare('d'))).toBe('QUOTA_EXCEEDED');
+    cluster.write([op.resolve('c', ''), op.resolve('a', 'x', { supersede: true })]);
+    cluster.later(5);
+    cluster.sweep();
+    expect(cluster.failure(op.resolve('d', ''))).toBe('QUOTA_EXCEEDED');
+    cluster.store = cluster.copy();
+    expect(cluster.failure([op.delete('b'), op.resolve('d', ''), op.resolve('e', '')])).toBe(
+      'QUOTA_EXCEEDED',
+    );
+    cluster.write([op.delete('b'), op.resolve('d', '')]);
+    expect(cluster.failure(op.resolve('b', ''))).toBe('QUOTA_EXCEEDED');
   });
 
   test('settling or deleting what one has announced is never refused, however much one has by then', () => {

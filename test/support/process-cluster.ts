@@ -50,7 +50,9 @@ const isFree = (port: number): Promise<boolean> =>
 export const freeBasePort = async (): Promise<number> => {
   for (let attempt = 0; attempt < 50; attempt += 1) {
     const base = 12_000 + Math.floor(Math.random() * 18_000);
-    const ports = [0, 10, 20].flatMap((block) => [0, 1, 2, 3, 4].map((offset) => base + block + offset));
+    const ports = [0, 10, 20].flatMap((block) =>
+      [0, 1, 2, 3, 4, 5, 6].map((offset) => base + block + offset),
+    );
     const free = await Promise.all(ports.map(isFree));
     if (free.every(Boolean)) return base;
   }

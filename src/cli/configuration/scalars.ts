@@ -1,6 +1,12 @@
 /** The kinds of values that settings have: what is written in the file, checked and brought into the program's units. */
 import * as v from 'valibot';
-import { isAgentsUrl, isMemberName, parseDuration, parseHostAndPort } from '../../protocol/index.ts';
+import {
+  isAgentsUrl,
+  isMemberName,
+  isNetwork,
+  parseDuration,
+  parseHostAndPort,
+} from '../../protocol/index.ts';
 import type { HostAndPort } from '../../protocol/index.ts';
 import { parseSize } from '../../scopes/index.ts';
 
@@ -43,6 +49,27 @@ export const agentsUrl = () => {
     v.check(isAgentsUrl, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
   );
 };
+
+/** An IP address, or a network in CIDR notation. */
+export const network = () => {
+  const expected = 'an IP address or a network, written like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32';
+  return v.pipe(
+    text(expected),
+    v.check(isNetwork, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
+  );
+};
+
+/** Of web pages, exactly as browsers send it. */
+export const origin = () => {
+  const expected = 'the origin of a web page, written https://host or https://host:port';
+  return v.pipe(
+    text(expected),
+    v.check(isOrigin, (issue) => `must be ${expected}, got ${shown(issue.input)}`),
+  );
+};
+
+const isOrigin = (value: string): boolean =>
+  /^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value;
 
 export const file = (expected: string) =>
   v.pipe(

@@ -65,9 +65,16 @@ export const describeSettings = (table: Schema, place = ''): DescribedSetting[] 
       describeSettings(entry, below(place, name)),
     );
   }
-  if (hasItem(schema)) return describeSettings(schema.item, `${place}[]`);
+  if (hasItem(schema)) {
+    const items = describeSettings(schema.item, `${place}[]`);
+    const mayBeEmpty = 'default' in table && Array.isArray(table.default);
+    return mayBeEmpty ? items.map((item) => ({ ...item, defaultValue: item.defaultValue ?? 'none' })) : items;
+  }
   const found: unknown = 'default' in table ? table.default : undefined;
-  const defaultValue = typeof found === 'number' || typeof found === 'boolean' ? String(found) : found;
+  const defaultValue =
+    typeof found === 'number' || typeof found === 'boolean' || Array.isArray(found)
+      ? JSON.stringify(found)
+      : found;
   return [
     {
       place,

@@ -28,7 +28,19 @@ export interface ServerConfiguration {
   readonly dataDirectory: string;
   /** With an empty data directory it waits to be given the cluster's state, instead of beginning a new cluster. */
   readonly join: boolean;
-  readonly agents: { readonly listen: HostAndPort; readonly cert: string; readonly key: string };
+  readonly agents: {
+    readonly listen: HostAndPort;
+    readonly cert: string;
+    readonly key: string;
+    /** wss://host:port; none: every server's own. */
+    readonly advertise: readonly string[];
+    /** Load balancers that send PROXY headers: IP addresses and networks. */
+    readonly proxies: readonly string[];
+    /** 0: none. */
+    readonly connectionMaxAgeMs: number;
+    /** Of the web pages that may connect. */
+    readonly origins: readonly string[];
+  };
   readonly peers: {
     readonly listen: HostAndPort;
     readonly ca: string;
@@ -127,7 +139,15 @@ const resolved = (settings: ServerSettings, file: string): ServerConfiguration =
     self,
     dataDirectory: beside(settings.data),
     join: settings.join,
-    agents: { ...settings.agents, cert: beside(settings.agents.cert), key: beside(settings.agents.key) },
+    agents: {
+      listen: settings.agents.listen,
+      cert: beside(settings.agents.cert),
+      key: beside(settings.agents.key),
+      advertise: settings.agents.advertise,
+      proxies: settings.agents.proxy_protocol.trusted,
+      connectionMaxAgeMs: settings.agents.connection_max_age,
+      origins: settings.agents.origins,
+    },
     peers: {
       listen: settings.peers.listen,
       ca: beside(settings.peers.ca),

@@ -12,6 +12,8 @@ import {
   integer,
   listenAddress,
   memberName,
+  network,
+  origin,
   peerAddress,
   size,
   yesOrNo,
@@ -67,6 +69,71 @@ export const serverSettings = v.object(
         listen: v.pipe(listenAddress(), v.description('Where agents connect (wss).')),
         cert: v.pipe(file('a file'), v.description('The certificate shown to agents (PEM, with its chain).')),
         key: v.pipe(file('a file'), v.description('Its private key (PEM).')),
+        advertise: v.optional(
+          v.pipe(
+            v.array(
+              v.pipe(
+                agentsUrl(),
+                v.description(
+                  "What agents are told as the cluster's addresses, such as a load balancer's. None: every server's own.",
+                ),
+              ),
+              'must be a list of addresses',
+            ),
+            v.maxLength(9, 'may name at most 9 addresses'),
+          ),
+          [],
+        ),
+        proxy_protocol: v.optional(
+          v.object(
+            {
+              trusted: v.optional(
+                v.pipe(
+                  v.array(
+                    v.pipe(
+                      network(),
+                      v.description(
+                        'Load balancers (IP addresses or networks) whose connections must begin with a PROXY header of version 2.',
+                      ),
+                    ),
+                    'must be a list of addresses and networks',
+                  ),
+                  v.maxLength(256, 'may name at most 256 addresses and networks'),
+                ),
+                [],
+              ),
+            },
+            group,
+          ),
+          {},
+        ),
+        connection_max_age: v.pipe(
+          v.optional(
+            v.pipe(
+              duration('0ms', '365d'),
+              v.check((ms) => ms === 0 || ms >= 60_000, 'must be 0ms (never) or at least 1m'),
+            ),
+            '0ms',
+          ),
+          v.description(
+            'After about this time (20 % more or less) an agent is asked to connect again, so that agents spread over the servers. 0ms: never.',
+          ),
+        ),
+        origins: v.optional(
+          v.pipe(
+            v.array(
+              v.pipe(
+                origin(),
+                v.description(
+                  'The web pages that may connect, by their origin (https://host). Agents send none.',
+                ),
+              ),
+              'must be a list of origins',
+            ),
+            v.maxLength(64, 'may name at most 64 origins'),
+          ),
+          [],
+        ),
       },
       group,
     ),

@@ -32,6 +32,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   RATE_LIMITED: 429,
   QUOTA_EXCEEDED: 429,
   ACCESS_REFUSED: 409,
+  DRAIN_REFUSED: 409,
   QUEUE_FULL: 429,
   LIMIT_EXCEEDED: 413,
   VERSION_NOT_SUPPORTED: 502,

@@ -43,6 +43,8 @@ export const fakeClient = (given: Partial<CommandClient>): { client: CommandClie
     promoteMember: unexpected('promoteMember'),
     removeMember: unexpected('removeMember'),
     transferLeader: unexpected('transferLeader'),
+    drainServer: unexpected('drainServer'),
+    rebalance: unexpected('rebalance'),
     access: unexpected('access'),
     applyPolicies: unexpected('applyPolicies'),
     revoke: unexpected('revoke'),

@@ -10,11 +10,13 @@ import {
   type GatewayPort,
   type GatewayRequest,
   type MemberDescription,
+  type OpenedSession,
   type Server,
   type StartServerOptions,
   type Subject,
 } from '../../../src/server/index.ts';
 import { MemoryDisk, openMemoryStorage } from '../../../src/storage/index.ts';
+import { FakeAgentsDoor } from './agents-door.ts';
 import { VirtualNetwork } from './virtual-network.ts';
 import { VirtualTime, type ProcessClock } from './virtual-time.ts';
 
@@ -109,6 +111,7 @@ class TestGateway implements Gateway {
   readonly agents = new Map<number, Agent>();
   readonly port: GatewayPort;
   readonly ticketKeys: Uint8Array[] = [];
+  readonly sessionsOpened: OpenedSession[] = [];
 
   constructor(server: Server) {
     this.port = server.attachGateway(this);
@@ -124,6 +127,7 @@ class TestGateway implements Gateway {
         this.access.push(event);
         for (const agent of this.agents.values()) agent.accessAt.push(agent.log.length);
       } else if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
+      else if (event.kind === 'sessions_opened') this.sessionsOpened.push(...event.sessions);
       else this.agents.get(event.connection)?.received(event);
     }
   }
@@ -133,6 +137,7 @@ interface Running {
   readonly server: Server;
   readonly gateway: TestGateway;
   readonly presence: PeerPresence;
+  readonly door: FakeAgentsDoor;
 }
 
 export interface StartOptions {
@@ -140,7 +145,7 @@ export interface StartOptions {
   readonly join?: boolean;
   /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
   readonly file?: readonly number[];
-  /** Of the peer protocol. Default 4. */
+  /** Of the peer protocol. Default 5. */
   readonly version?: number;
 }
 
@@ -185,7 +190,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 4 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 5 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
@@ -193,6 +198,7 @@ export class ServerCluster {
     const named = new Set(file ?? this.ids).add(id);
     const storage = await openMemoryStorage({ identity: { clusterId, member: id }, disk });
     const { diskId } = storage.recovered;
+    const door = new FakeAgentsDoor();
     let presence: PeerPresence = { run: 0, diskId };
     const { name, peersAddress: address } = describeMember(id);
     const server = await startServer({
@@ -214,6 +220,7 @@ export class ServerCluster {
         this.#running.delete(id);
       },
       onRemoved: () => this.removed.add(id),
+      agentsDoor: door,
       storage,
       transport: (acceptPeer, run, standing, lineage) => {
         presence = { run, diskId };
@@ -223,7 +230,7 @@ export class ServerCluster {
         return this.network.transport(id, { presence, acceptPeer, takesUp, version });
       },
     });
-    this.#running.set(id, { server, gateway: new TestGateway(server), presence });
+    this.#running.set(id, { server, gateway: new TestGateway(server), presence, door });
   }
 
   /** What a server announces to its peers. */
@@ -269,9 +276,19 @@ export class ServerCluster {
     return this.#get(id).server;
   }
 
+  /** What the server has asked of its process's gateways. */
+  door(id: number): FakeAgentsDoor {
+    return this.#get(id).door;
+  }
+
   /** What the server's gateway was told of access, in order. */
   access(id: number): readonly AccessEvent[] {
     return this.#get(id).gateway.access;
+  }
+
+  /** Likewise of sessions. */
+  sessionsOpened(id: number): readonly OpenedSession[] {
+    return this.#get(id).gateway.sessionsOpened;
   }
 
   agent(id: number, session = `${this.#lastConnection + 1}`.padStart(32, '0')): Agent {

@@ -38,8 +38,11 @@ export class VirtualNetwork {
   readonly #time: VirtualTime;
   readonly #sides = new Map<number, Side>();
   readonly #cut = new Set<string>();
+  /** Ways on which the next forwarded commands are lost. */
+  readonly #losing = new Set<string>();
   /** Why a server was not let in by another, in order. */
   readonly refusals: string[] = [];
+  readonly #lost = new Map<string, (batch: PeerBatch) => boolean>();
   delayMs = 1;
   snapshotsSent = 0;
 
@@ -96,6 +99,14 @@ export class VirtualNetwork {
     this.#look(from, to);
   }
 
+  /**
+   * The next commands that one forwards to the other are lost, as with a link that breaks and is made anew, while what its
+   * sender says next goes by the new one before it has noticed.
+   */
+  loseNextForward(from: number, to: number): void {
+    this.#losing.add(`${from}>${to}`);
+  }
+
   isolate(member: number, others: readonly number[]): void {
     for (const other of others) {
       if (other === member) continue;
@@ -115,6 +126,11 @@ export class VirtualNetwork {
     );
     for (const [from, to] of mended) this.#cut.delete(`${from}>${to}`);
     for (const [from, to] of mended) this.#look(from, to);
+  }
+
+  /** Such batches from one to the other get lost from now on, though the link stays up. */
+  lose(from: number, to: number, isLost: (batch: PeerBatch) => boolean): void {
+    this.#lost.set(`${from}>${to}`, isLost);
   }
 
   /** As if it had come from `from`. */
@@ -159,6 +175,8 @@ export class VirtualNetwork {
       },
       send: (to: MemberId, batch: PeerBatch) => {
         if (!alive() || !this.#isOpen(self, to)) return false;
+        if (batch.forward.length > 0 && this.#losing.delete(`${self}>${to}`)) return true;
+        if (this.#lost.get(`${self}>${to}`)?.(batch) === true) return true;
         const receiver = this.#sides.get(to);
         // Also when the delay has just become shorter: a later batch never overtakes an earlier one.
         const atMs = Math.max(this.#time.nowMs + this.delayMs, arrivals.get(to) ?? 0);

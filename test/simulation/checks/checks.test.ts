@@ -80,6 +80,7 @@ const recovered = (entries: readonly Entry[], term: number): Recovered => ({
   applied: { index: asLogIndex(0), term: asTerm(0) },
   lineage: [],
   lineageSince: 1,
+  peerRecords: new Map(),
   run: 2,
   diskId: new Uint8Array(16),
 });

@@ -23,4 +23,11 @@ export const gatewayMutations: readonly Mutation[] = [
     find: 'const { sequence, answeredBelow, operations } = body;',
     replace: 'const { sequence, operations } = body;\n        const answeredBelow = sequence;',
   },
+  {
+    name: 'session-forgotten-while-opening',
+    rule: 'A write that overtakes the opening of its session, and finds none, ends nothing.',
+    file: 'gateway/agent-session.ts',
+    find: 'flight === this.#number && !isOpening;',
+    replace: 'flight === this.#number;',
+  },
 ];

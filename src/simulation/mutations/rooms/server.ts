@@ -64,6 +64,13 @@ export const serverMutations: readonly Mutation[] = [
     replace: 'if (lineage === undefined || starts < Infinity)',
   },
   {
+    name: 'starts-in-the-log-ignored',
+    rule: 'A start counts from the log on, though the state that has it was lost with the power.',
+    file: 'server/membership.ts',
+    find: 'this.#memory.announced(command.member, command);',
+    replace: ';',
+  },
+  {
     name: 'feed-keeps-the-old-state',
     rule: 'When a snapshot becomes the state, subscribers and waiters are served from it.',
     file: 'server/applied-state.ts',
@@ -81,8 +88,9 @@ export const serverMutations: readonly Mutation[] = [
     name: 'answer-to-another-request',
     rule: 'Answers are told to the request that asked.',
     file: 'server/gateways.ts',
-    find: 'const inFlight = this.#requests.find(gateway, rest.connection, rest.request);',
-    replace: 'const inFlight = this.#requests.find(gateway, rest.connection, rest.request - 1);',
+    find: 'this.#emit(gateway, event);',
+    replace:
+      "this.#emit(gateway, event.kind === 'answer' ? { ...event, request: event.request - 1 } : event);",
     quick: true,
   },
   {
@@ -99,6 +107,13 @@ export const serverMutations: readonly Mutation[] = [
     file: 'server/runs.ts',
     find: 'const lost = lostSince(before, presence.standing);',
     replace: 'const lost = undefined;',
+  },
+  {
+    name: 'peer-memory-not-kept',
+    rule: 'A server that is started again knows what its peers have told it.',
+    file: 'server/runs.ts',
+    find: 'this.#peers = new Map(told);',
+    replace: 'this.#peers = new Map();',
   },
   {
     name: 'removed-never-told',

@@ -1,0 +1,113 @@
+/** Whether it stays as quick when there is more of it: more futures, more servers. */
+import { connect, loadProfile } from '../../src/client/index.ts';
+import { ProcessCluster } from '../../test/support/process-cluster.ts';
+import { fill } from '../load/fill.ts';
+import { futurestoreLoad } from '../load/futurestore-load.ts';
+import type { FuturestoreOperation } from '../load/futurestore-jobs.ts';
+import { runningFuturestore, type RunningFuturestore } from '../systems/futurestore.ts';
+import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '../workload.ts';
+
+const connections = 100;
+const outstanding = 10;
+
+const perSecond = async (
+  { profile, endpoints }: RunningFuturestore,
+  operation: FuturestoreOperation,
+  seconds: number,
+): Promise<number> => {
+  const result = await futurestoreLoad({
+    profile,
+    endpoints,
+    operation,
+    connections,
+    outstanding,
+    seconds,
+  });
+  return result.operations / result.seconds;
+};
+
+const leastOfMost = (values: readonly number[]): number => Math.min(...values) / Math.max(...values);
+
+const sizesOf = (quick: boolean): readonly number[] =>
+  quick ? [10_000, 100_000] : [10_000, 100_000, 1_000_000, 3_000_000];
+
+const sizeNames = new Map([
+  [10_000, '10⁴'],
+  [100_000, '10⁵'],
+  [1_000_000, '10⁶'],
+  [3_000_000, '3·10⁶'],
+]);
+
+const figuresOfSizes = (what: string): readonly FigureDescription[] => [
+  ...[...sizeNames.values()].map((name): FigureDescription => {
+    return { name: `${what} at ${name} futures`, unit: '/s', better: 'more' };
+  }),
+  // Flat within a quarter.
+  { name: `${what}: least by most`, unit: '', better: 'more', limit: 0.75 },
+];
+
+export const growthWorkload: SystemsWorkload = {
+  name: 'growth',
+  about: `a cluster of its own for each round, ${connections} connections × ${outstanding} outstanding, with 10⁴, 10⁵, 10⁶ and 3·10⁶ futures there (--quick: the first two)`,
+  figures: [...figuresOfSizes('settles'), ...figuresOfSizes('reads')],
+  futurestore: (_system, conditions) => inClusterOf(3, (system) => growing(system, conditions)),
+};
+
+const growing = async (system: RunningFuturestore, { quick, round }: Conditions): Promise<Measured> => {
+  const seconds = quick ? 2 : 6;
+  await perSecond(system, { kind: 'settle', prefix: `warm${round}` }, 2);
+  const client = connect({ ...loadProfile(system.profile), endpoints: system.endpoints });
+  const measured: Record<string, number> = {};
+  const settles: number[] = [];
+  const reads: number[] = [];
+  let filled = 0;
+  for (const size of sizesOf(quick)) {
+    await fill(client, size, { from: filled });
+    filled = size;
+    const prefix = `g${round}-${size}`;
+    settles.push(await perSecond(system, { kind: 'settle', prefix }, seconds));
+    reads.push(await perSecond(system, { kind: 'get', key: 'fill/0', stale: false }, seconds));
+    const name = sizeNames.get(size) ?? `${size}`;
+    measured[`settles at ${name} futures`] = settles.at(-1) ?? Number.NaN;
+    measured[`reads at ${name} futures`] = reads.at(-1) ?? Number.NaN;
+  }
+  await client.close();
+  if (settles.length > 1) measured['settles: least by most'] = leastOfMost(settles);
+  if (reads.length > 1) measured['reads: least by most'] = leastOfMost(reads);
+  return measured;
+};
+
+const inClusterOf = async (
+  servers: number,
+  work: (system: RunningFuturestore) => Promise<Measured>,
+): Promise<Measured> => {
+  const cluster = await ProcessCluster.start({ servers });
+  try {
+    await cluster.someLeader();
+    return await work(runningFuturestore(cluster));
+  } finally {
+    await cluster.close();
+  }
+};
+
+const serverCounts = [3, 5, 7];
+
+export const serversWorkload: SystemsWorkload = {
+  name: 'servers',
+  about: `${connections} connections × ${outstanding} outstanding, a new future each, in clusters of 3, 5 and 7 servers, all of them on this machine`,
+  figures: serverCounts.map((count) => {
+    return { name: `settles with ${count} servers`, unit: '/s', better: 'more' };
+  }),
+  futurestore: async (_system, { quick, round }) => {
+    const measured: Record<string, number> = {};
+    for (const count of serverCounts) {
+      const alone = await inClusterOf(count, async (system) => {
+        await perSecond(system, { kind: 'settle', prefix: `warm${round}` }, 2);
+        const settles = await perSecond(system, { kind: 'settle', prefix: `s${round}` }, quick ? 2 : 6);
+        return { [`settles with ${count} servers`]: settles };
+      });
+      Object.assign(measured, alone);
+    }
+    return measured;
+  },
+};

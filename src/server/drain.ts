@@ -1,0 +1,211 @@
+/**
+ * A server that is drained: it takes no agents, sends away those that it has, and does not lead. It stays a member that
+ * votes. This is a state of the process: nothing of it is in the log or on disk, and a restart ends it.
+ *
+ * It must never leave the cluster without a leader: it hands over only to one that is not drained, is heard and lacks
+ * little, and leads on while there is none; and it campaigns all the same when the others have not brought forth a leader
+ * in two election timeouts (raft's `reluctance`), to hand over again as soon as one of them can lead.
+ */
+import type { AgentsOrder, AgentsOutcome } from '../peers/index.ts';
+import type { Raft, SoftState } from '../raft/index.ts';
+import type { Environment, Logger } from './environment.ts';
+import type { Leadership } from './leadership.ts';
+import type { Membership } from './membership.ts';
+import type { AgentsDoor } from './port.ts';
+import type { PeerStatuses } from './status.ts';
+
+/** Writes wait during a transfer that comes to nothing, for an election timeout: it is tried again after so many. */
+const cooldown = 5;
+
+/** A TLS handshake takes 2.7 ms of the server that an agent goes to, and clients leave within the first half of the grace. */
+const graceMsMin = 5_000;
+const graceMsPerAgent = 10;
+
+/** Over how long so many agents had best leave. */
+export const departureGraceMs = (agents: number): number => graceMsMin + agents * graceMsPerAgent;
+
+const nobody: AgentsDoor = {
+  drain: () => Promise.resolve(),
+  admit: () => Promise.resolve(),
+  sendAway: () => Promise.resolve(0),
+};
+
+const nowhereToGo =
+  'no other server that takes agents is in touch with it, so they would have nowhere to go: start one, or end a drain, first';
+
+export interface DrainOptions {
+  readonly agentsDoor?: AgentsDoor;
+  readonly raft: Raft;
+  readonly soft: () => SoftState;
+  readonly leadership: Leadership;
+  readonly membership: Membership;
+  readonly statuses: PeerStatuses;
+  /** How many agents are connected here. */
+  readonly agents: () => number;
+  readonly environment: Environment;
+  readonly logger: Logger;
+  readonly electionTimeoutMs: number;
+  /** The peers are to hear at once whether this server is drained. */
+  readonly announce: () => void;
+  /** Runs what comes from outside of a turn; an exception ends the server. */
+  readonly guard: (work: () => void) => void;
+}
+
+type Done = (outcome: AgentsOutcome) => void;
+
+/** Answered when it is settled who leads. */
+interface Asked {
+  readonly done: Done;
+  /** At the time of the order. */
+  readonly agents: number;
+  readonly untilMs: number;
+}
+
+export class Drain {
+  readonly #options: DrainOptions;
+  readonly #door: AgentsDoor;
+  /** undefined: not drained. */
+  #graceMs: number | undefined;
+  #asked: Asked[] = [];
+  #handsOverUntilMs = -Infinity;
+  /** What is asked of the door goes one after the other, and never from within a call of a gateway. */
+  #doorWork = Promise.resolve();
+
+  constructor(options: DrainOptions) {
+    this.#options = options;
+    this.#door = options.agentsDoor ?? nobody;
+  }
+
+  get isOn(): boolean {
+    return this.#graceMs !== undefined;
+  }
+
+  /** `done` is called once, later or at once. An order that is given again changes nothing but the time for leaving. */
+  carryOut(order: AgentsOrder, done: Done): void {
+    switch (order.kind) {
+      case 'drain': {
+        const refusal = this.isOn || this.#hasAnother() ? undefined : nowhereToGo;
+        if (refusal !== undefined) return done(this.#outcome(refusal));
+        const { environment, electionTimeoutMs } = this.#options;
+        const agents = this.#options.agents();
+        this.begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
+          this.#options.logger.error({ err: error }, 'agents cannot be sent away');
+        });
+        const nowMs = environment.monotonicMs();
+        this.#asked.push({ done, agents, untilMs: nowMs + electionTimeoutMs });
+        this.#answer(nowMs);
+        return;
+      }
+      case 'admit':
+        this.#end(done);
+        return;
+      case 'move':
+        if (this.isOn) return done(this.#outcome('it is drained: all of its agents are to leave'));
+        this.#sendAway(order, done);
+        return;
+      default:
+        order satisfies never;
+    }
+  }
+
+  /** Whatever becomes of the agents. Resolves when none is left, or the drain has been ended. */
+  begin(graceMs: number): Promise<void> {
+    const { raft, environment, announce, logger } = this.#options;
+    this.#graceMs = graceMs;
+    raft.step({ kind: 'reluctance', reluctant: true });
+    this.#handsOverUntilMs = -Infinity;
+    this.#handOver(environment.monotonicMs());
+    announce();
+    logger.info({ agents: this.#options.agents(), graceMs }, 'this server takes no agents any more');
+    // Not waited for by what comes next: a drain may be ended before all have left.
+    return new Promise((resolve, reject) => {
+      this.#atDoor(() => {
+        this.#door.drain(graceMs).then(resolve, reject);
+        return Promise.resolve();
+      });
+    });
+  }
+
+  tick(nowMs: number): void {
+    if (!this.isOn) return;
+    this.#handOver(nowMs);
+    this.#answer(nowMs);
+  }
+
+  roleChanged(): void {
+    this.#answer(this.#options.environment.monotonicMs());
+  }
+
+  /** Whether agents have somewhere to go. */
+  #hasAnother(): boolean {
+    const { membership, statuses, environment } = this.#options;
+    const nowMs = environment.monotonicMs();
+    return membership.others.some(
+      (id) =>
+        membership.isReachable(id) && statuses.agentsOf(id, nowMs) !== undefined && !statuses.isDraining(id),
+    );
+  }
+
+  #handOver(nowMs: number): void {
+    const { leadership, electionTimeoutMs } = this.#options;
+    if (nowMs < this.#handsOverUntilMs + (cooldown - 1) * electionTimeoutMs) return;
+    if (leadership.giveAway()) this.#handsOverUntilMs = nowMs + electionTimeoutMs;
+  }
+
+  #answer(nowMs: number): void {
+    if (this.#asked.length === 0) return;
+    const { role, leader } = this.#options.soft();
+    const isHandingOver = role === 'leader' && nowMs < this.#handsOverUntilMs;
+    const settled = role === 'leader' ? !isHandingOver : leader !== undefined;
+    this.#asked = this.#asked.filter(({ done, agents, untilMs }) => {
+      if (!settled && nowMs < untilMs) return true;
+      done({ ...this.#outcome(undefined), agents });
+      return false;
+    });
+  }
+
+  #end(done: Done): void {
+    if (!this.isOn) return done(this.#outcome(undefined));
+    const { logger, guard } = this.#options;
+    this.#atDoor(async () => {
+      try {
+        await this.#door.admit();
+      } catch (error) {
+        logger.error({ err: error }, 'agents cannot be taken again');
+        const why = error instanceof Error ? error.message : String(error);
+        const refusal = `it cannot listen for agents again, and stays drained: ${why}`;
+        return guard(() => done(this.#outcome(refusal)));
+      }
+      guard(() => this.#ended(done));
+    });
+  }
+
+  #ended(done: Done): void {
+    const { raft, announce, logger } = this.#options;
+    this.#graceMs = undefined;
+    raft.step({ kind: 'reluctance', reluctant: false });
+    announce();
+    logger.info({}, 'this server takes agents again');
+    done(this.#outcome(undefined));
+  }
+
+  #sendAway({ moves, graceMs }: Extract<AgentsOrder, { kind: 'move' }>, done: Done): void {
+    const { logger, guard } = this.#options;
+    this.#atDoor(async () => {
+      const agents = await this.#door.sendAway(moves, graceMs);
+      logger.info({ agents, graceMs }, 'agents are asked to go to servers that have fewer');
+      guard(() => done({ ...this.#outcome(undefined), agents, graceMs }));
+    });
+  }
+
+  #atDoor(work: () => Promise<void>): void {
+    this.#doorWork = this.#doorWork.then(work).catch((error: unknown) => {
+      this.#options.logger.error({ err: error }, 'the gateways do not do what they are asked');
+    });
+  }
+
+  #outcome(refusal: string | undefined): AgentsOutcome {
+    const { agents, soft } = this.#options;
+    return { refusal, agents: agents(), graceMs: this.#graceMs ?? 0, leader: soft().leader };
+  }
+}
