@@ -9,6 +9,8 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import process from 'node:process';
 import { pathToFileURL } from 'node:url';
+import type * as Serve from '../../src/cli/serve.ts';
+import type * as Client from '../../src/client/index.ts';
 import { freeBasePort } from '../../test/support/process-cluster.ts';
 import { keyOf, value } from '../load/futurestore-jobs.ts';
 import { percentile } from '../statistics.ts';
@@ -19,8 +21,8 @@ const { connections, outstanding, warm, settles, profile } = options;
 const built = (...path: string[]): string => resolve(options.build, 'dist', ...path);
 const load = async (...path: string[]): Promise<unknown> => await import(pathToFileURL(built(...path)).href);
 
-const { serve } = (await load('cli', 'serve.js')) as typeof import('../../src/cli/serve.ts');
-const client = (await load('client', 'index.js')) as typeof import('../../src/client/index.ts');
+const { serve } = (await load('cli', 'serve.js')) as Pick<typeof Serve, 'serve'>;
+const client = (await load('client', 'index.js')) as Pick<typeof Client, 'connect' | 'loadProfile'>;
 
 const directory = mkdtempSync(join(tmpdir(), 'futurestore-cost-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
@@ -57,7 +59,8 @@ const settle = async (prefix: string, count: number): Promise<number[]> => {
   let left = count;
   const lane = async (index: number): Promise<void> => {
     const own = clients[index % connections];
-    for (let number = 0; left > 0 && own !== undefined; number += 1) {
+    if (own === undefined) throw new RangeError(`there is no client for lane ${index}`);
+    for (let number = 0; left > 0; number += 1) {
       left -= 1;
       const startedMs = performance.now();
       await own.resolve(keyOf(prefix, index, number), value);

@@ -36,7 +36,11 @@ const command: fc.Arbitrary<Extract<Command, { kind: 'write' }>> = fc.record(
   {
     kind: fc.constant('write' as const),
     origin: fc.record({ member: whole, run: whole, request: whole }, { noNullPrototype: true }),
-    session: fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: 32, maxLength: 32 }),
+    session: fc.string({
+      unit: fc.constantFrom(...'0123456789abcdef'.split('')),
+      minLength: 32,
+      maxLength: 32,
+    }),
     principal: fc.constantFrom('', 'certificate:agent-1', 'ü'.repeat(70)),
     sequence: whole,
     answeredBelow: whole,
