@@ -337,18 +337,18 @@ const readTests = (): Files => {
 };
 
 /**
- * The one group whose tests need a program that npm does not bring. It says so itself, and where continuous integration
- * runs the program is installed; elsewhere these tests are skipped, with a warning.
+ * The groups whose tests need programs that npm does not bring, and their files. They say so themselves, and where
+ * continuous integration runs the programs are installed; elsewhere these tests are skipped, with a warning.
  */
-const groupWithProgram = {
-  group: 'With Puppet',
-  files: /^test\/processes\/puppet[a-z-]*\.test\.ts$/,
-} as const;
+const groupsWithPrograms: ReadonlyMap<string, RegExp> = new Map([
+  ['With Puppet', /^test\/processes\/puppet[a-z-]*\.test\.ts$/],
+  ['With other programs', /^test\/processes\/(load-balancer|python-client|browser)\.test\.ts$/],
+]);
 
 const problemOf = ({ file, title }: Reference, files: Files, group = ''): string | undefined => {
   const found = files.get(file);
   if (found === undefined) return `${file} does not exist, or holds no tests`;
-  const mayRest = group === groupWithProgram.group && groupWithProgram.files.test(file);
+  const mayRest = groupsWithPrograms.get(group)?.test(file) === true;
   const resting = found.conditional.filter((one) => one === title).length;
   if (resting > 0 && !mayRest) return `${file}: "${title}" need not run, so it holds nothing`;
   const count = resting + found.tests.filter((one) => one.title === title || one.rows.includes(title)).length;
@@ -474,7 +474,8 @@ describe('what reads it', () => {
     expect(problemsOf([at("it's one"), at('%s is %d'), at('pitfall 8: x is 1')], files)).toEqual([]);
     expect(problemsOf([at('its one')], files)).toEqual(['test/a.test.ts has no test "its one"']);
     expect(problemsOf([at('skipped')], files)).toEqual([expect.stringContaining('need not run')]);
-    expect(problemsOf([at('skipped')], files, groupWithProgram.group)).toHaveLength(1);
+    for (const group of groupsWithPrograms.keys())
+      expect(problemsOf([at('skipped')], files, group)).toHaveLength(1);
     expect(problemsOf([{ file: 'test/b.test.ts', title: 'a law' }], files)).toHaveLength(1);
     const doubled: Files = new Map([['test/a.test.ts', findTests(source + source)]]);
     expect(problemsOf([at('a law')], doubled)).toEqual([expect.stringContaining('which one')]);

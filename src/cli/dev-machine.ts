@@ -6,6 +6,7 @@ import { extname } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import type { HostAndPort } from './configuration/scalars.ts';
+import { serverMemory } from './server-memory.ts';
 
 export interface ServerProcess {
   readonly pid: number;
@@ -35,6 +36,7 @@ const launch = (configurationFile: string, logFile: string): ServerProcess => {
     {
       // The channel is how a server learns that this process is gone.
       stdio: ['ignore', log, log, 'ipc'],
+      env: { ...serverMemory, ...process.env },
       // In a group of its own: a key press is for this process, which then stops the servers in order.
       detached: true,
     },

@@ -1,7 +1,7 @@
 /** One agent's connection from its hello to its end: its socket, who is there, when it is read and when it is cut. */
 import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
-import type { FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
+import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
@@ -48,7 +48,7 @@ export interface ConnectionParts {
 /** The WebSocket's own framing of a hello, even in small fragments. */
 const framingSlackBytes = 1024;
 
-export class AgentConnection implements OutboxOwner {
+export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   readonly id: ConnectionId;
   readonly acceptedAtMs: number;
   /** Up to which additions to the protocol it can be told. */
@@ -67,7 +67,7 @@ export class AgentConnection implements OutboxOwner {
   readonly #audit: Audit;
   readonly #outbox: Outbox;
   readonly #requests: Requests;
-  #hello: Hello | undefined;
+  #greeted = false;
   #endedWith: number | undefined;
   #rawBytesBeforeHello = 0;
   #heardAtMs: number;
@@ -87,7 +87,7 @@ export class AgentConnection implements OutboxOwner {
     this.#socket = socket;
     this.#codec = codec;
     this.#remote = remote;
-    this.#authentication = new Authentication(setup, judge, identify, this.#authenticated());
+    this.#authentication = new Authentication(setup, judge, identify, this);
     this.#setup = setup;
     this.#owner = owner;
     this.#audit = new Audit(setup, id);
@@ -108,7 +108,7 @@ export class AgentConnection implements OutboxOwner {
   }
 
   get greeted(): boolean {
-    return this.#hello !== undefined;
+    return this.#greeted;
   }
 
   /** 'realm:name'; 'nobody' before that is known. */
@@ -273,6 +273,33 @@ export class AgentConnection implements OutboxOwner {
     this.#owner.notify({ kind: 'delivered', connection: this.id, bytes });
   }
 
+  identified(identity: Identity): void {
+    this.#owner.identified(this, identity);
+  }
+
+  expiring(remainingMs: number): void {
+    this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } });
+  }
+
+  renewed(request: number, expiresInMs: number): void {
+    this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
+    this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
+  }
+
+  refuse(request: number, failure: Failure): void {
+    this.#requests.refuse(request, failure, 'authenticate');
+  }
+
+  later(work: () => void): void {
+    if (this.#endedWith !== undefined) return;
+    try {
+      work();
+      this.flush();
+    } catch (error) {
+      this.#broken(error);
+    }
+  }
+
   #listen(): void {
     this.#ws.on('message', (data, isBinary) => {
       try {
@@ -299,7 +326,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** ws has one limit for all messages of a connection; before hello this one is nearer. */
   readonly #countBeforeHello = (chunk: Uint8Array): void => {
-    if (this.#hello !== undefined) return;
+    if (this.#greeted) return;
     this.#rawBytesBeforeHello += chunk.length;
     if (this.#rawBytesBeforeHello > this.#setup.limits.frameBytesBeforeHelloMax + framingSlackBytes) {
       this.#refuseLargeHello();
@@ -322,7 +349,7 @@ export class AgentConnection implements OutboxOwner {
       this.#violated(`${this.#codec.subprotocol} has ${wanted} messages only`);
       return;
     }
-    if (this.#hello === undefined && bytes.length > this.#setup.limits.frameBytesBeforeHelloMax) {
+    if (!this.#greeted && bytes.length > this.#setup.limits.frameBytesBeforeHelloMax) {
       this.#refuseLargeHello();
       return;
     }
@@ -338,7 +365,7 @@ export class AgentConnection implements OutboxOwner {
       this.#held.push(frame);
       return true;
     }
-    const token = this.#hello === undefined ? frame.hello?.token : undefined;
+    const token = this.#greeted ? undefined : frame.hello?.token;
     if (token === undefined) return false;
     this.#held = [frame];
     this.#ws.pause();
@@ -357,29 +384,6 @@ export class AgentConnection implements OutboxOwner {
     this.#ws.resume();
   }
 
-  #authenticated(): AuthenticationOwner {
-    return {
-      identified: (identity) => this.#owner.identified(this, identity),
-      expiring: (remainingMs) =>
-        this.#outbox.sendNow({ answers: [], pushes: [], authExpiring: { remainingMs } }),
-      renewed: (request, expiresInMs) => {
-        this.#setup.logger.info({ connection: this.id, principal: this.principal }, 'a token was renewed');
-        this.#outbox.add({ kind: 'own_answer', request, body: { kind: 'authenticated', expiresInMs } });
-      },
-      refuse: (request, failure) => this.#requests.refuse(request, failure, 'authenticate'),
-      close: (code, reason) => this.close(code, reason),
-      later: (work) => {
-        if (this.#endedWith !== undefined) return;
-        try {
-          work();
-          this.flush();
-        } catch (error) {
-          this.#broken(error);
-        }
-      },
-    };
-  }
-
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {
     try {
       return this.#codec.decodeClientFrame(bytes);
@@ -392,7 +396,7 @@ export class AgentConnection implements OutboxOwner {
 
   /** Whether the frame's requests may be looked at. */
   #greet({ hello }: ReceivedClientFrame): boolean {
-    if (this.#hello !== undefined) {
+    if (this.#greeted) {
       if (hello === undefined) return true;
       this.#violated('a second hello: only the first frame has one');
       return false;
@@ -406,7 +410,7 @@ export class AgentConnection implements OutboxOwner {
       this.close(closeCodes.unauthenticated, reason);
       return false;
     }
-    this.#hello = hello;
+    this.#greeted = true;
     this.#socket.off('data', this.#countBeforeHello);
     this.#owner.saidHello(this);
     this.#welcome(hello);

@@ -36,13 +36,13 @@ export class Flights {
    * `flights`, or the number (≥ 4) of the session that it belongs to.
    */
   readonly #requests = new Map<number, number | Read | Answered>();
-  /** Of the large writes among them that have no answer yet. */
-  readonly #writeBytes = new Map<number, number>();
+  /** Of the large writes among them that have no answer yet. Made when there is one: thousands of agents only wait. */
+  #writeBytes: Map<number, number> | undefined;
   #writeBytesSum = 0;
   #subscribing = 0;
   #opening = 0;
   /** Their answers are large: they count until they have been sent. */
-  readonly #snapshotReads = new Set<number>();
+  #snapshotReads: Set<number> | undefined;
 
   get size(): number {
     return this.#requests.size;
@@ -60,7 +60,7 @@ export class Flights {
 
   /** Parts of snapshots asked for and not sent yet. */
   get snapshotReads(): number {
-    return this.#snapshotReads.size;
+    return this.#snapshotReads?.size ?? 0;
   }
 
   /** The values of large writes that have no answer yet. */
@@ -109,7 +109,7 @@ export class Flights {
 
   beginSnapshotRead(request: number, body: RequestBody): void {
     this.beginRead(request, body);
-    this.#snapshotReads.add(request);
+    (this.#snapshotReads ??= new Set()).add(request);
   }
 
   beginWrite(request: number, session: number, operations: readonly Operation[]): void {
@@ -117,7 +117,7 @@ export class Flights {
     let bytes = 0;
     for (const operation of operations) if (operation.kind === 'resolve') bytes += operation.value.length;
     if (bytes < largeWriteBytes) return;
-    this.#writeBytes.set(request, bytes);
+    (this.#writeBytes ??= new Map()).set(request, bytes);
     this.#writeBytesSum += bytes;
   }
 
@@ -129,9 +129,9 @@ export class Flights {
     this.#requests.set(request, read === undefined ? flights.answered : { read });
     if (flight === flights.subscribing) this.#subscribing -= 1;
     if (flight === flights.opening) this.#opening -= 1;
-    const bytes = this.#writeBytes.get(request);
+    const bytes = this.#writeBytes?.get(request);
     if (bytes !== undefined) {
-      this.#writeBytes.delete(request);
+      this.#writeBytes?.delete(request);
       this.#writeBytesSum -= bytes;
     }
     return flight;
@@ -140,15 +140,15 @@ export class Flights {
   /** Its answer has been sent: the id is free again. */
   over(request: number): void {
     this.#requests.delete(request);
-    this.#snapshotReads.delete(request);
+    this.#snapshotReads?.delete(request);
   }
 
   clear(): void {
     this.#requests.clear();
-    this.#writeBytes.clear();
+    this.#writeBytes = undefined;
     this.#writeBytesSum = 0;
     this.#subscribing = 0;
     this.#opening = 0;
-    this.#snapshotReads.clear();
+    this.#snapshotReads = undefined;
   }
 }

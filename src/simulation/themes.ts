@@ -208,9 +208,9 @@ const openings: Theme = (plan, random) => {
     ...agent,
     thinkMs: Math.min(agent.thinkMs, latencyMs),
     writes: Math.max(agent.writes, 3),
-    concurrency: Math.max(agent.concurrency, 8),
+    concurrency: Math.max(agent.concurrency, 3),
   }));
-  const durationMs = Math.max(plan.durationMs, 10_000);
+  const durationMs = Math.max(plan.durationMs, 8000);
   const network = { ...plan.network, latencyMs, jitterMs: 0 };
   const longer = { ...plan, durationMs, servers: withServers(plan, 3, 5), network, agents };
   const faults = series(longer, random, { least: 800, more: 500 }, (atMs) => {

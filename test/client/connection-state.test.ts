@@ -241,3 +241,26 @@ test('at most two links are open, requests go over one of them, and nothing wait
     }
   }
 });
+
+test('the refusal of an endpoint to which a server has sent it says nothing of its own endpoints', () => {
+  const outcomeOf = (hint: { readonly hint?: string }): ConnectionState => {
+    const world = { ...worldOf(), endpointCount: 1 };
+    const told = transition(connected(world), { kind: 'goaway', link: 1, graceMs: 1_000, ...hint }, world);
+    const dialed = transition(told.state, { kind: 'alarm' }, world);
+    expect(dialed.effects).toEqual([{ kind: 'open', link: 2, endpoint: hint.hint ?? 'a' }]);
+    const alone = transition(dialed.state, { kind: 'lost', link: 1, problem: retry }, world);
+    return transition(alone.state, { kind: 'lost', link: 2, problem: refused }, world).state;
+  };
+  expect(outcomeOf({}).kind).toBe('closed');
+  expect(outcomeOf({ hint: 'c' }).kind).toBe('waiting');
+});
+
+test('the hint counts once, also when the server that gave it is gone before', () => {
+  const world = worldOf();
+  const told = transition(connected(world), { kind: 'goaway', link: 1, graceMs: 1_000, hint: 'c' }, world);
+  const alone = transition(told.state, { kind: 'lost', link: 1, problem: retry }, world);
+  const dialed = transition(alone.state, { kind: 'alarm' }, world);
+  expect(dialed.effects).toEqual([{ kind: 'open', link: 2, endpoint: 'c' }]);
+  const failed = transition(dialed.state, { kind: 'lost', link: 2, problem: retry }, world);
+  expect(transition(failed.state, { kind: 'alarm' }, world).effects).toMatchObject([{ endpoint: 'b' }]);
+});

@@ -88,9 +88,11 @@ describe('agents that are to move', () => {
     expect(await rig.gateway.sendAway(moves, 4000)).toBe(3);
     await Promise.all(agents.slice(3).map(untilTold));
     const all = agents.flatMap(told);
-    expect(
-      all.map(({ endpoints }) => endpoints?.[0] ?? '').sort((one, other) => one.localeCompare(other)),
-    ).toEqual(['wss://one:7421', 'wss://one:7421', 'wss://three:7421']);
+    expect(all.map(({ endpoints }) => endpoints?.[0] ?? '').toSorted((a, b) => a.localeCompare(b))).toEqual([
+      'wss://one:7421',
+      'wss://one:7421',
+      'wss://three:7421',
+    ]);
     expect(all[0]).toMatchObject({ graceMs: 4000, reason: expect.stringContaining('more agents') as string });
     rig.clock.advance(10_000);
     expect(rig.gateway.connections).toBe(6);

@@ -196,6 +196,13 @@ describe('the front door', () => {
     ws.terminate();
   });
 
+  test("tells agents every server's address, or those that are advertised in their place", async () => {
+    const plain = await (await start()).greeted();
+    expect(plain.frames[0]?.welcome?.endpoints).toEqual(['wss://one:7421', 'wss://two:7421']);
+    const behind = await (await start({}, { advertise: ['wss://agents.example.com'] })).greeted();
+    expect(behind.frames[0]?.welcome?.endpoints).toEqual(['wss://agents.example.com']);
+  });
+
   test('tells realms apart by the key of their CA, though both CAs have one name', async () => {
     const { lab } = await theWorld();
     const rig = await start();

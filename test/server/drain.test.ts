@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { AnswerBody, DrainStanding } from '../../src/protocol/index.ts';
+import type { MemoryDisk } from '../../src/storage/index.ts';
 import { expectServing, put, started, write } from './support/members.ts';
 import type { ServerCluster } from './support/server-cluster.ts';
 
@@ -92,12 +93,36 @@ describe('a drained server', () => {
     cluster.crash(second);
     await cluster.time.until('a drained one leads', () => cluster.leader !== undefined, 10_000);
     const leads = cluster.leader as number;
+    const { term } = cluster.server(leads).status();
     await cluster.time.run(20_000);
-    expect(cluster.leader).toBe(leads);
+    expect(cluster.server(leads).status()).toMatchObject({ role: 'leader', term });
     const agent = cluster.agent(first);
     agent.open();
     for (let round = 0; round < 20; round += 1)
       expect(await cluster.answer(agent, agent.write(put('k')), 200)).toMatchObject({ kind: 'written' });
+  });
+
+  test('lets writes through most of the time while the one it would hand over to hangs', async () => {
+    const cluster = await started(3);
+    await cluster.time.run(1500);
+    const leader = cluster.leader as number;
+    const [drained, hanging] = cluster.followers as [number, number];
+    standingOf(await ask(cluster, leader, drained));
+    // It hears the leader, and never has all that the leader has.
+    const disk = cluster.disks.get(hanging) as MemoryDisk;
+    disk.manual = true;
+    await write(cluster, leader, 1);
+    standingOf(await ask(cluster, drained, leader));
+    const agent = cluster.agent(drained);
+    agent.open();
+    let written = 0;
+    for (let round = 0; round < 100; round += 1) {
+      const request = agent.write(put(`k/${round}`));
+      await cluster.time.run(100);
+      if (agent.answer(request)?.kind === 'written') written += 1;
+    }
+    expect(written).toBeGreaterThan(60);
+    expect(cluster.server(leader).status().role).toBe('leader');
   });
 
   test('leads on, and says so, when the only one it could hand over to does not answer', async () => {

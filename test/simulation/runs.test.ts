@@ -32,7 +32,7 @@ describe('simulated runs', () => {
   test('lie in wait for each moment there is, in some of the first 60 seeds', () => {
     const faults = Array.from({ length: 60 }, (_, at) => drawPlan(at + 1).faults).flat();
     const moments = new Set(faults.flatMap((fault) => (fault.kind === 'ambush' ? [fault.moment] : [])));
-    expect(moments).toEqual(new Set(['joint', 'unsealed', 'install']));
+    expect(moments).toEqual(new Set(['joint', 'unsealed', 'install', 'opening']));
   });
 
   test('keep every promise under faults, and serve everyone once these are over', async () => {
