@@ -10,6 +10,10 @@ const roomPattern = /dist\/(?:bench\/src\/)?(\w+)\/(.*)$/;
 const placeOf = ({ callFrame: { url } }: Node): string =>
   roomPattern.exec(url)?.slice(1).join('/') ?? /node_modules\/(.*)$/.exec(url)?.[1] ?? url;
 
+/** Waiting for events is also counted below the call that began the profile. */
+const isIdle = ({ callFrame: { functionName, url } }: Node): boolean =>
+  functionName === '(idle)' || (functionName === 'dispatch' && url === '');
+
 /** Lines with shares of the time in which the main thread did anything. */
 export const profileLines = (file: string, functions: number): readonly string[] => {
   const { nodes, samples = [], timeDeltas = [] } = JSON.parse(readFileSync(file, 'utf8')) as Profiler.Profile;
@@ -32,7 +36,7 @@ export const profileLines = (file: string, functions: number): readonly string[]
   for (const [index, id] of samples.entries()) {
     const node = byId.get(id);
     const time = timeDeltas[index] ?? 0;
-    if (node === undefined || node.callFrame.functionName === '(idle)') continue;
+    if (node === undefined || isIdle(node)) continue;
     const room = roomOf(node);
     const place = `${node.callFrame.functionName || '(anonymous)'} ${placeOf(node)}`;
     all += time;
