@@ -17,6 +17,8 @@ export * from './future-messages.ts';
 export * from './futures.ts';
 export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
+export { readOperation, writeFuture, writeOperation, writeWriteResult } from './plain-messages.ts';
+export { encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
 export { isNetwork, Networks } from './networks.ts';
 export { decodeChange, encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';

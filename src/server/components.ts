@@ -136,6 +136,7 @@ export class Components {
       storage,
       environment,
       metrics,
+      takeState: () => this.state.takeChanges(),
       onWritten: (result) => guard(() => written(result)),
       onFailed: fatal,
     });

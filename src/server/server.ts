@@ -20,9 +20,6 @@ import { tickMsOf } from './ticks.ts';
 /** A turn that has taken so long goes on later: a long log that is replayed must not hold up heartbeats. */
 const turnMsMax = 10;
 
-/** Records of what has expired that are rewritten in a tick: a part of a millisecond. */
-const deferredWritesPerTick = 64;
-
 /** How often a server tells its peers how it is doing. */
 const statusIntervalMs = 1000;
 
@@ -218,10 +215,8 @@ export class Server {
     if (this.#soft.leader !== undefined) this.#ledAtMs = nowMs;
     this.#raft.step({ kind: 'tick' });
     writer.addPeers(membership.takePeerWrites());
-    if (state.store.hasDeferredWrites && writer.mayAddState) {
-      state.write(deferredWritesPerTick);
-    }
-    writer.flushAll();
+    if (state.store.hasDeferredWrites) writer.stateChanged(0);
+    writer.tick();
     reads.retry();
     commands.retry();
     leadership.tick(nowMs, writer.busyMs(nowMs));
