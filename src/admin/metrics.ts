@@ -3,6 +3,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 import { closeCodes } from '../protocol/index.ts';
 import type { ServerMetrics } from '../server/index.ts';
+import { ThreadGauges } from './thread-gauges.ts';
+import type { GatewayThreadState } from './thread-gauges.ts';
 
 /** Read at every scrape. */
 interface ServerGauges {
@@ -28,11 +30,13 @@ export interface Metrics extends ServerMetrics {
   /** A message to the peer and its answer took so long. */
   roundTrip(peer: number | string, milliseconds: number): void;
   /** A request was answered with this error code. */
-  refused(code: string): void;
+  refused(code: string, count?: number): void;
   /** By the WebSocket's close code. */
-  connectionClosed(code: number): void;
+  connectionClosed(code: number, count?: number): void;
   /** A socket that did not get as far as hello, and at which stage it ended. */
-  turnedAway(stage: string): void;
+  turnedAway(stage: string, count?: number): void;
+  /** Of a thread that serves agents, once a second. */
+  gatewayThread(place: number, state: GatewayThreadState): void;
   /** Ends the watch over the event loop. */
   close(): void;
 }
@@ -101,6 +105,7 @@ class PrometheusMetrics implements Metrics {
   readonly #closed: Labelled<string, Counter.Internal>;
   readonly #turnedAway: Labelled<string, Counter.Internal>;
   readonly #roundTrip: Labelled<string, Histogram.Internal<'peer'>>;
+  readonly #threads: ThreadGauges;
   #source: (() => ServerGauges) | undefined;
 
   constructor(registry: Registry) {
@@ -143,6 +148,7 @@ class PrometheusMetrics implements Metrics {
       registers: [registry],
     });
     this.#roundTrip = new Labelled((peer) => roundTrip.labels(peer));
+    this.#threads = new ThreadGauges(registry);
     this.#gauges();
     this.#watchEventLoop();
     collectDefaultMetrics({ register: registry });
@@ -191,17 +197,21 @@ class PrometheusMetrics implements Metrics {
     this.#roundTrip.for(String(peer)).observe(milliseconds / 1000);
   }
 
-  refused(code: string): void {
-    this.#refused.for(code).inc();
+  refused(code: string, count = 1): void {
+    this.#refused.for(code).inc(count);
   }
 
-  connectionClosed(code: number): void {
+  connectionClosed(code: number, count = 1): void {
     // A client may close with 2,000 codes of its own: one label for all of them.
-    this.#closed.for(knownCloseCode(code) ? String(code) : 'other').inc();
+    this.#closed.for(knownCloseCode(code) ? String(code) : 'other').inc(count);
   }
 
-  turnedAway(stage: string): void {
-    this.#turnedAway.for(stage).inc();
+  turnedAway(stage: string, count = 1): void {
+    this.#turnedAway.for(stage).inc(count);
+  }
+
+  gatewayThread(place: number, state: GatewayThreadState): void {
+    this.#threads.heard(place, state);
   }
 
   close(): void {

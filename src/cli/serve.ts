@@ -1,11 +1,18 @@
 /** One server process: all rooms put together, its start, and its end. */
 import process from 'node:process';
-import { pino } from 'pino';
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import type { Logger } from 'pino';
 import { createAdminServer, createMetrics } from '../admin/index.ts';
 import type { AdminServer, Metrics } from '../admin/index.ts';
-import { createGateway, fileReader, lookEveryMs, revocationListThread } from '../gateway/index.ts';
-import type { AgentGateway } from '../gateway/index.ts';
+import {
+  createGateway,
+  createGatewayThreads,
+  fileReader,
+  lookEveryMs,
+  revocationListThread,
+} from '../gateway/index.ts';
+import type { AgentGateway, GatewayOptions, LocalGateway } from '../gateway/index.ts';
 import { createTlsTransport } from '../peers/index.ts';
 import type { TlsTransport } from '../peers/index.ts';
 import { FuturestoreError } from '../protocol/index.ts';
@@ -17,34 +24,12 @@ import type { Storage } from '../storage/index.ts';
 import { CertificateReload } from './certificate-reload.ts';
 import { formatHostAndPort } from './configuration/scalars.ts';
 import type { ServerConfiguration } from './configuration/server-configuration.ts';
+import type { ThreadStart } from './gateway-thread.ts';
+import { createLogger } from './logger.ts';
 import { packageVersion } from './package-version.ts';
 import { removedText } from './removed-server.ts';
 import type { ServerFiles } from './server-files.ts';
 import { readServerConfiguration, readServerFiles } from './server-files.ts';
-
-/** No value and no key reaches a log, whatever a room hands to its logger. */
-const redactedFields = [
-  'value',
-  '*.value',
-  '*.*.value',
-  'valueBase64',
-  '*.valueBase64',
-  'privateKey',
-  '*.privateKey',
-  'pem',
-  '*.pem',
-  'token',
-  '*.token',
-];
-
-const createLogger = (configuration: ServerConfiguration): Logger =>
-  pino({
-    level: configuration.logLevel,
-    base: { server: configuration.self.name },
-    timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
-    redact: { paths: redactedFields, censor: '(redacted)' },
-  });
 
 /** A listen error in words; anything else as it is. */
 const startError = (error: unknown, { file, agents, peers, adminListen }: ServerConfiguration): unknown => {
@@ -150,13 +135,51 @@ const startStorageAndServer = async (
 /** An election takes one or two, with bad luck a few more. */
 const leaderlessTimeouts = 5;
 
+const logOptionsOf = ({ logLevel, self }: ServerConfiguration): ThreadStart['log'] => ({
+  level: logLevel,
+  server: self.name,
+});
+
 const startGateway = async (
   running: Running,
   server: Server,
   configuration: ServerConfiguration,
   files: ServerFiles,
   logger: Logger,
+  onFatal: (error: unknown) => void,
 ): Promise<void> => {
+  const limits = {
+    connectionsMax: configuration.connectionsMax,
+    unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
+    connectionMaxAgeMs: configuration.agents.connectionMaxAgeMs,
+    leaderlessMs: leaderlessTimeouts * configuration.electionTimeoutMs,
+  };
+  const { policies, agents } = files;
+  const { listen, origins, proxies, advertise } = configuration.agents;
+  const door = { listen, origins, proxies, advertise, ...agents };
+  const { metrics } = running;
+  running.gateway =
+    configuration.gatewayThreads === 0
+      ? localGateway(server, { ...door, revocationListThread, policies, limits, logger, metrics })
+      : createGatewayThreads({
+          threads: configuration.gatewayThreads,
+          startThread: (gateway) => {
+            const workerData: ThreadStart = { gateway, log: logOptionsOf(configuration) };
+            const script = new URL(`./gateway-thread${extname(import.meta.url)}`, import.meta.url);
+            return new Worker(script, { workerData });
+          },
+          attach: (gateway) => server.attachGateway(gateway),
+          gateway: { ...door, revocationListThread: revocationListThread.href },
+          policies,
+          limits,
+          logger,
+          metrics,
+          onFatal,
+        });
+  await running.gateway.listen();
+};
+
+const localGateway = (server: Server, options: Omit<GatewayOptions, 'port'>): LocalGateway => {
   // Each needs the other: the server gets this one, which passes on to the gateway that is made with the server's port.
   const forward: Gateway = {
     deliver: (events) => gateway.deliver(events),
@@ -164,26 +187,8 @@ const startGateway = async (
       return gateway.connections;
     },
   };
-  const gateway: AgentGateway = createGateway({
-    listen: configuration.agents.listen,
-    origins: configuration.agents.origins,
-    revocationListThread,
-    ...files.agents,
-    policies: files.policies,
-    port: server.attachGateway(forward),
-    proxies: configuration.agents.proxies,
-    advertise: configuration.agents.advertise,
-    limits: {
-      connectionsMax: configuration.connectionsMax,
-      unauthenticatedMax: configuration.unauthenticatedConnectionsMax,
-      connectionMaxAgeMs: configuration.agents.connectionMaxAgeMs,
-      leaderlessMs: leaderlessTimeouts * configuration.electionTimeoutMs,
-    },
-    logger,
-    metrics: running.metrics,
-  });
-  running.gateway = gateway;
-  await gateway.listen();
+  const gateway: LocalGateway = createGateway({ ...options, port: server.attachGateway(forward) });
+  return gateway;
 };
 
 const startReloading = (
@@ -284,7 +289,7 @@ export const serve = async (
 ): Promise<void> => {
   const configuration = readServerConfiguration(file);
   const files = readServerFiles(configuration, Date.now());
-  const logger = createLogger(configuration);
+  const logger = createLogger(logOptionsOf(configuration));
   const ending = new AbortController();
   let outdatedData: FuturestoreError | undefined;
   const onFatal = (error: unknown): void => {
@@ -307,7 +312,7 @@ export const serve = async (
   try {
     const ends = { onFatal, onRemoved, join: join || configuration.join };
     const server = await startStorageAndServer(running, configuration, files, logger, ends);
-    await startGateway(running, server, configuration, files, logger);
+    await startGateway(running, server, configuration, files, logger, onFatal);
     await startAdmin(running, server, configuration, logger);
     startReloading(running, configuration, logger, onHangup);
   } catch (error) {

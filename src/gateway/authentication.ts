@@ -2,6 +2,7 @@
 import { closeCodes } from '../protocol/index.ts';
 import type { Failure } from '../protocol/index.ts';
 import type { Identify, IdentityJudge } from './door.ts';
+import { principalText } from './identity.ts';
 import type { Identity, IdentityRefusal, IdentityVerdict } from './identity.ts';
 import type { GatewaySetup } from './settings.ts';
 
@@ -156,5 +157,3 @@ const refused = (problem: string): IdentityRefusal => ({
   problem,
   closeCode: closeCodes.unauthenticated,
 });
-
-const principalText = ({ principal }: Identity): string => `${principal.realm}:${principal.name}`;

@@ -3,7 +3,7 @@ import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
-import type { ConnectionEvent, ConnectionId } from '../server/index.ts';
+import type { ConnectionEvent, ConnectionId, ServerStanding } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
 import type { SessionStanding } from './agent-session.ts';
 import { Audit } from './audit.ts';
@@ -24,6 +24,8 @@ export interface ConnectionOwner extends RequestsOwner {
   saidHello(connection: AgentConnection): void;
   /** Who may do what now. */
   readonly access: AccessInForce;
+  /** What the server has said of itself last. */
+  readonly standing: ServerStanding;
   /** It is known who it is: calls `become`, or closes it. */
   identified(connection: AgentConnection, identity: Identity): void;
   /** Its socket has so much unsent that it is to be looked at every second; until `relieved`. */
@@ -60,7 +62,8 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   readonly #authentication: Authentication;
   /** By what it was decided what it may do; undefined until it is known who it is. */
   #access: AccessInForce | undefined;
-  /** Frames that came while the token in hello is being verified, hello's own first. */
+  #admission: 'asked' | 'admitted' | 'none' = 'none';
+  /** Frames that came while the token in hello is being verified, hello's own first, or before it is admitted. */
   #held: ReceivedClientFrame[] | undefined;
   readonly #setup: GatewaySetup;
   readonly #owner: ConnectionOwner;
@@ -68,6 +71,8 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   readonly #outbox: Outbox;
   readonly #requests: Requests;
   #greeted = false;
+  /** The one in hello has been verified, or is being verified. */
+  #tokenTaken = false;
   #endedWith: number | undefined;
   #rawBytesBeforeHello = 0;
   #heardAtMs: number;
@@ -118,6 +123,25 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
 
   get identity(): Identity | undefined {
     return this.#authentication.identity;
+  }
+
+  /** It counts among those of its principal. */
+  get admitted(): boolean {
+    return this.#admission === 'admitted';
+  }
+
+  /** Whether its principal may have one more is being asked: frames wait until `admit`. */
+  awaitAdmission(): void {
+    this.#admission = 'asked';
+    this.#held ??= [];
+    this.#ws.pause();
+  }
+
+  /** `become` has been called. */
+  admit(): void {
+    const asked = this.#admission === 'asked';
+    this.#admission = 'admitted';
+    if (asked) this.later(() => this.#release());
   }
 
   get standing(): SessionStanding {
@@ -204,24 +228,30 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     );
   }
 
-  heartbeat(nowMs: number, wallMs: number): void {
-    if (this.#endedWith !== undefined) return;
-    if (!this.review()) return;
+  /** Whether the server is to be asked how far its subscriptions have come. */
+  heartbeat(nowMs: number, wallMs: number): boolean {
+    if (!this.review()) return false;
     this.#authentication.check(wallMs);
-    if (this.ended) return;
+    if (this.ended) return false;
     // While nothing is read no pong can be seen; then only standstill counts.
     const aliveAtMs = Math.max(this.#heardAtMs, this.#outbox.progressAtMs);
     if (!this.#paused && nowMs - aliveAtMs >= this.#setup.limits.silenceMs) {
       this.close(closeCodes.noPong, `no pong for ${Math.round((nowMs - aliveAtMs) / 1000)} s`);
-      return;
+      return false;
     }
-    if (this.#outbox.congested) return;
+    if (this.#outbox.congested) return false;
     try {
       this.#ws.ping();
-      this.#sendProgress();
     } catch (error) {
       this.#broken(error);
     }
+    return this.#requests.subscriptions.size > 0;
+  }
+
+  /** All its subscriptions have been given everything up to this revision, by what it took before. */
+  served(revision: number): void {
+    if (this.review() && this.#requests.subscriptions.size > 0)
+      this.#outbox.add({ kind: 'progress', revision });
   }
 
   /** It has been asked to go elsewhere. */
@@ -267,6 +297,10 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
 
   pushSent(subscription: number, revision: number): void {
     this.#requests.subscriptions.sent(subscription, revision);
+  }
+
+  progressSent(revision: number): void {
+    this.#requests.subscriptions.served(revision);
   }
 
   pushesTaken(bytes: number): void {
@@ -365,8 +399,9 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
       this.#held.push(frame);
       return true;
     }
-    const token = this.#greeted ? undefined : frame.hello?.token;
+    const token = this.#greeted || this.#tokenTaken ? undefined : frame.hello?.token;
     if (token === undefined) return false;
+    this.#tokenTaken = true;
     this.#held = [frame];
     this.#ws.pause();
     this.#authentication.greet(token, () => this.#release());
@@ -374,14 +409,17 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   }
 
   #release(): void {
+    if (this.#admission === 'asked') return;
     const held = this.#held ?? [];
     this.#held = undefined;
     for (const frame of held) {
       // What came before may have ended it.
-      if (this.#endedWith !== undefined || !this.#greet(frame)) return;
+      if (this.#endedWith !== undefined) return;
+      if (this.#hold(frame)) continue;
+      if (!this.#greet(frame)) return;
       this.#requests.handle(frame);
     }
-    this.#ws.resume();
+    if (this.#held === undefined) this.#ws.resume();
   }
 
   #decode(bytes: Buffer): ReceivedClientFrame | undefined {
@@ -418,13 +456,14 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { port, limits, advertise } = this.#setup;
-    const { clusterId, epoch, serverId, serverName, endpoints } = port.identity;
+    const { limits, advertise } = this.#setup;
+    const { identity, revision } = this.#owner.standing;
+    const { clusterId, epoch, serverId, serverName, endpoints } = identity;
     this.#outbox.sendNow({
       welcome: {
         clusterId,
         epoch,
-        revision: port.revision(),
+        revision,
         serverId,
         serverName,
         principal: this.principal,
@@ -450,15 +489,6 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
       },
       'an agent connected',
     );
-  }
-
-  #sendProgress(): void {
-    const { subscriptions } = this.#requests;
-    if (subscriptions.size === 0) return;
-    const revision = this.#setup.port.progress(this.id);
-    if (revision === undefined) return;
-    subscriptions.served(revision);
-    this.#outbox.sendNow({ answers: [], pushes: [], revision });
   }
 
   #watch(): void {

@@ -58,6 +58,17 @@ export interface CertificateAndKey {
   readonly key: string;
 }
 
+/** A listening socket of this process, which another gateway has opened. */
+export interface SharedSocket {
+  readonly descriptor: number;
+}
+
+export interface Listening {
+  readonly port: number;
+  /** Of a real socket. */
+  readonly descriptor?: number;
+}
+
 export interface Door {
   readonly judge: IdentityJudge;
   /** Rejects with CONFIGURATION_INVALID for realms that cannot be used, and then keeps those it had. */
@@ -69,10 +80,16 @@ export interface Door {
   /** Reads revocation lists now, where their files have changed. */
   look(): Promise<void>;
 
-  /** Again after `stopAccepting`: on the same port. Rejects where the address cannot be listened on (any more). */
-  listen(): Promise<{ readonly port: number }>;
-  /** Who is connected stays; who comes is refused by the system, which costs this server nothing. */
-  stopAccepting(): void;
+  /**
+   * Again after `stopAccepting`: on the same port. Rejects where the address cannot be listened on (any more). `shared`:
+   * takes connections from a socket that listens already.
+   */
+  listen(shared?: SharedSocket): Promise<Listening>;
+  /**
+   * Who is connected stays; who comes is refused by the system, which costs this server nothing. `keepDescriptor`: that of
+   * the listening socket is somebody else's by now.
+   */
+  stopAccepting(keepDescriptor?: boolean): void;
   /** Every socket is destroyed; resolves when none is left. */
   close(): Promise<void>;
 }

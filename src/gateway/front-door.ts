@@ -24,7 +24,15 @@ import {
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
-import type { Arrival, CertificateAndKey, Door, Identify, IdentityJudge } from './door.ts';
+import type {
+  Arrival,
+  CertificateAndKey,
+  Door,
+  Identify,
+  IdentityJudge,
+  Listening,
+  SharedSocket,
+} from './door.ts';
 import { Realms } from './identity.ts';
 import { revocationListReader } from './revocation-list-reader.ts';
 import type { IdentityVerdict, Proof, ProvenCertificate } from './identity.ts';
@@ -68,6 +76,8 @@ export class FrontDoor implements Door {
   readonly #lobby: Lobby;
   readonly #logBudget: LogBudget;
   #accepting = false;
+  /** The server is not closed, because that would close what is somebody else's. */
+  #keptDescriptor = false;
 
   constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
     this.#setup = setup;
@@ -119,6 +129,7 @@ export class FrontDoor implements Door {
       limits,
       proxies: options.proxies ?? [],
       nowMs: () => setup.clock.nowMs(),
+      unknownElsewhere: () => setup.sockets.othersWaiting,
       handOver: (socket) => {
         for (const listener of beginTls) listener.call(this.#server, socket);
       },
@@ -166,7 +177,7 @@ export class FrontDoor implements Door {
       minVersion: 'TLSv1.3',
       sessionTimeout: ticketLifetimeSeconds,
       // By default it is made of the process's arguments, and no other server would resume the session.
-      sessionIdContext: sessionContextOf(this.#setup.port.identity.clusterId),
+      sessionIdContext: sessionContextOf(this.#setup.port.standing.identity.clusterId),
       ...(this.#ticketKeys && { ticketKeys: this.#ticketKeys }),
     };
   }
@@ -176,12 +187,13 @@ export class FrontDoor implements Door {
     this.#server.setSecureContext(this.#secureOptions());
   }
 
-  async listen(): Promise<{ readonly port: number }> {
+  async listen(shared?: SharedSocket): Promise<Listening> {
     // Before the first one comes: a realm whose list has not been read lets nobody in.
     await this.look();
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(this.#listenAt, () => {
+      const at = shared === undefined ? this.#listenAt : { fd: shared.descriptor };
+      this.#server.listen(at, () => {
         this.#server.off('error', reject);
         resolve();
       });
@@ -189,22 +201,26 @@ export class FrontDoor implements Door {
     this.#accepting = true;
     this.#stopLooking = this.#setup.clock.every(lookEveryMs, () => void this.look());
     const { port } = this.#server.address() as AddressInfo;
-    this.#listenAt = { ...this.#listenAt, port };
-    return { port };
+    if (shared === undefined) this.#listenAt = { ...this.#listenAt, port };
+    const descriptor = descriptorOf(this.#server);
+    return { port, ...(descriptor !== undefined && { descriptor }) };
   }
 
-  stopAccepting(): void {
+  stopAccepting(keepDescriptor = false): void {
     if (!this.#accepting) return;
     this.#accepting = false;
     this.#stopLooking?.();
-    this.#server.close();
+    this.#keptDescriptor = keepDescriptor;
+    if (keepDescriptor) this.#server.unref();
+    else this.#server.close();
   }
 
   /** Every socket is destroyed; resolves when none is left. */
   async close(): Promise<void> {
-    const listening = this.#server.listening;
+    const listening = this.#server.listening && !this.#keptDescriptor;
     const closed = new Promise<void>((resolve) => {
-      if (listening || this.#sockets.size > 0) this.#server.once('close', resolve);
+      if (this.#keptDescriptor) resolve();
+      else if (listening || this.#sockets.size > 0) this.#server.once('close', resolve);
       else resolve();
     });
     this.stopAccepting();
@@ -215,16 +231,25 @@ export class FrontDoor implements Door {
   #attach(): void {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
+      const { sockets, limits } = this.#setup;
+      socket.once('close', () => {
+        this.#sockets.delete(socket);
+        this.#publish();
+      });
+      if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax + limits.refusalsMax) {
+        socket.on('error', ignoreBrokenSocket);
+        socket.destroy();
+        this.#turnAway('capacity', tooMany, socket.remoteAddress);
+        return;
+      }
       this.#lobby.enter(socket);
+      this.#publish();
     });
     this.#server.on('error', (error) => {
       // While it does not listen yet, whoever asked it to is told.
       if (this.#accepting) this.#setup.logger.error({ err: error }, 'accepting agents failed');
     });
-    this.#server.on('drop', (data) => {
-      this.#turnAway('capacity', 'as many connections are open as may', data?.remoteAddress);
-    });
+    this.#server.on('drop', (data) => this.#turnAway('capacity', tooMany, data?.remoteAddress));
     this.#server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
       this.#turnAway('tls', error.code ?? error.message, this.#lobby.remoteOf(socket));
       socket.destroy();
@@ -242,6 +267,16 @@ export class FrontDoor implements Door {
         socket.destroy();
       }
     });
+  }
+
+  /** It is known who is there. */
+  #known(socket: Socket): void {
+    this.#lobby.known(socket);
+    this.#publish();
+  }
+
+  #publish(): void {
+    this.#setup.sockets.publish(this.#sockets.size, this.#lobby.unknown);
   }
 
   #refusePlain(request: IncomingMessage, response: ServerResponse): void {
@@ -269,7 +304,8 @@ export class FrontDoor implements Door {
       this.#refuseUpgrade(socket, problem.status, problem.text);
       return;
     }
-    if (this.#sockets.size > this.#setup.limits.connectionsMax) {
+    const { sockets, limits } = this.#setup;
+    if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax) {
       this.#refuseForLackOfRoom(socket);
       return;
     }
@@ -284,7 +320,7 @@ export class FrontDoor implements Door {
         ws.on('error', ignoreBrokenSocket);
         ws.close(verdict?.ok === false ? verdict.closeCode : closeCodes.unauthenticated, closeReason(reason));
       } else {
-        if (verdict !== undefined) this.#lobby.known(socket);
+        if (verdict !== undefined) this.#known(socket);
         const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
         const remote = this.#lobby.remoteOf(socket);
         const level = levelAmong(offeredBy(request));
@@ -303,7 +339,7 @@ export class FrontDoor implements Door {
       const verdict = token.ok
         ? this.#judge({ ...(certificate && { certificate }), token: token.proved })
         : token;
-      if (verdict.ok) this.#lobby.known(socket);
+      if (verdict.ok) this.#known(socket);
       else this.#turnAway('identity', verdict.problem, this.#lobby.remoteOf(socket));
       return verdict;
     };
@@ -354,6 +390,16 @@ export class FrontDoor implements Door {
     );
   }
 }
+
+const tooMany = 'as many connections are open as may';
+
+/** Node has no documented way to it; where there is none, other threads cannot share the socket, and say so. */
+const descriptorOf = (server: Server): number | undefined => {
+  const handle: unknown = Reflect.get(server, '_handle');
+  const descriptor: unknown =
+    typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  return typeof descriptor === 'number' && descriptor >= 0 ? descriptor : undefined;
+};
 
 /** `headers`: more lines, each with its end. */
 const endWithStatus = (socket: Duplex, status: string, text: string, headers: string): void => {

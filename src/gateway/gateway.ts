@@ -5,18 +5,20 @@ import type {
   Gateway as DeliveryGateway,
   GatewayEvent,
   GatewayNotice,
+  ServerStanding,
 } from '../server/index.ts';
 import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
-import type { RealmDocument } from '../scopes/index.ts';
+import type { RealmDocument, Scope } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
 import { AgentConnection } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
 import { departures } from './departures.ts';
-import type { Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
+import type { Arrival, CertificateAndKey, Door, Listening, OpenDoor, SharedSocket } from './door.ts';
 import { Elsewhere } from './elsewhere.ts';
 import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
+import { principalText } from './identity.ts';
 import type { Identity } from './identity.ts';
 import { RequestRates } from './request-rates.ts';
 import { SpreadClosing } from './spread-closing.ts';
@@ -24,9 +26,10 @@ import { setupOf } from './settings.ts';
 import type { GatewayCoreOptions, GatewayOptions, GatewaySetup } from './settings.ts';
 import { SoleConnections } from './sole-connections.ts';
 
-export interface AgentGateway extends DeliveryGateway {
+/** The agents' side of a server, in its own thread or in others. */
+export interface AgentGateway {
   /** Starts to accept agents. Rejects where the address cannot be listened on. */
-  listen(): Promise<{ readonly port: number }>;
+  listen(): Promise<Listening>;
   /** How many have said hello and are connected. */
   readonly connections: number;
   /**
@@ -48,7 +51,7 @@ export interface AgentGateway extends DeliveryGateway {
   /** At once, without a word. */
   close(): Promise<void>;
   /** The server's own certificate, for new connections. Throws CONFIGURATION_INVALID, and then keeps what it had. */
-  replaceCertificate(certificate: CertificateAndKey): void;
+  replaceCertificate(certificate: CertificateAndKey): void | Promise<void>;
   /**
    * Realms of the policy file whose certificates or keys have changed. Rejects with CONFIGURATION_INVALID for what cannot
    * be used, and then keeps what it had. Who is connected is judged again within the heartbeat's time.
@@ -58,11 +61,28 @@ export interface AgentGateway extends DeliveryGateway {
   lookForLists(): Promise<void>;
 }
 
-export const createGateway = (options: GatewayOptions): AgentGateway =>
+/** One that the server speaks to itself. */
+export interface LocalGateway extends AgentGateway, DeliveryGateway {
+  /** How many have said hello and are connected. */
+  readonly connections: number;
+  /** `shared`: on a socket that another gateway of this process has opened. */
+  listen(shared?: SharedSocket): Promise<Listening>;
+  /** Those who are here stay. `keepDescriptor`: that of the listening socket is somebody else's by now. */
+  stopAccepting(keepDescriptor?: boolean): void;
+  /** `shared`: as for `listen`. */
+  admit(shared?: SharedSocket): Promise<void>;
+  /** As of the last time that it began to. */
+  readonly listening: Listening | undefined;
+  /** A connection at another gateway has taken the place of the one that the principal may have. */
+  replaced(principal: string): void;
+  replaceCertificate(certificate: CertificateAndKey): void;
+}
+
+export const createGateway = (options: GatewayOptions): LocalGateway =>
   new Agents(options, (setup, arrived) => new FrontDoor(options, setup, arrived));
 
 /** The same behind sockets of the caller's own making: a simulation has no TLS. */
-export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOptions): AgentGateway =>
+export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOptions): LocalGateway =>
   new Agents(options, openDoor);
 
 /** Deadlines are met to within it. */
@@ -76,9 +96,11 @@ const drainReason = 'the server takes no agents any more: connect to another one
 
 const moveReason = 'the server has more agents than others: connect to another one';
 
-class Agents implements AgentGateway, ConnectionOwner {
+class Agents implements LocalGateway, ConnectionOwner {
   readonly #setup: GatewaySetup;
   #access: AccessInForce;
+  #standing: ServerStanding;
+  #standingSaidAtMs: number;
   /** Not looked at since the last change of access. */
   readonly #unreviewed = new Set<AgentConnection>();
   #stopReviewing: (() => void) | undefined;
@@ -88,10 +110,9 @@ class Agents implements AgentGateway, ConnectionOwner {
   /** Without hello, in the order of their arrival. */
   readonly #waiting = new Set<AgentConnection>();
   readonly #congested = new Set<AgentConnection>();
-  /** How many connections each has. */
-  readonly #byPrincipal = new Map<string, number>();
   /** Connections by the second of the heartbeat's round in which they have theirs. */
   readonly #rounds: readonly Set<AgentConnection>[];
+  #listening: Listening | undefined;
   #ticks = 0;
   #lastId = 0;
   #greeted = 0;
@@ -107,6 +128,8 @@ class Agents implements AgentGateway, ConnectionOwner {
   constructor(options: GatewayCoreOptions, openDoor: OpenDoor) {
     this.#setup = setupOf(options);
     this.#access = accessOfFile(options.policies);
+    this.#standing = options.port.standing;
+    this.#standingSaidAtMs = this.#setup.clock.nowMs();
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#farewells = new Farewells(this.#setup.limits);
     this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
@@ -119,10 +142,18 @@ class Agents implements AgentGateway, ConnectionOwner {
     return this.#greeted;
   }
 
-  async listen(): Promise<{ readonly port: number }> {
-    const address = await this.#door.listen();
+  async listen(shared?: SharedSocket): Promise<Listening> {
+    this.#listening = await this.#door.listen(shared);
     this.#stopTicking = this.#setup.clock.every(tickMs, () => this.#tick());
-    return address;
+    return this.#listening;
+  }
+
+  get listening(): Listening | undefined {
+    return this.#listening;
+  }
+
+  stopAccepting(keepDescriptor = false): void {
+    this.#door.stopAccepting(keepDescriptor);
   }
 
   deliver(events: readonly GatewayEvent[]): void {
@@ -130,23 +161,41 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#notices = notices;
     const touched = new Set<AgentConnection>();
     for (const event of events) {
-      if (event.kind === 'access') {
-        this.#accessChanged(event);
-        continue;
+      switch (event.kind) {
+        case 'access':
+          this.#accessChanged(event);
+          break;
+        case 'ticket_keys':
+          this.#door.replaceTicketKeys(event.keys);
+          break;
+        case 'standing':
+          this.#standing = event.standing;
+          this.#standingSaidAtMs = this.#setup.clock.nowMs();
+          break;
+        case 'sessions_opened':
+          for (const connection of this.#sole.replacedBy(event.sessions, this.#setup.clock.nowMs()))
+            replace(connection);
+          break;
+        case 'progress':
+          for (const id of event.connections) {
+            const connection = this.#connections.get(id);
+            if (connection === undefined) continue;
+            connection.served(event.revision);
+            touched.add(connection);
+          }
+          break;
+        case 'answer':
+        case 'push':
+        case 'ended': {
+          const connection = this.#connections.get(event.connection);
+          if (connection === undefined) break;
+          connection.take(event);
+          touched.add(connection);
+          break;
+        }
+        default:
+          event satisfies never;
       }
-      if (event.kind === 'ticket_keys') {
-        this.#door.replaceTicketKeys(event.keys);
-        continue;
-      }
-      if (event.kind === 'sessions_opened') {
-        const replaced = this.#sole.replacedBy(event.sessions, this.#setup.clock.nowMs());
-        for (const connection of replaced) replace(connection);
-        continue;
-      }
-      const connection = this.#connections.get(event.connection);
-      if (connection === undefined) continue;
-      connection.take(event);
-      touched.add(connection);
     }
     for (const connection of touched) connection.flush();
     this.#notices = undefined;
@@ -161,9 +210,9 @@ class Agents implements AgentGateway, ConnectionOwner {
     if (this.#connections.size > 0) await this.#closing.begin(this.#connections.size, graceMs);
   }
 
-  async admit(): Promise<void> {
+  async admit(shared?: SharedSocket): Promise<void> {
     if (!this.#draining) return;
-    await this.#door.listen();
+    this.#listening = await this.#door.listen(shared);
     this.#draining = false;
     this.#closing.over();
   }
@@ -222,7 +271,7 @@ class Agents implements AgentGateway, ConnectionOwner {
 
   ended(connection: AgentConnection): void {
     this.#connections.delete(connection.id);
-    this.#countPrincipal(connection, -1);
+    if (connection.admitted) this.#setup.principals.leave(connection.principal);
     this.#sole.leave(connection);
     this.#waiting.delete(connection);
     this.#unreviewed.delete(connection);
@@ -244,22 +293,59 @@ class Agents implements AgentGateway, ConnectionOwner {
       else connection.revoke();
       return;
     }
+    if (!isNew) {
+      connection.become(identity, scope);
+      this.#placeSole(connection, this.#connectionsMax(scope));
+      return;
+    }
+    const max = this.#connectionsMax(scope);
+    let decided = false;
+    this.#setup.principals.enter(principalText(identity), max, (admitted) => {
+      decided = true;
+      this.#admit(connection, identity, max, admitted);
+    });
+    if (!decided) connection.awaitAdmission();
+  }
+
+  #connectionsMax({ limits }: Scope): number {
+    return Math.min(this.#setup.limits.connectionsPerPrincipalMax, limits.connections);
+  }
+
+  #admit(connection: AgentConnection, identity: Identity, max: number, admitted: boolean): void {
+    const { principals, limits } = this.#setup;
+    const principal = principalText(identity);
+    // Policies and revocations may be others than when it was asked.
+    const { policies, revocations } = this.#access;
+    const revoked = revocations.find(identity.credential) !== undefined;
+    if (admitted && (revoked || connection.ended)) principals.leave(principal);
+    if (connection.ended) return;
+    if (revoked) {
+      connection.close(closeCodes.revoked, 'the credential is revoked');
+      return;
+    }
+    const scope = policies.scopeFor(identity.principal);
     connection.become(identity, scope);
-    const connectionsPerPrincipalMax = Math.min(
-      this.#setup.limits.connectionsPerPrincipalMax,
-      scope.limits.connections,
-    );
-    const isSole = connectionsPerPrincipalMax === 1;
-    const count = isNew ? this.#countPrincipal(connection, 1) : 0;
-    if (!isSole) this.#sole.leave(connection);
+    if (admitted) {
+      connection.admit();
+      this.#placeSole(connection, this.#connectionsMax(scope));
+    } else {
+      const reason = `${principal} has ${max} connections, as many as it may`;
+      connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(limits.retryAfterMs, reason));
+    }
+  }
+
+  /** Where it is the one that its principal may have, the older one goes. */
+  #placeSole(connection: AgentConnection, max: number): void {
+    if (max !== 1) this.#sole.leave(connection);
     else if (!connection.ended) {
       const older = this.#sole.enter(connection);
       if (older !== undefined) replace(older);
     }
-    if (isSole || count <= connectionsPerPrincipalMax) return;
-    const reason = `${connection.principal} has ${connectionsPerPrincipalMax} connections, as many as it may`;
-    const { retryAfterMs } = this.#setup.limits;
-    connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(retryAfterMs, reason));
+  }
+
+  replaced(principal: string): void {
+    const connection = this.#sole.of(principal);
+    if (connection !== undefined) replace(connection);
   }
 
   #arrived({ ws, socket, codec, remote, level, identity, identify }: Arrival): void {
@@ -285,12 +371,17 @@ class Agents implements AgentGateway, ConnectionOwner {
     else if (identity !== undefined) this.identified(connection, identity);
   }
 
+  get standing(): ServerStanding {
+    return this.#standing;
+  }
+
   get access(): AccessInForce {
     return this.#access;
   }
 
   rateWaitMs(principal: string, perSecond: number): number {
-    return this.#rates.waitFor(principal, perSecond, this.#setup.clock.nowMs());
+    const share = this.#setup.principals.shareOf(principal);
+    return this.#rates.waitFor(principal, perSecond * share, this.#setup.clock.nowMs());
   }
 
   /**
@@ -337,15 +428,6 @@ class Agents implements AgentGateway, ConnectionOwner {
     this.#stopReviewing = undefined;
   }
 
-  /** How many connections its principal has now. */
-  #countPrincipal(connection: AgentConnection, change: number): number {
-    if (connection.identity === undefined) return 0;
-    const count = (this.#byPrincipal.get(connection.principal) ?? 0) + change;
-    if (count > 0) this.#byPrincipal.set(connection.principal, count);
-    else this.#byPrincipal.delete(connection.principal);
-    return count;
-  }
-
   #roundOf(id: ConnectionId): Set<AgentConnection> {
     const round = this.#rounds[id % this.#rounds.length];
     if (round === undefined) throw new Error(`no round for connection ${id}`);
@@ -358,17 +440,22 @@ class Agents implements AgentGateway, ConnectionOwner {
     for (const connection of this.#waiting) connection.checkHello(nowMs);
     for (const connection of this.#congested) connection.checkStalled(nowMs);
     this.#ticks += 1;
+    const followers: ConnectionId[] = [];
     for (const connection of this.#roundOf(this.#ticks))
-      if (connection.greeted) connection.heartbeat(nowMs, wallMs);
+      if (connection.greeted && connection.heartbeat(nowMs, wallMs)) followers.push(connection.id);
+    if (followers.length > 0) this.#setup.port.notify([{ kind: 'progress_wanted', connections: followers }]);
     this.#farewells.tick(nowMs);
-    if (!this.#draining) this.#sendElsewhere(this.#setup.port.leaderlessMs());
+    const { leaderlessMs } = this.#standing;
+    if (!this.#draining)
+      this.#sendElsewhere(leaderlessMs === 0 ? 0 : leaderlessMs + nowMs - this.#standingSaidAtMs);
   }
 
   #sendElsewhere(leaderlessMs: number): void {
     if (!this.#elsewhere.isDue(leaderlessMs)) return;
     const staying = [...this.#connections.values()].filter(({ greeted, sentAway }) => greeted && !sentAway);
     if (staying.length === 0) return;
-    const graceMs = this.#elsewhere.graceMs(staying.length);
+    // Those of the other threads go at the same time.
+    const graceMs = this.#elsewhere.graceMs(staying.length * this.#setup.sockets.gateways);
     const seconds = Math.round(leaderlessMs / 1000);
     const reason = `the server has known no leader for ${seconds} s: connect to another one`;
     this.#setup.logger.warn({ agents: staying.length, graceMs, leaderlessMs }, 'sending agents elsewhere');

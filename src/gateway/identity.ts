@@ -317,6 +317,9 @@ export class Realms {
   }
 }
 
+/** 'realm:name'. */
+export const principalText = ({ principal }: Identity): string => `${principal.realm}:${principal.name}`;
+
 const refused = (problem: string, closeCode: number = closeCodes.unauthenticated): IdentityRefusal => ({
   ok: false,
   problem,

@@ -11,7 +11,7 @@
  * costs a bounded amount of memory and ends with the position to resume from; no connection harms another.
  */
 export { createGateway, createGatewayBehind } from './gateway.ts';
-export type { AgentGateway } from './gateway.ts';
+export type { AgentGateway, LocalGateway } from './gateway.ts';
 export type { AgentStream, AgentWebSocket, Arrival, CertificateAndKey, Door, OpenDoor } from './door.ts';
 export type { Identity } from './identity.ts';
 export { parsePolicyFile } from './policy-file.ts';
@@ -19,6 +19,10 @@ export { revocationListThread } from './revocation-list-reader.ts';
 export { gatewayLimits } from './settings.ts';
 export { fileReader, lookEveryMs } from './watched-files.ts';
 export type { FileReader } from './watched-files.ts';
+export { createGatewayThreads, defaultGatewayThreads } from './workers/gateway-threads.ts';
+export type { GatewayThreadsOptions, ThreadMetrics } from './workers/gateway-threads.ts';
+export { runGatewayThread } from './workers/thread.ts';
+export type { GatewayThreadData } from './workers/thread.ts';
 export type {
   GatewayClock,
   GatewayCoreOptions,

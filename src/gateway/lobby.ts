@@ -20,6 +20,8 @@ export interface LobbyOptions {
   /** Whose connections begin with a PROXY header: IP addresses and networks. */
   readonly proxies: readonly string[];
   readonly nowMs: () => number;
+  /** How many without an identity the other gateways of the server have: they take up places. */
+  readonly unknownElsewhere: () => number;
   /** The handshake begins: the first bytes are to be read from the socket. */
   readonly handOver: (socket: Socket) => void;
   readonly turnedAway: (stage: TurnedAwayStage, problem: string, remote: string | undefined) => void;
@@ -65,6 +67,11 @@ export class Lobby {
     return this.#line.length;
   }
 
+  /** How many have no identity yet, but for those in line. */
+  get unknown(): number {
+    return this.#unknown.size;
+  }
+
   enter(socket: Socket): void {
     const name = nameOf(socket);
     socket.on('error', ignoreBrokenSocket);
@@ -97,7 +104,9 @@ export class Lobby {
   }
 
   #wait(socket: Socket): void {
-    const evicted = this.#unknown.enter(socket);
+    const { limits, unknownElsewhere } = this.#options;
+    // The last place here is this socket's.
+    const evicted = this.#unknown.enter(socket, Math.max(1, limits.unauthenticatedMax - unknownElsewhere()));
     if (evicted === undefined) return;
     const problem = 'it waited longest of too many that had not shown an identity';
     this.#options.turnedAway('capacity', problem, this.remoteOf(evicted));

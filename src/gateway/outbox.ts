@@ -32,12 +32,15 @@ export type Outgoing =
       readonly subscription: number;
       readonly revision: number;
       readonly failure: Failure;
-    };
+    }
+  /** All subscriptions have been given everything up to this revision, by what is before it. */
+  | { readonly kind: 'progress'; readonly revision: number };
 
 /** Told what has become of what was put in. */
 export interface OutboxOwner {
   answerSent(request: number): void;
   pushSent(subscription: number, revision: number): void;
+  progressSent(revision: number): void;
   /** The socket has taken so many more bytes of pushes. */
   pushesTaken(bytes: number): void;
 }
@@ -143,7 +146,7 @@ export class Outbox {
     }
   }
 
-  /** Out of turn, before what waits: welcome, goaway and the heartbeat's revision (the last only when nothing waits). */
+  /** Out of turn, before what waits: welcome and goaway. */
   sendNow(frame: ServerFrame): void {
     const bytes = this.#codec.encodeServerFrame(frame);
     this.#bytesSent += bytes.length;
@@ -207,19 +210,28 @@ export class Outbox {
     const pushes: SharedPush[] = [];
     const bytesMax = Math.min(frameBytesTarget, this.#limits.frameBytesMax);
     let bytes = 0;
-    for (;;) {
+    let revision: number | undefined;
+    // Nothing comes behind a revision in its frame: it is true of what was sent before.
+    while (revision === undefined) {
       const next = this.#queue[this.#head];
       if (next === undefined) break;
       const nextBytes = this.#bytesOf(next);
       if (bytes > 0 && bytes + nextBytes > bytesMax) break;
       bytes += nextBytes;
       this.#head += 1;
-      this.#place(next, nextBytes, answers, pushes);
+      if (next.kind === 'progress') revision = next.revision;
+      else this.#place(next, nextBytes, answers, pushes);
     }
-    this.sendNow({ answers, pushes });
+    this.sendNow({ answers, pushes, ...(revision !== undefined && { revision }) });
+    if (revision !== undefined) this.#owner.progressSent(revision);
   }
 
-  #place(next: Outgoing, bytes: number, answers: Answer[], pushes: SharedPush[]): void {
+  #place(
+    next: Exclude<Outgoing, { kind: 'progress' }>,
+    bytes: number,
+    answers: Answer[],
+    pushes: SharedPush[],
+  ): void {
     switch (next.kind) {
       case 'answer':
         answers.push({ id: next.request, body: this.#fitting(next.body, bytes) });
@@ -270,6 +282,8 @@ export class Outbox {
         return pushOverheadBytes + outgoing.bytes + outgoing.changes.length * changeOverheadBytes;
       case 'ended':
         return pushOverheadBytes + outgoing.failure.message.length * 3;
+      case 'progress':
+        return pushOverheadBytes;
       default:
         return outgoing satisfies never;
     }

@@ -221,6 +221,7 @@ export class Requests {
 
   #toServer(request: Request): GatewayRequest | undefined {
     const { id, body, timeoutMs } = request;
+    if (body.kind === 'write') return this.#write(id, body, timeoutMs);
     const base = { connection: this.#connection, request: id, ...(timeoutMs !== undefined && { timeoutMs }) };
     switch (body.kind) {
       case 'open_session':
@@ -229,21 +230,6 @@ export class Requests {
         if (this.#session.id === undefined) return this.#refuseWithoutSession(id, body.kind);
         this.#inFlight.begin(id, this.#session.number);
         return { ...base, kind: 'session_close', session: this.#session.id, principal: this.#principal };
-      case 'write': {
-        if (this.#session.id === undefined) return this.#refuseWithoutSession(id, body.kind);
-        this.#inFlight.beginWrite(id, this.#session.number, body.operations);
-        const { sequence, answeredBelow, operations } = body;
-        const principal = this.#principal;
-        return {
-          ...base,
-          kind: 'write',
-          session: this.#session.id,
-          principal,
-          sequence,
-          answeredBelow,
-          operations,
-        };
-      }
       case 'subscribe':
         return this.#subscribe(id, body);
       case 'get':
@@ -284,6 +270,23 @@ export class Requests {
       default:
         return body satisfies never;
     }
+  }
+
+  /** Nearly all requests are writes: their objects are made at once, not from others. */
+  #write(
+    id: number,
+    { sequence, answeredBelow, operations }: Extract<Request['body'], { kind: 'write' }>,
+    timeoutMs: number | undefined,
+  ): GatewayRequest | undefined {
+    const session = this.#session.id;
+    if (session === undefined) return this.#refuseWithoutSession(id, 'write');
+    this.#inFlight.beginWrite(id, this.#session.number, operations);
+    const principal = this.#principal;
+    const connection = this.#connection;
+    const write = { kind: 'write', session, principal, sequence, answeredBelow, operations } as const;
+    return timeoutMs === undefined
+      ? { connection, request: id, ...write }
+      : { connection, request: id, timeoutMs, ...write };
   }
 
   get #subject(): Subject {

@@ -3,10 +3,13 @@ import { limits } from '../protocol/index.ts';
 import type { ErrorCode } from '../protocol/index.ts';
 import type { Policies } from '../scopes/index.ts';
 import type { GatewayPort } from '../server/index.ts';
+import { OwnPrincipals } from './principals.ts';
+import type { Principals } from './principals.ts';
+import { SocketCounts } from './socket-counts.ts';
 import type { FileReader } from './watched-files.ts';
 
 /** Pino's loggers fit. */
-interface GatewayLogger {
+export interface GatewayLogger {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
@@ -38,7 +41,7 @@ export interface GatewayClock {
   every(intervalMs: number, callback: () => void): () => void;
 }
 
-const systemClock: GatewayClock = {
+export const systemClock: GatewayClock = {
   nowMs: () => performance.now(),
   wallMs: () => Date.now(),
   every: (intervalMs, callback) => {
@@ -113,6 +116,9 @@ export interface GatewayCoreOptions {
   readonly clock?: GatewayClock;
   readonly logger?: GatewayLogger;
   readonly metrics?: GatewayMetrics;
+  /** What it shares with the other gateways of its server; default: it is the only one. */
+  readonly principals?: Principals;
+  readonly sockets?: SocketCounts;
 }
 
 export interface GatewayOptions extends GatewayCoreOptions {
@@ -145,6 +151,8 @@ export interface GatewaySetup {
   readonly clock: GatewayClock;
   readonly logger: GatewayLogger;
   readonly metrics: GatewayMetrics;
+  readonly principals: Principals;
+  readonly sockets: SocketCounts;
 }
 
 export const setupOf = (options: GatewayCoreOptions): GatewaySetup => ({
@@ -154,4 +162,6 @@ export const setupOf = (options: GatewayCoreOptions): GatewaySetup => ({
   clock: options.clock ?? systemClock,
   logger: options.logger ?? silentLogger,
   metrics: options.metrics ?? noMetrics,
+  principals: options.principals ?? new OwnPrincipals(),
+  sockets: options.sockets ?? new SocketCounts(),
 });

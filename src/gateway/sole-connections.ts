@@ -23,6 +23,10 @@ export class SoleConnections {
     return connection;
   }
 
+  of(principal: string): AgentConnection | undefined {
+    return this.#connections.get(principal);
+  }
+
   /** It has ended, or its principal may have more than one now. */
   leave(connection: AgentConnection): void {
     const { principal } = connection;

@@ -216,13 +216,17 @@ export function receiveRequest(id: number, message: RequestMessage): Request | R
   try {
     const timeoutMs = incomingOptional(message.timeoutMs, 'timeout_ms');
     const body = bodyFromMessage(message);
-    const request: Request = timeoutMs === undefined ? { id, body } : { id, timeoutMs, body };
-    const refused = requestProblem(request);
-    return refused === undefined ? request : { id, refused };
+    return checkedRequest(timeoutMs === undefined ? { id, body } : { id, timeoutMs, body });
   } catch (error) {
     if (!(error instanceof FuturestoreError)) throw error;
     return { id, refused: { code: 'INVALID_ARGUMENT', message: error.message } };
   }
+}
+
+/** The request, or why it is refused: what it asks for is not within the limits. */
+export function checkedRequest(request: Request): Request | RefusedRequest {
+  const refused = requestProblem(request);
+  return refused === undefined ? request : { id: request.id, refused };
 }
 
 function bodyFromMessage(message: RequestMessage): RequestBody {

@@ -34,10 +34,9 @@ export function given<T>(value: T | null | undefined): value is T {
 
 /** For what goes out: protobufjs would write 1.5 as 1, NaN as 0 and -1 as 2^64-1. */
 export function outgoing(value: number): number {
-  assert(
-    Number.isSafeInteger(value) && value >= 0,
-    `A number to be sent is ${value}: it must be a whole number up to 2^53-1`,
-  );
+  // The text is made only when it is needed: this is called for every number that leaves.
+  if (!Number.isSafeInteger(value) || value < 0)
+    assert.fail(`A number to be sent is ${value}: it must be a whole number up to 2^53-1`);
   return value;
 }
 
@@ -195,7 +194,8 @@ export function operationFromMessage(message: OperationMessage): Operation {
   );
 }
 
-const noPreconditions: Preconditions = Object.freeze({});
+/** The same object for all operations that have none. */
+export const noPreconditions: Preconditions = Object.freeze({});
 
 function preconditionsFromMessage(message: OperationMessage): Preconditions {
   const ifRevision = incomingOptional(message.ifRevision, 'if_revision');

@@ -9,6 +9,7 @@
  */
 export { revocationFromMessage, revocationToMessage } from './access-messages.ts';
 export * from './addresses.ts';
+export { copyBytes } from './bytes.ts';
 export * from './durations.ts';
 export * from './errors.ts';
 export * from './frames.ts';
@@ -16,8 +17,10 @@ export * from './future-messages.ts';
 export * from './futures.ts';
 export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
+export { readOperation, writeFuture, writeOperation, writeWriteResult } from './plain-messages.ts';
+export { encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
 export { isNetwork, Networks } from './networks.ts';
-export { encodeChange, protobufCodec } from './protobuf-codec.ts';
+export { decodeChange, encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
 export { levelAmong, levelToken, protocolLevel } from './levels.ts';

@@ -2,6 +2,7 @@
 import {
   clientFrameToMessage,
   helloFromMessage,
+  checkedRequest,
   receiveRequest,
   RequestIds,
   requestsPerFrameMax,
@@ -18,11 +19,19 @@ import type {
   ServerFrame,
   SharedPush,
 } from './frames.ts';
-import { changeToMessage, failureToMessage, malformed, outgoing } from './future-messages.ts';
+import {
+  changeFromMessage,
+  changeToMessage,
+  failureToMessage,
+  malformed,
+  outgoing,
+} from './future-messages.ts';
 import { limits } from './futures.ts';
 import type { Change } from './futures.ts';
 import { messages } from './messages.ts';
-import { Writer } from './protobuf.ts';
+import { readWriteRequest, writeAnswer, writeFutureChange } from './plain-messages.ts';
+import { encodeWith } from './plain-writer.ts';
+import type { PlainWriter } from './plain-writer.ts';
 import type { WriterType } from './protobuf.ts';
 import {
   answerToMessage,
@@ -36,27 +45,24 @@ import { partsPerFrameMax, StrictReader } from './strict-reader.ts';
 
 const { agent } = messages;
 
-/** A writer with a larger buffer is not kept for the next frame. */
-const keptBufferBytesMax = 256 * 1024;
-
-let spareWriter: WriterType | undefined;
-
-/** Encodes with a writer that is used again, unless encoding throws half-way. */
-function encodeWith<T>(write: (writer: WriterType, input: T) => void, input: T): Uint8Array {
-  const writer = spareWriter ?? Writer.create();
-  spareWriter = undefined;
-  write(writer, input);
-  const bytes = writer.finish();
-  if (writer.buf.length <= keptBufferBytesMax) spareWriter = writer.reset();
-  return bytes;
-}
-
 // A tag is the field's number in agent.proto, shifted by three, and its wire type.
 const varint = (field: number): number => field << 3;
 const delimited = (field: number): number => (field << 3) | 2;
 
-function writeChange(writer: WriterType, change: Change): void {
-  agent.Change.encode(changeToMessage(change), writer);
+/** What `encodeChange` gave. Throws PROTOCOL_ERROR for anything else. */
+export function decodeChange(bytes: Uint8Array): Change {
+  return decodeWith(readChange, bytes, Number.POSITIVE_INFINITY);
+}
+
+function readChange(reader: StrictReader): Change {
+  const message = agent.Change.decode(reader.reader);
+  refuseUnknown(reader, 'the change');
+  return changeFromMessage(message);
+}
+
+function writeChange(writer: PlainWriter, change: Change): void {
+  if (change.kind === 'future') writeFutureChange(writer, change);
+  else agent.Change.encode(changeToMessage(change), writer);
 }
 
 /** The change as an agent.Change message: what a SharedChange carries. */
@@ -68,13 +74,16 @@ function writeClientFrame(writer: WriterType, frame: ClientFrame): void {
   agent.ClientFrame.encode(clientFrameToMessage(frame), writer);
 }
 
-function writeServerFrame(writer: WriterType, frame: ServerFrame): void {
+function writeServerFrame(writer: PlainWriter, frame: ServerFrame): void {
   assertNotEmpty(frame);
   const { welcome, answers, pushes, goaway, revision, authExpiring } = frame;
   if (welcome !== undefined)
     agent.Welcome.encode(welcomeToMessage(welcome), writer.uint32(delimited(1)).fork()).ldelim();
-  for (const answer of answers)
-    agent.Answer.encode(answerToMessage(answer), writer.uint32(delimited(2)).fork()).ldelim();
+  for (const answer of answers) {
+    writer.uint32(delimited(2)).fork();
+    if (!writeAnswer(writer, answer)) agent.Answer.encode(answerToMessage(answer), writer);
+    writer.ldelim();
+  }
   for (const push of pushes) {
     writer.uint32(delimited(3)).fork();
     writePush(writer, push);
@@ -146,7 +155,13 @@ const describeUnknown = (field: number): string =>
   `has a field that this version does not know, or of another type than it knows (number ${field}, there or in a message inside)`;
 
 function readRequest(reader: StrictReader, ids: RequestIds): Request | RefusedRequest {
-  const message = agent.Request.decode(reader.reader, reader.size());
+  const length = reader.size();
+  const plain = readWriteRequest(reader, length);
+  if (plain !== undefined) {
+    ids.add(plain.id);
+    return checkedRequest(plain);
+  }
+  const message = agent.Request.decode(reader.reader, length);
   const { id } = message;
   ids.add(id);
   const unknown = reader.unknownField;

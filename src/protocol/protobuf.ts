@@ -10,4 +10,5 @@ protobuf.configure();
 
 export const Reader = protobuf.Reader;
 export const Writer = protobuf.Writer;
+export const BufferWriter = protobuf.BufferWriter;
 export type { Reader as ReaderType, Writer as WriterType } from 'protobufjs/minimal.js';

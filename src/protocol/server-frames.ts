@@ -73,7 +73,8 @@ export function assertNotEmpty(frame: ServerFrame): void {
 }
 
 export function outgoingId(id: number): number {
-  assert(isRequestId(id), `A frame to be sent names the request ${id}: ids are whole numbers, 1..2^53-1`);
+  if (!isRequestId(id))
+    assert.fail(`A frame to be sent names the request ${id}: ids are whole numbers, 1..2^53-1`);
   return id;
 }
 

@@ -14,6 +14,8 @@ interface BaseReader {
   discardUnknown: boolean;
   tag(): number;
   size(): number;
+  bool(): boolean;
+  bytes(): Uint8Array;
   skipType(wireType: number, depth?: number, fieldNumber?: number): unknown;
 }
 
@@ -41,6 +43,16 @@ export class StrictReader extends Base {
       ? bytes
       : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#partsLeft = partsMax;
+  }
+
+  get partsLeft(): number {
+    return this.#partsLeft;
+  }
+
+  /** To read again what was read since it was at `pos` with so many parts left. */
+  rewind(pos: number, partsLeft: number): void {
+    this.pos = pos;
+    this.#partsLeft = partsLeft;
   }
 
   /** The same object under the type that generated code takes. */
@@ -85,6 +97,15 @@ export class StrictReader extends Base {
   /** Enums are the only such fields. */
   int32(): number {
     return this.uint32();
+  }
+
+  /** A byte string as hex digits. */
+  hex(): string {
+    const length = this.size();
+    const from = this.pos;
+    if (from + length > this.len) throw new RangeError('it ends inside a byte string');
+    this.pos = from + length;
+    return this.#buffer.toString('hex', from, this.pos);
   }
 
   stringVerify(): string {

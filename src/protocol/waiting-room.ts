@@ -20,10 +20,10 @@ export class WaitingRoom<Socket extends Waiting> {
     this.#places = places;
   }
 
-  /** Gives the socket that had to make place, destroyed. */
-  enter(socket: Socket): Socket | undefined {
+  /** Gives the socket that had to make place, destroyed. `places`: where others wait in the same room elsewhere. */
+  enter(socket: Socket, places = this.#places): Socket | undefined {
     this.#sockets.set(nameOf(socket), socket);
-    if (this.#sockets.size <= this.#places) return undefined;
+    if (this.#sockets.size <= places) return undefined;
     const [[name, oldest]] = this.#sockets as Iterable<[string, Socket]> as [[string, Socket]];
     this.#sockets.delete(name);
     oldest.destroy();

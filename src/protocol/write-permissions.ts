@@ -32,12 +32,16 @@ export const writeRefusal = (
   principal: string,
 ): Refusal | undefined => {
   // Permissions of the whole write first: sizes are not told about what is forbidden.
-  for (const [index, { kind, key }] of operations.entries()) {
+  let index = 0;
+  for (const { kind, key } of operations) {
     if (!scope.allows(kind, key)) return denied(kind, key, principal, index);
+    index += 1;
   }
-  for (const [index, operation] of operations.entries()) {
+  index = 0;
+  for (const operation of operations) {
     const refusal = sizeRefusal(operation, index, scope) ?? ttlRefusal(operation, index, scope);
     if (refusal !== undefined) return refusal;
+    index += 1;
   }
   return undefined;
 };

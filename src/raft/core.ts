@@ -85,6 +85,9 @@ export class Core {
   electionElapsed = 0;
   /** On one that may not campaign, or not yet: election timeouts since a leader was heard. */
   quietTimeouts = 0;
+  /** Up to where the leader of `toldTerm` has been told, or will be once it is on disk, that its log is here. */
+  toldTerm = 0;
+  toldIndex = 0;
   /** It is to lead only where nobody else can. */
   reluctant = false;
   electionTimeout: number;

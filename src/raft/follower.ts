@@ -9,7 +9,15 @@ import type { Entry, LogIndex, MemberId, Message } from './types.ts';
 type MessageOf<Kind extends Message['kind']> = Extract<Message, { readonly kind: Kind }>;
 
 const accept = (core: Core, to: MemberId, matchIndex: LogIndex): void => {
+  if (core.toldTerm !== core.term || core.toldIndex < matchIndex) core.toldIndex = matchIndex;
+  core.toldTerm = core.term;
   core.sendWhenDurable(to, { kind: 'append_response', outcome: { accepted: true, matchIndex } }, matchIndex);
+};
+
+/** The entries from `index` on will not be written. */
+const withdrawAnswers = (core: Core, index: LogIndex): void => {
+  core.outbox.withdrawAppendAnswers(index);
+  core.toldTerm = 0;
 };
 
 /** Keeps what is there already: a late old append must not cut off entries that were acknowledged since. */
@@ -19,7 +27,7 @@ const mergeEntries = (core: Core, entries: readonly Entry[]): void => {
     if (entry.index <= log.last) {
       if (log.matches(entry.index, entry.term)) continue;
       log.truncateFrom(entry.index);
-      core.outbox.withdrawAppendAnswers(entry.index);
+      withdrawAnswers(core, entry.index);
     }
     log.append(entry);
   }
@@ -43,7 +51,12 @@ export const handleAppendRequest = (core: Core, message: MessageOf<'append_reque
   }
   mergeEntries(core, known === 0 ? entries : entries.slice(known));
   adoptFirstConfiguration(core);
+  const { commit } = log;
   log.commitTo(asLogIndex(Math.min(message.commit, lastNew)));
+  // Only a commit index was told, and what the answer could say has been said: it would cost all a turn for nothing.
+  // Was that lost, the leader asks again (a probe, or after a heartbeat), and then the commit index does not move.
+  const isNotice = entries.length === 0 && log.commit > commit;
+  if (isNotice && core.toldTerm === core.term && core.toldIndex >= lastNew) return;
   accept(core, message.from, lastNew);
 };
 
@@ -65,7 +78,7 @@ export const handleInstallSnapshot = (core: Core, message: MessageOf<'install_sn
     return accept(core, message.from, index);
   }
   core.install = { snapshot: message.snapshot, sequence: undefined };
-  core.outbox.withdrawAppendAnswers(asLogIndex(log.handed + 1));
+  withdrawAnswers(core, asLogIndex(log.handed + 1));
   core.sendAfterWrite(
     message.from,
     { kind: 'append_response', outcome: { accepted: true, matchIndex: index } },

@@ -2,17 +2,11 @@
 import assert from 'node:assert/strict';
 import type { Feed } from '../feed/index.ts';
 import { decodeConfiguration, membersOf, type Entry, type Raft, type SoftState } from '../raft/index.ts';
-import {
-  decodeLogEntry,
-  type Access,
-  type CommandResult,
-  type LogEntry,
-  type Store,
-} from '../store/index.ts';
+import { type Access, type CommandResult, type LogEntry, type Store } from '../store/index.ts';
 import { changeLine } from './change-lines.ts';
 import type { Commands } from './commands.ts';
 import type { CompactionPolicy } from './compaction.ts';
-import type { DiskWriter, Written } from './disk-writer.ts';
+import type { DiskWriter, StateChanges, Written } from './disk-writer.ts';
 import type { Gateways } from './gateways.ts';
 import type { Housekeeping } from './housekeeping.ts';
 import type { Membership } from './membership.ts';
@@ -108,11 +102,13 @@ export class AppliedState {
   /** Those that follow the last one. */
   apply(entries: readonly Entry[], clusterMs: number): void {
     const startedMs = this.#options.environment.monotonicMs();
+    let bytes = 0;
     for (const entry of entries) {
       assert(
         entry.index === this.#applied.index + 1,
         `entry ${entry.index} was to be applied after ${this.#applied.index}`,
       );
+      bytes += entry.payload.length;
       if (entry.kind === 'commands') this.#applyCommands(entry, clusterMs);
       else if (entry.kind === 'configuration')
         this.#store.applyConfiguration(membersOf(decodeConfiguration(entry.payload)));
@@ -122,24 +118,27 @@ export class AppliedState {
       this.#tell.membership.applied(entry);
     }
     this.#raft.step({ kind: 'applied', index: this.#applied.index });
-    if (entries.some(({ kind }) => kind === 'configuration')) this.#tell.membership.configurationChanged();
+    const isChanged = entries.some(({ kind }) => kind === 'configuration');
+    if (isChanged) this.#tell.membership.configurationChanged();
     if (this.#tell.membership.refresh() && this.#soft().role === 'leader') this.#tell.membership.drive();
-    this.write();
+    this.#tell.writer.stateChanged(bytes);
+    // After a restart a server should know at once who the members are.
+    if (isChanged) this.#tell.writer.stateIsDue();
     this.#caughtUp ||= this.#soft().leader !== undefined && entries.at(-1)?.term === this.#soft().term;
     const nowMs = this.#options.environment.monotonicMs();
     this.#options.metrics.applied((nowMs - startedMs) / 1000, entries.length);
   }
 
-  /** Puts what has changed into the next batch on disk; of what was deferred at most `deferredMax` records. */
-  write(deferredMax?: number): void {
+  /** What has changed since the last call, for the disk. */
+  takeChanges(): StateChanges {
     const { revision } = this.#store;
-    this.#tell.writer.addState(this.#store.takeStateWrites(deferredMax), { ...this.#applied }, revision);
+    return { writes: this.#store.takeStateWrites(), applied: { ...this.#applied }, revision };
   }
 
   #applyCommands(entry: Entry, clusterMs: number): void {
     const { self } = this.#options;
     const run = this.#run;
-    const decoded = decodeLogEntry(entry.payload);
+    const decoded = this.#tell.commands.read(entry.payload);
     const outcome = this.#store.apply(decoded, entry.index);
     this.#options.observer?.applied(entry, decoded, outcome);
     const { results, changes } = outcome;
@@ -152,7 +151,10 @@ export class AppliedState {
       );
       if (expired.length > 0) this.#options.metrics.expired(expired.length);
     }
-    for (const [position, command] of decoded.commands.entries()) {
+    const { commands } = decoded;
+    for (let position = 0; position < commands.length; position += 1) {
+      const command = commands[position];
+      if (command === undefined) continue;
       if (command.kind === 'server_lost' && command.member === self.id && command.run === run) {
         this.#sessionsToAttach = true;
       }
@@ -194,7 +196,10 @@ export class AppliedState {
 
   /** The audit of what concerns the whole cluster, on every server: who asked is not always there to log the answer. */
   #tellOfChanges(entry: Entry, { commands }: LogEntry, results: readonly CommandResult[]): void {
-    for (const [position, command] of commands.entries()) {
+    for (let position = 0; position < commands.length; position += 1) {
+      const command = commands[position];
+      // Nearly all are, and there is no line about them.
+      if (command === undefined || command.kind === 'write') continue;
       const line = changeLine(command, results[position]);
       if (line !== undefined)
         this.#options.logger.info(

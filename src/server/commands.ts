@@ -9,16 +9,23 @@ import { FuturestoreError } from '../protocol/index.ts';
 import type { Dropped, Proposal, Raft, Token } from '../raft/index.ts';
 import {
   decodeCommand,
+  decodeLogEntry,
   encodeCommand,
   encodeLogEntryFromCommands,
+  type Command,
   type CommandBody,
+  type LogEntry,
 } from '../store/index.ts';
 import type { Logger } from './environment.ts';
 import type { InFlight } from './requests.ts';
 
-export interface PendingCommand {
-  readonly number: number;
+interface EncodedCommand {
+  readonly command: Command;
   readonly encoded: Uint8Array;
+}
+
+export interface PendingCommand extends EncodedCommand {
+  readonly number: number;
   /** undefined: the server's own. */
   readonly waiter: InFlight | undefined;
 }
@@ -38,10 +45,12 @@ export interface CommandsOptions {
   readonly forward: (commands: readonly Uint8Array[]) => boolean;
 }
 
-const problemWith = (from: number, command: Uint8Array): string | undefined => {
+/** The command, or what is wrong with it. */
+const received = (from: number, encoded: Uint8Array): EncodedCommand | string => {
   try {
-    const { member } = decodeCommand(command).origin;
-    return member === from ? undefined : `a command in the name of member ${member}`;
+    const command = decodeCommand(encoded);
+    const { member } = command.origin;
+    return member === from ? { command, encoded } : `a command in the name of member ${member}`;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
@@ -70,9 +79,14 @@ export class Commands {
   /** To be proposed or forwarded; in order. */
   #unsent: PendingCommand[] = [];
   /** From other servers, to be proposed here. They send them again if this server stops leading. */
-  #foreign: Uint8Array[] = [];
+  #foreign: EncodedCommand[] = [];
   /** What the proposals of the present turn hold, until raft has taken or dropped them. */
-  readonly #offered = new Map<Token, { own: PendingCommand[]; foreign: Uint8Array[] }>();
+  readonly #offered = new Map<Token, { own: PendingCommand[]; foreign: EncodedCommand[] }>();
+  /**
+   * What the payloads of this leader's entries say, until they are applied: it need not be read from them again. Of
+   * writes alone, whose form at a gateway is the one that decoding gives.
+   */
+  readonly #proposed = new WeakMap<Uint8Array, LogEntry>();
   #lastToken = 0;
   #held = false;
 
@@ -83,7 +97,9 @@ export class Commands {
   /** Throws INTERNAL for a command that servers could not read; nothing of it is sent. */
   submit(body: CommandBody, waiter?: InFlight): PendingCommand {
     const number = this.#lastNumber + 1;
-    const pending = { number, encoded: this.#encode(body, number), waiter };
+    const { member, run } = this.#options;
+    const command: Command = { origin: { member, run, request: number }, ...body };
+    const pending = { number, command, encoded: this.#encode(command), waiter };
     this.#lastNumber = number;
     this.#pending.set(number, pending);
     this.#unsent.push(pending);
@@ -91,16 +107,15 @@ export class Commands {
     return pending;
   }
 
-  #encode(body: CommandBody, number: number): Uint8Array {
-    const { member, run } = this.#options;
+  #encode(command: Command): Uint8Array {
     try {
-      const encoded = encodeCommand({ ...body, origin: { member, run, request: number } });
-      if (readBack.has(body.kind)) decodeCommand(encoded);
+      const encoded = encodeCommand(command);
+      if (readBack.has(command.kind)) decodeCommand(encoded);
       return encoded;
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);
-      this.#options.logger.error({ kind: body.kind, problem: why }, 'a bug: a command cannot be sent');
-      throw new FuturestoreError('INTERNAL', `a bug: a ${body.kind} could not be read back (${why})`, {
+      this.#options.logger.error({ kind: command.kind, problem: why }, 'a bug: a command cannot be sent');
+      throw new FuturestoreError('INTERNAL', `a bug: a ${command.kind} could not be read back (${why})`, {
         cause,
       });
     }
@@ -108,10 +123,10 @@ export class Commands {
 
   /** What can't be read must not get into the log: every server would fail on it, again after each start. */
   addForeign(from: number, commands: readonly Uint8Array[]): void {
-    for (const command of commands) {
-      const problem = problemWith(from, command);
-      if (problem === undefined) this.#foreign.push(command);
-      else this.#options.logger.error({ peer: from, problem }, 'what a peer forwarded is dropped');
+    for (const encoded of commands) {
+      const command = received(from, encoded);
+      if (typeof command !== 'string') this.#foreign.push(command);
+      else this.#options.logger.error({ peer: from, problem: command }, 'what a peer forwarded is dropped');
     }
   }
 
@@ -147,29 +162,34 @@ export class Commands {
     if (this.#held || (this.#unsent.length === 0 && this.#foreign.length === 0)) return;
     const proposals: Proposal[] = [];
     let own: PendingCommand[] = [];
-    let foreign: Uint8Array[] = [];
+    let foreign: EncodedCommand[] = [];
     let encoded: Uint8Array[] = [];
+    let commands: Command[] = [];
     let bytes = 0;
     const timeMs = this.#options.entryTimeMs();
     const close = (): void => {
       if (encoded.length === 0) return;
       this.#lastToken += 1;
-      proposals.push({ token: this.#lastToken, payload: encodeLogEntryFromCommands(timeMs, encoded) });
+      const payload = encodeLogEntryFromCommands(timeMs, encoded);
+      if (commands.every(({ kind }) => kind === 'write')) this.#proposed.set(payload, { timeMs, commands });
+      proposals.push({ token: this.#lastToken, payload });
       this.#offered.set(this.#lastToken, { own, foreign });
       own = [];
       foreign = [];
       encoded = [];
+      commands = [];
       bytes = 0;
     };
-    const add = (command: Uint8Array): void => {
-      if (encoded.length >= entryCommandsMax || (bytes > 0 && bytes + command.length > entryBytesMax))
-        close();
-      encoded.push(command);
-      bytes += command.length;
+    const add = (next: EncodedCommand): void => {
+      const { length } = next.encoded;
+      if (encoded.length >= entryCommandsMax || (bytes > 0 && bytes + length > entryBytesMax)) close();
+      encoded.push(next.encoded);
+      commands.push(next.command);
+      bytes += length;
     };
     for (const pending of this.#unsent) {
       if (!this.#pending.has(pending.number)) continue;
-      add(pending.encoded);
+      add(pending);
       own.push(pending);
     }
     for (const command of this.#foreign) {
@@ -180,6 +200,15 @@ export class Commands {
     this.#unsent = [];
     this.#foreign = [];
     if (proposals.length > 0) raft.step({ kind: 'propose', proposals });
+  }
+
+  /** What an entry says that is about to be applied. */
+  read(payload: Uint8Array): LogEntry {
+    const proposed = this.#proposed.get(payload);
+    if (proposed === undefined) return decodeLogEntry(payload);
+    // The log keeps the payload for longer.
+    this.#proposed.delete(payload);
+    return proposed;
   }
 
   /** Sends what waits to the leader; call it only where this server does not lead. */
@@ -214,7 +243,7 @@ export class Commands {
     this.#returned.own.push(...offered.own);
     this.#returned.foreign.push(...offered.foreign);
   }
-  #returned: { own: PendingCommand[]; foreign: Uint8Array[] } = { own: [], foreign: [] };
+  #returned: { own: PendingCommand[]; foreign: EncodedCommand[] } = { own: [], foreign: [] };
 
   /** Raft has been drained: what it did not drop is in its log. Gives how many commands it dropped. */
   settle(): number {

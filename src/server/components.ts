@@ -31,8 +31,8 @@ const leaderlessTimeouts = 3;
 /** What they ask of the loop. */
 export interface Loop {
   readonly soft: () => SoftState;
-  /** 0: a leader is known. */
-  readonly leaderlessMs: () => number;
+  /** By the monotonic clock; undefined: a leader is known. */
+  readonly leaderlessSinceMs: () => number | undefined;
   readonly isRunning: () => boolean;
   readonly input: (input: Parameters<Raft['step']>[0]) => void;
   /** A snapshot is there: raft is to say whether it wants it. */
@@ -136,6 +136,7 @@ export class Components {
       storage,
       environment,
       metrics,
+      takeState: () => this.state.takeChanges(),
       onWritten: (result) => guard(() => written(result)),
       onFailed: fatal,
     });
@@ -280,7 +281,7 @@ export class Components {
       leadership,
       agents: this.agents,
       views: this.views,
-      leaderlessMs: this.#loop.leaderlessMs,
+      leaderlessSinceMs: this.#loop.leaderlessSinceMs,
       schedule: this.#loop.schedule,
       guard: this.#loop.guard,
     });

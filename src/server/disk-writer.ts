@@ -2,17 +2,26 @@
  * One batch on disk at a time: while one is being written the next one fills, merged from everything that raft and the
  * state ask for meanwhile.
  *
- * What nobody waits for (the state of applied entries, the commit index, what peers have told) rides with the next batch that has to be
- * synced, so that under load each turn's entries cost one write, and none waits behind a write of state. The tick
- * writes it when there is no such batch; a crash before that only makes the restart replay a little more of the log.
+ * Nobody waits for the state of applied entries, so it is left to a tick: a key or session that changes with every
+ * entry is encoded and written once for all of them. It rides with the first batch after the tick that has to be
+ * synced, so that no entries wait behind a write of state; the next tick writes it if there was none. A crash before
+ * that makes the restart replay a little more of the log: 1 MiB, or what was applied within two ticks. (The commit
+ * index and what peers have told go with the next batch in any case: the seal of a configuration relies on the first.)
  */
 import assert from 'node:assert/strict';
 import type { Entry, HardState, LogIndex, Message, Persist, SnapshotPoint } from '../raft/index.ts';
 import type { PeerWrite, StateWrite, Storage, WriteBatch } from '../storage/index.ts';
 import type { Environment, ServerMetrics } from './environment.ts';
 
-/** More of it is not kept waiting for a batch to ride with. */
-const stateBytesMax = 1024 * 1024;
+/** When so much of the log has been applied since the state was written, it does not wait for a tick. */
+const appliedBytesMax = 1024 * 1024;
+
+/** What the state has become since it was asked last. */
+export interface StateChanges {
+  readonly writes: readonly StateWrite[];
+  readonly applied: NonNullable<WriteBatch['applied']>;
+  readonly revision: number;
+}
 
 /** What a finished write makes possible. */
 export interface Written {
@@ -32,6 +41,8 @@ interface DiskWriterOptions {
   readonly storage: Storage;
   readonly environment: Environment;
   readonly metrics: ServerMetrics;
+  /** Of all entries up to `applied`. Asked for when it is written, and never while a snapshot takes the state's place. */
+  readonly takeState: () => StateChanges;
   readonly onWritten: (written: Written) => void;
   /** The disk can't be trusted any more: the process must end. */
   readonly onFailed: (error: unknown) => void;
@@ -42,7 +53,7 @@ class NextBatch {
   truncateFrom: LogIndex | undefined;
   entries: Entry[] = [];
   activate: SnapshotPoint | undefined;
-  stateWrites: StateWrite[] = [];
+  stateWrites: readonly StateWrite[] = [];
   applied: WriteBatch['applied'];
   revision = 0;
   compactTo: SnapshotPoint | undefined;
@@ -51,11 +62,10 @@ class NextBatch {
   sequence: number | undefined;
   afterDurable: Message[] = [];
   empty = true;
-  stateBytes = 0;
 
-  /** Somebody waits for it, or it has grown large. */
+  /** Somebody waits for it. */
   get urgent(): boolean {
-    return this.sync || this.afterDurable.length > 0 || this.stateBytes > stateBytesMax;
+    return this.sync || this.afterDurable.length > 0;
   }
 
   addPersist(persist: Persist): void {
@@ -69,8 +79,6 @@ class NextBatch {
       this.activate = snapshot;
       this.truncateFrom = undefined;
       this.entries = [];
-      this.stateWrites = [];
-      this.stateBytes = 0;
       this.applied = { index: snapshot.index, term: snapshot.term };
       this.compactTo = undefined;
     }
@@ -96,6 +104,10 @@ export class DiskWriter {
   #startedMs = 0;
   #activating = false;
   #idleWaiters: (() => void)[] = [];
+  /** Whether there is state that was not taken yet, and whether the next batch takes it. */
+  #state: 'written' | 'changed' | 'due' = 'written';
+  /** Of entries, since the state was taken. */
+  #appliedBytes = 0;
   #onDisk: StateOnDisk | undefined;
   #beingWritten: StateOnDisk | undefined;
 
@@ -105,28 +117,32 @@ export class DiskWriter {
 
   addPersist(persist: Persist): void {
     this.#next.addPersist(persist);
+    if (persist.snapshot === undefined) return;
+    this.#state = 'written';
+    this.#appliedBytes = 0;
   }
 
-  /**
-   * The changes of all entries up to `applied`, with which the state has this revision; never from a state that an
-   * activation in this batch replaces.
-   */
-  addState(
-    writes: readonly StateWrite[],
-    applied: NonNullable<WriteBatch['applied']>,
-    revision: number,
-  ): void {
+  /** Entries of so many bytes were applied; or there is more of the state to write without any (0). */
+  stateChanged(entryBytes: number): void {
     assert(
-      this.#next.activate === undefined || applied.index >= this.#next.activate.index,
-      `state of index ${applied.index} must not be written over the snapshot of index ${this.#next.activate?.index}`,
+      this.mayAddState || entryBytes === 0,
+      'entries were applied to a state that a snapshot is about to replace',
     );
-    this.#next.empty = false;
-    for (const write of writes) {
-      this.#next.stateWrites.push(write);
-      this.#next.stateBytes += write.value?.length ?? 0;
-    }
-    this.#next.applied = applied;
-    this.#next.revision = revision;
+    if (this.#state === 'written') this.#state = 'changed';
+    this.#appliedBytes += entryBytes;
+    if (this.#appliedBytes > appliedBytesMax) this.#state = 'due';
+  }
+
+  /** The state that has changed goes with the next batch, whichever it is. */
+  stateIsDue(): void {
+    if (this.#state === 'changed') this.#state = 'due';
+  }
+
+  /** Time has passed: what nobody waits for is written with the next batch, or now if there was none since the last time. */
+  tick(): void {
+    const isOverdue = this.#state === 'due';
+    if (this.#state === 'changed') this.#state = 'due';
+    if (isOverdue || (this.#state === 'written' && !this.#next.empty)) this.flushAll();
   }
 
   /** The state that was read or activated: what is on disk without having been added here. */
@@ -152,6 +168,8 @@ export class DiskWriter {
   addCompaction(point: SnapshotPoint): void {
     this.#next.empty = false;
     this.#next.compactTo = point;
+    // The log must not begin behind the state that is on disk.
+    this.stateIsDue();
   }
 
   /** What is to be remembered of peers; a snapshot that is activated leaves it as it is. */
@@ -163,14 +181,19 @@ export class DiskWriter {
 
   /** Starts the next write if none is under way and somebody waits for it. */
   flush(): void {
-    if (this.#next.urgent) this.flushAll();
+    if (this.#next.urgent || this.#appliedBytes > appliedBytesMax) this.#write(this.#state === 'due');
   }
 
   /** Starts the next write if none is under way and there is anything to write. */
   flushAll(): void {
-    if (this.#writing || this.#next.empty) return;
+    this.#write(true);
+  }
+
+  #write(withState: boolean): void {
+    if (this.#writing || !this.#hasWork) return;
     const next = this.#next;
     this.#next = new NextBatch();
+    if (withState && this.#state !== 'written' && next.activate === undefined) this.#takeState(next);
     this.#writing = true;
     this.#begun += 1;
     const startedMs = this.#options.environment.monotonicMs();
@@ -219,7 +242,8 @@ export class DiskWriter {
 
   /** Resolves when all that has been added up to now is on disk; what is added meanwhile is not waited for. */
   async whenOnDisk(): Promise<void> {
-    const last = this.#begun + (this.#next.empty ? 0 : 1);
+    this.stateIsDue();
+    const last = this.#begun + (this.#hasWork ? 1 : 0);
     this.flushAll();
     while (this.#finished < last) {
       await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
@@ -239,6 +263,19 @@ export class DiskWriter {
       await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
       this.flushAll();
     }
+  }
+
+  get #hasWork(): boolean {
+    return !this.#next.empty || (this.#state !== 'written' && this.mayAddState);
+  }
+
+  #takeState(next: NextBatch): void {
+    const { writes, applied, revision } = this.#options.takeState();
+    next.stateWrites = writes;
+    next.applied = applied;
+    next.revision = revision;
+    this.#state = 'written';
+    this.#appliedBytes = 0;
   }
 
   #settleIdle(): void {

@@ -33,6 +33,7 @@ import type {
 import type { Reads } from './reads.ts';
 import { Requests, type AttachedSession, type InFlight } from './requests.ts';
 import type { SnapshotViews } from './snapshot-views.ts';
+import { Standings } from './standings.ts';
 
 /** So that a connection of any gateway has one number in the log, unique in one run of a server. */
 const gatewaysMax = 64;
@@ -60,7 +61,8 @@ export interface GatewaysOptions {
   readonly leadership: Leadership;
   readonly agents: AgentsRequests;
   readonly views: SnapshotViews;
-  readonly leaderlessMs: () => number;
+  /** By the monotonic clock; undefined: a leader is known. */
+  readonly leaderlessSinceMs: () => number | undefined;
   /** Another turn of the loop is needed. */
   readonly schedule: () => void;
   /** Runs what a gateway or a timer asks for; a bug in it ends the server. */
@@ -72,6 +74,8 @@ interface Attached {
   events: GatewayEvent[];
   /** As it was told last. */
   ticketKeys: TicketKeys | undefined;
+  /** Asked about since the last turn. */
+  progressWanted: ConnectionId[];
   /** The last event of its kind: openings that follow each other share one. */
   opened: { readonly event: GatewayEvent; readonly sessions: OpenedSession[] } | undefined;
 }
@@ -80,6 +84,7 @@ export class Gateways {
   readonly #options: GatewaysOptions;
   readonly #requests = new Requests();
   readonly #attached: Attached[] = [];
+  readonly #standings: Standings;
   #deadlineTimer: { readonly timer: Timer; readonly atMs: number } | undefined;
   /**
    * To be answered at the end of this turn or a later one, from the state as it is then. No answer is made in between:
@@ -90,29 +95,26 @@ export class Gateways {
 
   constructor(options: GatewaysOptions) {
     this.#options = options;
+    this.#standings = new Standings(options);
   }
 
   attach(gateway: Gateway): GatewayPort {
     assert(this.#attached.length < gatewaysMax, `a server has at most ${gatewaysMax} gateways`);
-    const { guard, feed, store, identity, access, schedule, leaderlessMs } = this.#options;
+    const { guard, access, schedule } = this.#options;
     const number = this.#requests.addGateway();
     const first = access.event();
     this.#attached.push({
       gateway,
       events: first === undefined ? [] : [first],
       ticketKeys: undefined,
+      progressWanted: [],
       opened: undefined,
     });
     schedule();
     return {
       submit: (requests) => guard(() => this.#submit(number, requests)),
       notify: (notices) => guard(() => this.#notify(number, notices)),
-      get identity() {
-        return identity();
-      },
-      revision: () => store().revision,
-      leaderlessMs,
-      progress: (connection) => feed.progress(number, connection),
+      standing: this.#standings.now(),
     };
   }
 
@@ -226,6 +228,7 @@ export class Gateways {
     for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
     this.#readDue(clusterMs);
     for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
+    this.#tellProgress();
     this.#tellTicketKeys();
     for (const attached of this.#attached) {
       if (attached.events.length === 0) continue;
@@ -235,6 +238,32 @@ export class Gateways {
       attached.gateway.deliver(events);
     }
     this.#armDeadline();
+  }
+
+  /** At each tick of the server's. */
+  tick(): void {
+    const standing = this.#standings.takeChanged();
+    if (standing === undefined) return;
+    for (const { events } of this.#attached) events.push({ kind: 'standing', standing });
+    this.#options.schedule();
+  }
+
+  /** Behind the pushes that it is about. */
+  #tellProgress(): void {
+    const { feed } = this.#options;
+    for (const [gateway, attached] of this.#attached.entries()) {
+      if (attached.progressWanted.length === 0) continue;
+      const connections: ConnectionId[] = [];
+      let revision = 0;
+      for (const connection of attached.progressWanted) {
+        const servedTo = feed.progress(gateway, connection);
+        if (servedTo === undefined) continue;
+        connections.push(connection);
+        revision = servedTo;
+      }
+      attached.progressWanted = [];
+      if (connections.length > 0) attached.events.push({ kind: 'progress', connections, revision });
+    }
   }
 
   #tellTicketKeys(): void {
@@ -456,6 +485,10 @@ export class Gateways {
   #notify(gateway: number, notices: readonly GatewayNotice[]): void {
     const { feed, commands } = this.#options;
     for (const notice of notices) {
+      if (notice.kind === 'progress_wanted') {
+        this.#attached[gateway]?.progressWanted.push(...notice.connections);
+        continue;
+      }
       const { connection } = notice;
       switch (notice.kind) {
         case 'cancel': {

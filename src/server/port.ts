@@ -124,11 +124,24 @@ export type GatewayNotice =
   | { readonly kind: 'delivered'; readonly connection: ConnectionId; readonly bytes: number }
   /** The connection's principal has shown another credential: its session is to be known by it. */
   | { readonly kind: 'identified'; readonly connection: ConnectionId; readonly subject: Subject }
+  /** Their heartbeats are due: `progress` is to say how far those have come whose subscriptions have everything. */
+  | { readonly kind: 'progress_wanted'; readonly connections: readonly ConnectionId[] }
   /** All its requests, waits and subscriptions are over; `session` is detached. */
   | { readonly kind: 'closed'; readonly connection: ConnectionId; readonly session: string | undefined };
 
 /** From the server to one gateway, in order. */
 export type GatewayEvent =
+  /** At a tick of the server's where it has changed. */
+  | { readonly kind: 'standing'; readonly standing: ServerStanding }
+  /**
+   * All subscriptions of these connections have been given everything up to this revision, by the pushes before this.
+   * Connections that were asked about and are not here have some that are behind.
+   */
+  | {
+      readonly kind: 'progress';
+      readonly connections: readonly ConnectionId[];
+      readonly revision: number;
+    }
   /** Secret; 48 bytes, the same at all servers. At the attaching, where there are some, and whenever there are others. */
   | { readonly kind: 'ticket_keys'; readonly keys: Uint8Array }
   /**
@@ -208,13 +221,20 @@ export interface GatewayPort {
   /** Every request gets exactly one answer, unless it is cancelled or its connection closed. */
   submit(requests: readonly GatewayRequest[]): void;
   notify(notices: readonly GatewayNotice[]): void;
+  /** As of the attaching; later ones come as events. */
+  readonly standing: ServerStanding;
+}
+
+/** What a gateway has to know of its server. */
+export interface ServerStanding {
   readonly identity: ServerIdentity;
-  /** The revision as this server knows it. */
-  revision(): number;
-  /** For how long no leader has been known here; 0: one is. Milliseconds. */
-  leaderlessMs(): number;
-  /** All subscriptions of the connection have been given everything up to this revision; undefined: some are behind. */
-  progress(connection: ConnectionId): number | undefined;
+  /** The revision as this server knew it. */
+  readonly revision: number;
+  /**
+   * For how long no leader had been known here; 0: one was. Milliseconds, at the moment of saying it: it is said once,
+   * and grows with time until another standing comes.
+   */
+  readonly leaderlessMs: number;
 }
 
 export interface ServerIdentity {

@@ -20,9 +20,6 @@ import { tickMsOf } from './ticks.ts';
 /** A turn that has taken so long goes on later: a long log that is replayed must not hold up heartbeats. */
 const turnMsMax = 10;
 
-/** Records of what has expired that are rewritten in a tick: a part of a millisecond. */
-const deferredWritesPerTick = 64;
-
 /** How often a server tells its peers how it is doing. */
 const statusIntervalMs = 1000;
 
@@ -65,8 +62,7 @@ export class Server {
   #loop(): Loop {
     return {
       soft: () => this.#soft,
-      leaderlessMs: () =>
-        this.#soft.leader === undefined ? this.#options.environment.monotonicMs() - this.#ledAtMs : 0,
+      leaderlessSinceMs: () => (this.#soft.leader === undefined ? this.#ledAtMs : undefined),
       isRunning: () => this.#state === 'running',
       input: (input) => this.#input(input),
       staged: (message) => {
@@ -211,6 +207,7 @@ export class Server {
       housekeeping,
       outgoing,
       description,
+      gateways,
     } = this.#parts;
     // A write of a snapshot under way, which no write of the log may ever follow: then the leader would send it for ever.
     if (this.#storage.failure !== undefined) throw this.#storage.failure;
@@ -218,10 +215,8 @@ export class Server {
     if (this.#soft.leader !== undefined) this.#ledAtMs = nowMs;
     this.#raft.step({ kind: 'tick' });
     writer.addPeers(membership.takePeerWrites());
-    if (state.store.hasDeferredWrites && writer.mayAddState) {
-      state.write(deferredWritesPerTick);
-    }
-    writer.flushAll();
+    if (state.store.hasDeferredWrites) writer.stateChanged(0);
+    writer.tick();
     reads.retry();
     commands.retry();
     leadership.tick(nowMs, writer.busyMs(nowMs));
@@ -235,6 +230,7 @@ export class Server {
       membership.drive();
     }
     if (state.stuck(nowMs)) commands.sendAgain();
+    gateways.tick();
     if (nowMs - this.#statusSentMs >= statusIntervalMs) {
       this.#statusSentMs = nowMs;
       outgoing.tellStatus(membership.others, description.own());

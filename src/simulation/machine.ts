@@ -1,5 +1,5 @@
 /** One server's machine: its disk and clock, and the processes that run on it one after the other. */
-import { createGatewayBehind, type AgentGateway } from '../gateway/index.ts';
+import { createGatewayBehind, type LocalGateway } from '../gateway/index.ts';
 import { FuturestoreError } from '../protocol/index.ts';
 import type { Policies } from '../scopes/index.ts';
 import {
@@ -41,7 +41,7 @@ export type Damage = 'flipped' | 'wiped' | 'older' | 'lying';
 export interface Process {
   readonly life: Life;
   readonly server: Server;
-  readonly gateway: AgentGateway;
+  readonly gateway: LocalGateway;
   readonly diskId: Uint8Array;
   readonly run: number;
 }
@@ -172,8 +172,8 @@ export class Machine {
     const storage = world.wrapStorage(this, opened);
     const { diskId } = opened.recovered;
     const environment = this.clock.environment(life, this.#random);
-    const made: { gateway?: AgentGateway } = {};
-    const agents = (): AgentGateway => {
+    const made: { gateway?: LocalGateway } = {};
+    const agents = (): LocalGateway => {
       if (made.gateway === undefined) throw new Error(`server ${this.id} has no gateway yet`);
       return made.gateway;
     };
@@ -232,10 +232,10 @@ export class Machine {
     world.started(this, this.#process);
   }
 
-  #openGateway(life: Life, server: Server): AgentGateway {
+  #openGateway(life: Life, server: Server): LocalGateway {
     const { agents, policies, time, plan } = this.#world;
     // The gateway needs the port, and the port the gateway.
-    const made: { gateway?: AgentGateway } = {};
+    const made: { gateway?: LocalGateway } = {};
     const judge = this.#world.judgeAnswers(this, server, life);
     const outer: Gateway = {
       get connections() {
@@ -257,12 +257,7 @@ export class Machine {
         judge.noticed(notices);
         inner.notify(notices);
       },
-      get identity() {
-        return inner.identity;
-      },
-      revision: () => inner.revision(),
-      leaderlessMs: () => inner.leaderlessMs(),
-      progress: (connection) => inner.progress(connection),
+      standing: inner.standing,
     };
     const gateway = createGatewayBehind(agents.doorOf(this.member.place, life), {
       policies,

@@ -206,9 +206,9 @@ const openings: Theme = (plan, random) => {
   const latencyMs = random.pick([20, 40]);
   const agents = plan.agents.map((agent) => ({
     ...agent,
-    thinkMs: Math.min(agent.thinkMs, latencyMs),
+    thinkMs: Math.min(agent.thinkMs, 3 * latencyMs),
     writes: Math.max(agent.writes, 3),
-    concurrency: Math.max(agent.concurrency, 3),
+    concurrency: Math.max(agent.concurrency, 2),
   }));
   const durationMs = Math.max(plan.durationMs, 8000);
   const network = { ...plan.network, latencyMs, jitterMs: 0 };
@@ -216,7 +216,7 @@ const openings: Theme = (plan, random) => {
   const faults = series(longer, random, { least: 800, more: 500 }, (atMs) => {
     const agent = random.whole(1, agents.length);
     return [
-      { atMs, kind: 'kill_agent', agent, downMs: 0, how: 'killed' },
+      { atMs, kind: 'kill_agent', agent, downMs: 0, how: 'closes' },
       // It begins anew three seconds later.
       { atMs: atMs + 2500, kind: 'ambush', moment: 'opening', afterMs: random.whole(2, latencyMs - 5) },
     ];

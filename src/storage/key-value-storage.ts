@@ -191,11 +191,11 @@ export class KeyValueStorage implements Storage {
     if (batch.truncateFrom !== undefined) this.#truncate(into, batch.truncateFrom);
     let term = 0;
     for (const entry of batch.entries) {
-      assert(entry.index === this.#last + 1, `entry ${entry.index} was written after entry ${this.#last}`);
-      assert(
-        entry.term >= term,
-        `entry ${entry.index} of term ${entry.term} was written after one of term ${term}`,
-      );
+      // Texts are made only when they are needed.
+      if (entry.index !== this.#last + 1)
+        assert.fail(`entry ${entry.index} was written after entry ${this.#last}`);
+      if (entry.term < term)
+        assert.fail(`entry ${entry.index} of term ${entry.term} was written after one of term ${term}`);
       const key = logKey(entry.index);
       into.put(key, encodeEntry(key, entry));
       this.#last = entry.index;
@@ -257,10 +257,8 @@ export class KeyValueStorage implements Storage {
   #writeState(into: EngineBatch, { stateWrites, applied }: WriteBatch): void {
     const prefix = statePrefix(this.#generation);
     for (const { key, value } of stateWrites) {
-      assert(
-        key.length <= stateKeyLengthMax && ascii.test(key),
-        `the state key "${key}" is not printable ASCII`,
-      );
+      if (key.length > stateKeyLengthMax || !ascii.test(key))
+        assert.fail(`the state key "${key}" is not printable ASCII`);
       if (value === undefined) into.remove(prefix + key);
       else into.put(prefix + key, encodeStateRecord(key, value));
     }

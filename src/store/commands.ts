@@ -93,7 +93,8 @@ const writeOfSession = (tables: Tables, command: CommandOf<'write'>, changes: Ch
     if (judgement.limits !== undefined)
       quota = new QuotaCheck(principal, judgement.limits, tables.futures.usage.of(principal));
   }
-  const at = { nowMs: timeMs, revision: revision + 1, principal, session };
+  // The session's own text: one for all keys that it makes.
+  const at = { nowMs: timeMs, revision: revision + 1, principal: session.principal, session };
   const answer = write(tables.futures, generationFloor, command.operations, at, revision, changes, quota);
   tables.sessions.remember(session, sequence, answer);
   return answer;

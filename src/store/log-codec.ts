@@ -1,11 +1,17 @@
 /** Log entries and commands as log.proto's messages and back. What is decoded holds nothing of the bytes it came from. */
 import {
+  encodeWith,
   FuturestoreError,
   incoming,
   messages,
+  outgoing,
   operationFromMessage,
   operationToMessage,
-  outgoing,
+  readOperation,
+  StrictReader,
+  writeOperation,
+  type Operation,
+  type PlainWriter,
 } from '../protocol/index.ts';
 import {
   accessCommandFromMessage,
@@ -14,7 +20,16 @@ import {
   subjectToMessage,
 } from './access-codec.ts';
 import { assert, isGiven, unreachable } from './assert.ts';
-import type { Command, CommandBody, DueFuture, DueSession, LogEntry, SessionId, Subject } from './types.ts';
+import type {
+  Command,
+  CommandBody,
+  DueFuture,
+  DueSession,
+  LogEntry,
+  Origin,
+  SessionId,
+  Subject,
+} from './types.ts';
 
 type CommandMessage = messages.log.Command.$Properties;
 type CommandBodyMessage = Pick<
@@ -37,13 +52,25 @@ type CommandBodyMessage = Pick<
 
 /** LogEntry.commands: field 2, length-delimited. */
 const commandsTag = (2 << 3) | 2;
+/** LogEntry.time_ms: field 1, a varint. */
+const timeTag = 1 << 3;
+/** Command.write: field 4, length-delimited. */
+const writeTag = (4 << 3) | 2;
+/** SessionWrite's session_id, principal and operations: fields 1, 2 and 5, length-delimited. */
+const sessionTag = (1 << 3) | 2;
+const principalTag = (2 << 3) | 2;
+const operationsTag = (5 << 3) | 2;
 const idBytes = 16;
 const noBytes = new Uint8Array(0);
 
 export const sessionToBytes = (session: SessionId): Uint8Array => {
-  const bytes = Buffer.from(session, 'hex');
-  assert(bytes.length === idBytes && session.length === 2 * idBytes, 'a session id is not 32 hex digits');
-  return bytes;
+  checkSession(session);
+  return Buffer.from(session, 'hex');
+};
+
+const hexDigits = /^[0-9a-fA-F]+$/;
+const checkSession = (session: SessionId): void => {
+  assert(session.length === 2 * idBytes && hexDigits.test(session), 'a session id is not 32 hex digits');
 };
 
 export const sessionFromBytes = (bytes: Uint8Array | null | undefined, field: string): SessionId => {
@@ -60,39 +87,48 @@ export const sessionFromBytes = (bytes: Uint8Array | null | undefined, field: st
 export const asBuffer = (bytes: Uint8Array): Buffer =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-export const encodeCommand = (command: Command): Uint8Array =>
-  messages.log.Command.encode(commandToMessage(command)).finish();
+export const encodeCommand = (command: Command): Uint8Array => encodeWith(writeCommand, command);
 
 /** Throws a FuturestoreError with code PROTOCOL_ERROR for what is no command of this version. */
 export const decodeCommand = (bytes: Uint8Array): Command =>
-  commandFromMessage(decoded(() => messages.log.Command.decode(asBuffer(bytes))));
+  decoded(bytes, (reader) => readCommand(reader, reader.len));
 
 /** From commands as `encodeCommand` gave them, here or on another server. */
 export const encodeLogEntryFromCommands = (
   timeMs: number,
   encodedCommands: readonly Uint8Array[],
-): Uint8Array => {
-  const writer = messages.log.LogEntry.encode({ timeMs: outgoing(timeMs) });
+): Uint8Array => encodeWith(writeEntry, { timeMs, encodedCommands });
+
+const writeEntry = (
+  writer: PlainWriter,
+  { timeMs, encodedCommands }: { readonly timeMs: number; readonly encodedCommands: readonly Uint8Array[] },
+): void => {
+  messages.log.LogEntry.encode({ timeMs: outgoing(timeMs) }, writer);
   for (const command of encodedCommands) writer.uint32(commandsTag).bytes(command);
-  return writer.finish();
 };
 
 export const encodeLogEntry = (entry: LogEntry): Uint8Array =>
   encodeLogEntryFromCommands(entry.timeMs, entry.commands.map(encodeCommand));
 
 /** Throws a FuturestoreError with code PROTOCOL_ERROR for what is no entry of this version. */
-export const decodeLogEntry = (bytes: Uint8Array): LogEntry => {
-  const message = decoded(() => messages.log.LogEntry.decode(asBuffer(bytes)));
-  return {
-    timeMs: incoming(message.timeMs, 'time_ms'),
-    commands: (message.commands ?? []).map(commandFromMessage),
-  };
-};
+export const decodeLogEntry = (bytes: Uint8Array): LogEntry =>
+  decoded(bytes, (reader) => {
+    let timeMs = 0;
+    const commands: Command[] = [];
+    while (reader.pos < reader.len) {
+      const tag = reader.tag();
+      if (tag === commandsTag) commands.push(readCommand(reader, reader.size()));
+      else if (tag === timeTag) timeMs = incoming(reader.uint64(), 'time_ms');
+      else reader.skipType(tag & 7, 0, tag >>> 3);
+    }
+    return { timeMs, commands };
+  });
 
-const decoded = <T>(decode: () => T): T => {
+const decoded = <T>(bytes: Uint8Array, decode: (reader: StrictReader) => T): T => {
   try {
-    return decode();
+    return decode(new StrictReader(asBuffer(bytes), Number.POSITIVE_INFINITY));
   } catch (cause) {
+    if (cause instanceof FuturestoreError) throw cause;
     throw new FuturestoreError(
       'PROTOCOL_ERROR',
       'The bytes of a log entry or command are not what protobuf allows',
@@ -102,6 +138,95 @@ const decoded = <T>(decode: () => T): T => {
     );
   }
 };
+
+// ---- writes: nearly all commands, so by hand; the bytes are those of the generated code ----
+
+const writeCommand = (writer: PlainWriter, command: Command): void => {
+  if (command.kind !== 'write') {
+    messages.log.Command.encode(commandToMessage(command), writer);
+    return;
+  }
+  const { origin, session, principal, sequence, answeredBelow, operations } = command;
+  writeNumber(writer, 1, origin.member);
+  writeNumber(writer, 2, origin.run);
+  writeNumber(writer, 3, origin.request);
+  writer.uint32(writeTag).fork();
+  checkSession(session);
+  writer.uint32(sessionTag);
+  writer.hex(session);
+  if (principal !== '') writer.uint32(principalTag).string(principal);
+  writeNumber(writer, 3, sequence);
+  writeNumber(writer, 4, answeredBelow);
+  for (const operation of operations) {
+    writer.uint32(operationsTag).fork();
+    writeOperation(writer, operation);
+    writer.ldelim();
+  }
+  writer.ldelim();
+};
+
+/** A field without presence: 0 is not written. */
+const writeNumber = (writer: PlainWriter, field: number, value: number): void => {
+  if (value !== 0) writer.uint32(field << 3).uint64(outgoing(value));
+};
+
+/** log.Command of `length` bytes. */
+const readCommand = (reader: StrictReader, length: number): Command => {
+  const { pos, partsLeft } = reader;
+  const write = readWriteCommand(reader, reader.pos + length);
+  if (write !== undefined) return write;
+  reader.rewind(pos, partsLeft);
+  return commandFromMessage(messages.log.Command.decode(reader.reader, length));
+};
+
+/** undefined: it is another command, broken, or not as our own encoder writes it. */
+const readWriteCommand = (reader: StrictReader, end: number): Command | undefined => {
+  if (end > reader.len) return undefined;
+  const origin = { member: 0, run: 0, request: 0 };
+  let before = 0;
+  while (reader.pos < end) {
+    const tag = reader.tag();
+    if (tag <= before) return undefined;
+    before = tag;
+    if (tag === 1 << 3) origin.member = reader.uint64();
+    else if (tag === 2 << 3) origin.run = reader.uint64();
+    else if (tag === 3 << 3) origin.request = reader.uint64();
+    else if (tag === writeTag) {
+      const isWhole = reader.size() === end - reader.pos;
+      const isSafe = origin.member + origin.run + origin.request < Number.POSITIVE_INFINITY;
+      return isWhole && isSafe ? readSessionWrite(reader, end, origin) : undefined;
+    } else return undefined;
+  }
+  return undefined;
+};
+
+const readSessionWrite = (reader: StrictReader, end: number, origin: Origin): Command | undefined => {
+  let session = '';
+  let principal = '';
+  let sequence = 0;
+  let answeredBelow = 0;
+  const operations: Operation[] = [];
+  let before = 0;
+  while (reader.pos < end) {
+    const tag = reader.tag();
+    if (tag < before || (tag === before && tag !== operationsTag)) return undefined;
+    before = tag;
+    if (tag === sessionTag) session = reader.hex();
+    else if (tag === principalTag) principal = reader.stringVerify();
+    else if (tag === 3 << 3) sequence = reader.uint64();
+    else if (tag === 4 << 3) answeredBelow = reader.uint64();
+    else if (tag === operationsTag) {
+      const length = reader.size();
+      if (reader.pos + length > end) return undefined;
+      operations.push(readOperation(reader, length));
+    } else return undefined;
+  }
+  const isSafe = sequence + answeredBelow < Number.POSITIVE_INFINITY;
+  if (reader.pos !== end || !isSafe || session.length !== 2 * idBytes) return undefined;
+  return { origin, kind: 'write', session, principal, sequence, answeredBelow, operations };
+};
+
+// ---- all others ----
 
 const commandToMessage = (command: Command): CommandMessage => ({
   originMember: outgoing(command.origin.member),

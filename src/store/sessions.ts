@@ -18,7 +18,7 @@ export type Answer =
 export interface Remembered {
   readonly sequence: number;
   readonly answer: Answer;
-  /** Its part of the session's record, once it was needed: a session with many answers is written often. */
+  /** Its part of the session's record, once it was needed in a session with many. */
   encoded: Uint8Array | undefined;
 }
 

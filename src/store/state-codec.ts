@@ -1,18 +1,21 @@
 /** The records of the state as bytes: what is kept on disk, sent in snapshots, and compared between replicas. */
 import {
+  encodeMessage,
+  encodeWith,
   FuturestoreError,
   failureFromMessage,
   failureToMessage,
   futureFromMessage,
-  futureToMessage,
   incoming,
   messages,
   outgoing,
   revocationFromMessage,
   revocationToMessage,
+  writeFuture,
   writeResultFromMessage,
-  writeResultToMessage,
+  writeWriteResult,
   type Future,
+  type PlainWriter,
   type RevocationRecord,
 } from '../protocol/index.ts';
 import { keyProblem } from '../scopes/index.ts';
@@ -30,6 +33,15 @@ import type { TicketKeys } from './ticket-keys.ts';
 const answersTag = (9 << 3) | 2;
 /** SessionRecord.subject: field 10, length-delimited. */
 const subjectTag = (10 << 3) | 2;
+/** FutureRecord's future, created_revision and tied_session: fields 1, 2 and 3. */
+const futureTag = (1 << 3) | 2;
+const createdRevisionTag = 2 << 3;
+const tiedSessionTag = (3 << 3) | 2;
+/** RememberedAnswer's sequence and result: fields 1 and 2. */
+const sequenceTag = 1 << 3;
+const resultTag = (2 << 3) | 2;
+/** Of so many answers in one session the bytes are kept: their record is written anew with each of its writes. */
+const manyAnswers = 64;
 const noBytes = new Uint8Array(0);
 
 /** The state's own numbers. */
@@ -80,45 +92,61 @@ export const recordKeys = {
 
 export const encodeKeyRecord = (record: KeyRecord): Uint8Array => {
   const { future, tombstone } = record;
-  if (future === undefined) {
-    assert(tombstone !== undefined, 'a key is neither there nor deleted');
-    return messages.log.FutureRecord.encode({
-      future: {
-        key: record.key,
-        generation: outgoing(record.lastGeneration),
-        revision: outgoing(tombstone.revision),
-        changedAtMs: outgoing(tombstone.atMs),
-      },
-      deleted: true,
-    }).finish();
-  }
-  return messages.log.FutureRecord.encode({
-    future: futureToMessage(future),
-    createdRevision: outgoing(record.createdRevision),
-    tiedSession: record.tied === undefined ? noBytes : sessionToBytes(record.tied.id),
-  }).finish();
+  if (future !== undefined) return encodeWith(writeFutureRecord, record);
+  assert(tombstone !== undefined, 'a key is neither there nor deleted');
+  return encodeMessage(messages.log.FutureRecord, {
+    future: {
+      key: record.key,
+      generation: outgoing(record.lastGeneration),
+      revision: outgoing(tombstone.revision),
+      changedAtMs: outgoing(tombstone.atMs),
+    },
+    deleted: true,
+  });
 };
 
-export const encodeSession = (session: Session): Uint8Array => {
-  const writer = messages.log.SessionRecord.encode({
-    sessionId: sessionToBytes(session.id),
-    principal: session.principal,
-    graceMs: outgoing(session.graceMs),
-    member: outgoing(session.member),
-    run: outgoing(session.run),
-    connection: outgoing(session.connection),
-    expiresAtMs: outgoing(session.expiresAtMs),
-    answeredBelow: outgoing(session.answeredBelow),
-  });
-  for (const remembered of inOrder(session)) {
-    remembered.encoded ??= encodeRemembered(remembered);
-    writer.uint32(answersTag).bytes(remembered.encoded);
+/** By hand, as it is done for each write; the bytes are those of the generated code. */
+const writeFutureRecord = (writer: PlainWriter, { future, createdRevision, tied }: KeyRecord): void => {
+  assert(future !== undefined, 'the record of a deletion is written as that of a future');
+  writer.uint32(futureTag).fork();
+  writeFuture(writer, future);
+  writer.ldelim();
+  if (createdRevision !== 0) writer.uint32(createdRevisionTag).uint64(outgoing(createdRevision));
+  if (tied !== undefined) writer.uint32(tiedSessionTag).bytes(sessionToBytes(tied.id));
+};
+
+export const encodeSession = (session: Session): Uint8Array => encodeWith(writeSession, session);
+
+const writeSession = (writer: PlainWriter, session: Session): void => {
+  messages.log.SessionRecord.encode(
+    {
+      sessionId: sessionToBytes(session.id),
+      principal: session.principal,
+      graceMs: outgoing(session.graceMs),
+      member: outgoing(session.member),
+      run: outgoing(session.run),
+      connection: outgoing(session.connection),
+      expiresAtMs: outgoing(session.expiresAtMs),
+      answeredBelow: outgoing(session.answeredBelow),
+    },
+    writer,
+  );
+  const answers = inOrder(session);
+  for (const remembered of answers) {
+    writer.uint32(answersTag);
+    if (answers.length < manyAnswers && remembered.encoded === undefined) {
+      writer.fork();
+      writeRemembered(writer, remembered);
+      writer.ldelim();
+    } else {
+      remembered.encoded ??= encodeWith(writeRemembered, remembered);
+      writer.bytes(remembered.encoded);
+    }
   }
   if (session.subject !== undefined) {
-    const subject = messages.log.Subject.encode(subjectToMessage(session.subject)).finish();
-    writer.uint32(subjectTag).bytes(subject);
+    messages.log.Subject.encode(subjectToMessage(session.subject), writer.uint32(subjectTag).fork());
+    writer.ldelim();
   }
-  return writer.finish();
 };
 
 /** Replicas must have the same bytes, whatever order the answers came in. */
@@ -128,28 +156,32 @@ const inOrder = (session: Session): Remembered[] => {
   return sorted ? answers : answers.sort((a, b) => a.sequence - b.sequence);
 };
 
-const encodeRemembered = ({ sequence, answer }: Remembered): Uint8Array =>
-  messages.log.RememberedAnswer.encode({
-    sequence: outgoing(sequence),
-    ...(answer.kind === 'written'
-      ? { result: writeResultToMessage(answer.result) }
-      : { error: failureToMessage(answer.failure) }),
-  }).finish();
+const writeRemembered = (writer: PlainWriter, { sequence, answer }: Remembered): void => {
+  if (answer.kind === 'written') {
+    if (sequence !== 0) writer.uint32(sequenceTag).uint64(outgoing(sequence));
+    writer.uint32(resultTag).fork();
+    writeWriteResult(writer, answer.result);
+    writer.ldelim();
+  } else {
+    const error = failureToMessage(answer.failure);
+    messages.log.RememberedAnswer.encode({ sequence: outgoing(sequence), error }, writer);
+  }
+};
 
 export const encodeServer = ({ member, run, diskId, change }: ServerState): Uint8Array =>
-  messages.log.ServerRecord.encode({
+  encodeMessage(messages.log.ServerRecord, {
     member: outgoing(member),
     run: outgoing(run),
     diskId,
     ...(change && { changeRequest: outgoing(change.request), changedMember: outgoing(change.member) }),
-  }).finish();
+  });
 
 export const encodeTicketKeys = ({ number, keys, madeAtMs }: TicketKeys): Uint8Array =>
-  messages.log.TicketKeysRecord.encode({
+  encodeMessage(messages.log.TicketKeysRecord, {
     number: outgoing(number),
     keys,
     madeAtMs: outgoing(madeAtMs),
-  }).finish();
+  });
 
 const wantedNumbers = { learner: 1, voter: 2, removed: 3 } as const satisfies Record<
   MemberRecord['wanted'],
@@ -158,34 +190,34 @@ const wantedNumbers = { learner: 1, voter: 2, removed: 3 } as const satisfies Re
 const wantedOf: readonly (MemberRecord['wanted'] | undefined)[] = [undefined, 'learner', 'voter', 'removed'];
 
 export const encodeMember = ({ member, name, peersAddress, agentsUrl, wanted }: MemberRecord): Uint8Array =>
-  messages.log.MemberRecord.encode({
+  encodeMessage(messages.log.MemberRecord, {
     member: outgoing(member),
     name,
     peersAddress,
     agentsUrl,
     wanted: wantedNumbers[wanted],
-  }).finish();
+  });
 
 export const encodeExpiry = ({ revision, atMs, keys, generations }: ExpiryGroup): Uint8Array =>
-  messages.log.ExpiryRecord.encode({
+  encodeMessage(messages.log.ExpiryRecord, {
     revision: outgoing(revision),
     atMs: outgoing(atMs),
     keys,
     generations,
-  }).finish();
+  });
 
 export const encodePolicies = (revision: number, document: Uint8Array): Uint8Array =>
-  messages.log.AccessRecord.encode({ revision: outgoing(revision), document }).finish();
+  encodeMessage(messages.log.AccessRecord, { revision: outgoing(revision), document });
 
 export const encodeRevocation = ({ revocation, revision, untilMs }: RevocationRecord): Uint8Array =>
-  messages.agent.RevocationRecord.encode({
+  encodeMessage(messages.agent.RevocationRecord, {
     revocation: revocationToMessage(revocation),
     revision: outgoing(revision),
     untilMs: outgoing(untilMs ?? 0),
-  }).finish();
+  });
 
 export const encodeCounters = (counters: Counters): Uint8Array =>
-  messages.log.StateRecord.encode({
+  encodeMessage(messages.log.StateRecord, {
     revision: outgoing(counters.revision),
     timeMs: outgoing(counters.timeMs),
     epoch: outgoing(counters.epoch),
@@ -193,7 +225,7 @@ export const encodeCounters = (counters: Counters): Uint8Array =>
     generationFloor: outgoing(counters.generationFloor),
     lastMember: outgoing(counters.lastMember),
     members: counters.members.map(outgoing),
-  }).finish();
+  });
 
 // ---- back ----
 

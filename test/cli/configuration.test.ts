@@ -37,6 +37,7 @@ describe('server.yaml', () => {
       ...validSettings(),
       ...optional,
       log: { level: 'debug' },
+      gateway: { workers: 2 },
       limits: { connections: 50 },
       agents: {
         ...validSettings().agents,
@@ -89,6 +90,7 @@ describe('server.yaml', () => {
       logRetainBytes: 1024 ** 3,
       stopGraceMs: 0,
       connectionsMax: 50,
+      gatewayThreads: 2,
       unauthenticatedConnectionsMax: 1000,
     });
   });
@@ -203,6 +205,7 @@ describe('server.yaml', () => {
     ['election_timeout', '99ms', 'election_timeout: must be a duration from 100ms to 1m'],
     ['election_timeout', 1, 'election_timeout: must be a duration from 100ms to 1m, written like'],
     ['log_retain', '17GiB', 'log_retain: must be a size from 1MiB to 16GiB'],
+    ['gateway', { workers: 17 }, 'gateway.workers: must be auto or a whole number from 0 to 16, got 17'],
     ['limits', { connections: 0 }, 'limits.connections: must be a whole number from 1'],
     ['member', 1.5, 'member: must be a whole number'],
     ['data', '', 'data: must be a directory, got ""'],
@@ -308,6 +311,7 @@ describe('server --print-settings', () => {
       'log.level',
       'log_retain',
       'stop_grace',
+      'gateway.workers',
       'limits.connections',
       'limits.unauthenticated_connections',
     ]);

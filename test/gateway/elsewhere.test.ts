@@ -51,9 +51,9 @@ describe('a gateway whose server knows no leader', () => {
   test('asks those who are there to go, once, and those who come later in the next round; it closes nobody', async () => {
     rig = await startGateway();
     const early = await rig.greeted();
-    rig.port.withoutLeaderMs = 4000;
+    rig.port.withoutLeader(3000);
     rig.clock.advance(1000);
-    rig.port.withoutLeaderMs = 5000;
+    expect(rig.log.lines.filter(({ message }) => message === 'sending agents elsewhere')).toEqual([]);
     rig.clock.advance(1000);
     await early.until((frames) => frames.some(({ goaway }) => goaway !== undefined));
     expect(early.frames.at(-1)?.goaway).toEqual({
@@ -61,14 +61,20 @@ describe('a gateway whose server knows no leader', () => {
       reason: 'the server has known no leader for 5 s: connect to another one',
     });
     const late = await rig.greeted();
-    rig.port.withoutLeaderMs = 9000;
-    rig.clock.advance(1000);
-    rig.port.withoutLeaderMs = 10_000;
-    rig.clock.advance(1000);
+    rig.clock.advance(5000);
     await late.until((frames) => frames.some(({ goaway }) => goaway !== undefined));
     expect([goaways(early).length, goaways(late).length]).toEqual([1, 1]);
     const told = rig.log.lines.filter(({ message }) => message === 'sending agents elsewhere');
     expect(told.map(({ fields }) => fields)).toMatchObject([{ agents: 1 }, { agents: 1 }]);
     expect(rig.gateway.connections).toBe(2);
+  });
+
+  test('leaves them alone once it knows one again', async () => {
+    rig = await startGateway();
+    await rig.greeted();
+    rig.port.withoutLeader(4000);
+    rig.port.withoutLeader(0);
+    rig.clock.advance(60_000);
+    expect(rig.log.lines.filter(({ message }) => message === 'sending agents elsewhere')).toEqual([]);
   });
 });

@@ -2,7 +2,7 @@
 import { WebSocket } from 'ws';
 import type { RawData } from 'ws';
 import { createGateway, gatewayLimits } from '../../src/gateway/index.ts';
-import type { AgentGateway, GatewayClock, GatewayLimits, GatewayOptions } from '../../src/gateway/index.ts';
+import type { LocalGateway, GatewayClock, GatewayLimits, GatewayOptions } from '../../src/gateway/index.ts';
 import { protobufCodec } from '../../src/protocol/index.ts';
 import type {
   AnswerBody,
@@ -14,7 +14,7 @@ import type {
 } from '../../src/protocol/index.ts';
 import { compilePolicies } from '../../src/scopes/index.ts';
 import type { PolicyDocument } from '../../src/scopes/index.ts';
-import type { GatewayNotice, GatewayPort, GatewayRequest } from '../../src/server/index.ts';
+import type { GatewayEvent, GatewayNotice, GatewayPort, GatewayRequest } from '../../src/server/index.ts';
 import { issue, makeAuthority } from './certificates.ts';
 import type { Authority, Credentials } from './certificates.ts';
 
@@ -41,7 +41,7 @@ class Waiters {
   }
 }
 
-class FakePort implements GatewayPort {
+export class FakePort implements GatewayPort {
   readonly identity = {
     clusterId: 'c0ffee',
     epoch: 3,
@@ -53,8 +53,10 @@ class FakePort implements GatewayPort {
   readonly notices: GatewayNotice[] = [];
   readonly notifications: (readonly GatewayNotice[])[] = [];
   readonly #waiters = new Waiters();
-  /** What `progress` says. */
+  /** What the server says of all subscriptions when it is asked; undefined: they are behind. */
   served: number | undefined = undefined;
+  /** To the gateway. */
+  deliver: (events: readonly GatewayEvent[]) => void = () => undefined;
   /** Called for each submission, after it has been noted. */
   onSubmit: (requests: readonly GatewayRequest[]) => void = () => undefined;
 
@@ -71,22 +73,20 @@ class FakePort implements GatewayPort {
   notify(notices: readonly GatewayNotice[]): void {
     this.notifications.push(notices);
     this.notices.push(...notices);
+    for (const notice of notices) {
+      const { served } = this;
+      if (notice.kind !== 'progress_wanted' || served === undefined) continue;
+      const { connections } = notice;
+      setImmediate(() => this.deliver([{ kind: 'progress', connections, revision: served }]));
+    }
     this.#waiters.changed();
   }
 
-  revision(): number {
-    return 41;
-  }
+  readonly standing = { identity: this.identity, revision: 41, leaderlessMs: 0 };
 
-  /** What `leaderlessMs` says. */
-  withoutLeaderMs = 0;
-
-  leaderlessMs(): number {
-    return this.withoutLeaderMs;
-  }
-
-  progress(): number | undefined {
-    return this.served;
+  /** The server has known no leader for so long. */
+  withoutLeader(leaderlessMs: number): void {
+    this.deliver([{ kind: 'standing', standing: { ...this.standing, leaderlessMs } }]);
   }
 
   until(holds: (port: this) => boolean): Promise<void> {
@@ -104,7 +104,7 @@ class FakePort implements GatewayPort {
   }
 }
 
-class ManualClock implements GatewayClock {
+export class ManualClock implements GatewayClock {
   readonly #timers = new Set<{ readonly intervalMs: number; readonly callback: () => void; dueMs: number }>();
   #nowMs = 1_000;
   readonly #wallStartMs = Date.now();
@@ -145,7 +145,7 @@ interface LogLine {
   readonly message: string;
 }
 
-class LogBook {
+export class LogBook {
   readonly lines: LogLine[] = [];
   readonly #waiters = new Waiters();
 
@@ -180,7 +180,7 @@ class Counts {
 }
 
 /** Of the realms puppet and lab; more of them are the test's. */
-const policyDocument = ({ puppet, lab }: World, realms: PolicyDocument['realms']): PolicyDocument => ({
+export const policyDocument = ({ puppet, lab }: World, realms: PolicyDocument['realms']): PolicyDocument => ({
   realms: {
     puppet: { tls: { issuer: puppet.pem, identity: 'cn' }, vars: { node: 'cn' } },
     lab: { tls: { issuer: lab.pem, identity: 'cn' }, vars: { node: 'cn' } },
@@ -241,7 +241,7 @@ export const theWorld = (): Promise<World> => (world ??= makeWorld());
 
 export interface Rig {
   readonly world: World;
-  readonly gateway: AgentGateway;
+  readonly gateway: LocalGateway;
   readonly port: FakePort;
   readonly tcpPort: number;
   readonly clock: ManualClock;
@@ -284,6 +284,7 @@ export const startGateway = async (
     metrics: counts,
     ...more,
   });
+  port.deliver = (events) => gateway.deliver(events);
   const { port: tcpPort } = await gateway.listen();
   const agents: TestAgent[] = [];
   const agent = async (how: AgentHow = {}): Promise<TestAgent> => {

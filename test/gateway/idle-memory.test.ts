@@ -59,10 +59,11 @@ const ofGateway = (idle: Idle): number => {
         for (const request of requests) if (request.kind === 'subscribe') deliver(request);
       },
       notify: () => undefined,
-      identity: { clusterId: 'c0ffee', epoch: 1, serverId: 1, serverName: 'one', endpoints: [] },
-      revision: () => 1,
-      leaderlessMs: () => 0,
-      progress: () => undefined,
+      standing: {
+        identity: { clusterId: 'c0ffee', epoch: 1, serverId: 1, serverName: 'one', endpoints: [] },
+        revision: 1,
+        leaderlessMs: 0,
+      },
     };
   });
   many.connect(idle.connections);

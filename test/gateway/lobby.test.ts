@@ -19,6 +19,7 @@ test('who waits in line for a handshake makes no room for others, and those who 
     limits: { ...gatewayLimits, unauthenticatedMax: 2, handshakesPerTurnMax: 0, handshakesWaitingMax: 4 },
     proxies: [],
     nowMs: () => 0,
+    unknownElsewhere: () => 0,
     handOver: () => expect.unreachable(),
     turnedAway: (stage, problem) => turnedAway.push(`${stage}: ${problem}`),
   });

@@ -2,7 +2,7 @@
 import type { RawData } from 'ws';
 import {
   createGatewayBehind,
-  type AgentGateway,
+  type LocalGateway,
   type AgentStream,
   type AgentWebSocket,
   type Arrival,
@@ -63,7 +63,7 @@ const identity: Identity = {
 };
 
 export class ManyConnections {
-  readonly #gateway: AgentGateway;
+  readonly #gateway: LocalGateway;
   readonly #sockets: EmptySocket[] = [];
   #arrived: ((arrival: Arrival) => void) | undefined;
   /** Of all connections. */
@@ -73,7 +73,7 @@ export class ManyConnections {
 
   /** `attach` as a server's `attachGateway`. */
   constructor(attach: (gateway: Gateway) => GatewayPort) {
-    const made: { gateway?: AgentGateway } = {};
+    const made: { gateway?: LocalGateway } = {};
     const port = attach({
       get connections() {
         return made.gateway?.connections ?? 0;

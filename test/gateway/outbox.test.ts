@@ -40,9 +40,11 @@ const make = (limits = {}) => {
   const sent: number[] = [];
   const revisions: number[] = [];
   const taken: number[] = [];
+  const progress: number[] = [];
   const owner = {
     answerSent: (request: number) => void sent.push(request),
     pushSent: (_subscription: number, revision: number) => void revisions.push(revision),
+    progressSent: (revision: number) => void progress.push(revision),
     pushesTaken: (bytes: number) => void taken.push(bytes),
   };
   const all = { ...gatewayLimits, ...limits };
@@ -51,6 +53,7 @@ const make = (limits = {}) => {
     sent,
     revisions,
     taken,
+    progress,
     outbox: new Outbox(socket as unknown as WebSocket, protobufCodec, all, owner, 0),
   };
 };
@@ -265,5 +268,32 @@ describe('the reason in a close frame', () => {
         expect(Buffer.from(reason).toString()).not.toContain('\ufffd');
       }),
     );
+  });
+});
+
+describe('the revision up to which all has been given', () => {
+  test('leaves behind the pushes that it is about, and before all that came later', () => {
+    const { outbox, socket, progress } = make({ answerBufferedBytesMax: 1 });
+    socket.bufferedAmount = 1;
+    outbox.add({ kind: 'answer', request: 1, body: got(10) });
+    outbox.add(push(7, 10));
+    outbox.add({ kind: 'progress', revision: 7 });
+    outbox.add(push(8, 10));
+    outbox.flush();
+    expect([socket.frames.length, progress]).toEqual([0, []]);
+    for (const _frame of [1, 2]) {
+      socket.bufferedAmount = 0;
+      outbox.flush();
+    }
+    const told = socket.frames.map(({ answers, pushes, revision }) => [
+      answers.length,
+      pushes.map((each) => each.revision),
+      revision,
+    ]);
+    expect(told).toEqual([
+      [1, [7], 7],
+      [0, [8], undefined],
+    ]);
+    expect(progress).toEqual([7]);
   });
 });

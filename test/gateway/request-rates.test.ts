@@ -26,3 +26,16 @@ test('thousands that come at once cost what they cost one by one', () => {
   // Each going through all before it: 30,000² / 2 steps, which take seconds.
   expect(secondsFor(30_000)).toBeLessThan(0.5);
 });
+
+test('a part of less than one a second is one now and then', () => {
+  const rates = new RequestRates();
+  const waits = [0, 0, 2000, 4000, 4000].map((nowMs) => rates.waitFor('agents:web1', 0.25, nowMs));
+  expect(waits).toEqual([0, 4000, 2000, 0, 4000]);
+});
+
+test('nor is who has a part of one a second forgotten before it may make another', () => {
+  const rates = new RequestRates();
+  expect(rates.waitFor('agents:greedy', 0.25, 0)).toBe(0);
+  for (let other = 0; other < 5000; other += 1) rates.waitFor(`agents:web${other}`, 1, 2500);
+  expect(rates.waitFor('agents:greedy', 0.25, 2600)).toBeGreaterThan(0);
+});

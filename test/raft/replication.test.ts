@@ -131,6 +131,38 @@ describe('replication', () => {
     expect(cluster.machine(3).items).toEqual(['a']);
   });
 
+  test('a commit index that is told alone is answered only where the answer says anything new', () => {
+    const cluster = listCluster(3);
+    cluster.elect(1);
+    const answers = () => cluster.sentOf('append_response', 2).length;
+    const before = answers();
+    cluster.propose(1, 'a');
+    cluster.settle();
+    // For the entry, and not for the commit index behind it.
+    expect(answers() - before).toBe(1);
+    expect(cluster.status(2)).toMatchObject({ commit: cluster.status(1).lastIndex });
+    // Asked once more, as a leader does that has missed something, it answers.
+    const { lastIndex } = cluster.status(2);
+    cluster.inject(1, 2, 1, append(lastIndex, 1, [], lastIndex));
+    cluster.settle();
+    expect(answers() - before).toBe(2);
+  });
+
+  test('an answer that was lost before the commit index was told is given again', () => {
+    const cluster = listCluster(3);
+    cluster.elect(1);
+    cluster.filter = ({ kind, from }) => (kind === 'append_response' && from === 3 ? 'drop' : 'pass');
+    cluster.propose(1, 'a');
+    cluster.settle();
+    expect(progressOf(cluster, 1, 3).match).toBeLessThan(cluster.status(1).lastIndex);
+    cluster.filter = () => 'pass';
+    cluster.run(4);
+    expect(progressOf(cluster, 1, 3)).toMatchObject({
+      state: 'replicate',
+      match: cluster.status(1).lastIndex,
+    });
+  });
+
   test('a member that needs compacted entries gets a snapshot, also when the first stream fails', () => {
     const cluster = listCluster(3);
     cluster.elect(1);

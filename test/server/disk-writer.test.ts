@@ -1,6 +1,6 @@
 /** What rides with which batch, and for whom one is written. */
-import { expect, test } from 'vitest';
-import { asLogIndex, asTerm } from '../../src/raft/index.ts';
+import { describe, expect, test } from 'vitest';
+import { asLogIndex, asTerm, initialConfiguration, type Persist } from '../../src/raft/index.ts';
 import { noMetrics } from '../../src/server/index.ts';
 import { DiskWriter } from '../../src/server/disk-writer.ts';
 import { MemoryDisk, openMemoryStorage, type Storage, type WriteBatch } from '../../src/storage/index.ts';
@@ -21,7 +21,13 @@ const setup = async () => {
           }
         : (Reflect.get(target, name, target) as unknown),
   });
+  const state = { index: 0, taken: 0 };
   const writer = new DiskWriter({
+    takeState: () => {
+      state.taken += 1;
+      const applied = { index: asLogIndex(state.index), term: asTerm(1) };
+      return { writes: [], applied, revision: state.index };
+    },
     storage: watched,
     environment: new VirtualTime(1).environment({ wallOffsetMs: 0, stoppedUntilMs: 0 }),
     metrics: noMetrics,
@@ -30,8 +36,11 @@ const setup = async () => {
       throw error;
     },
   });
-  return { writer, written };
+  return { writer, written, state };
 };
+
+/** What was begun on the disk is done. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 const told = { key: '2/told', value: Buffer.from('…') };
 
@@ -61,4 +70,76 @@ test('what peers have told is never synced for its own sake, and writes nothing 
   writer.flushAll();
   await writer.whenIdle();
   expect(written).toMatchObject([{ sync: false, peerWrites: [told] }]);
+});
+
+describe('the state of applied entries', () => {
+  const persist = (index: number): Persist => ({
+    sequence: index,
+    mustSync: true,
+    hardState: { term: asTerm(1), vote: undefined, commit: asLogIndex(index) },
+    entries: [{ index: asLogIndex(index), term: asTerm(1), kind: 'empty', payload: Buffer.alloc(0) }],
+    afterDurable: [],
+  });
+
+  test('goes with the first batch after a tick that somebody waits for, once for all changes', async () => {
+    const { writer, written, state } = await setup();
+    for (const index of [1, 2, 3]) {
+      writer.addPersist(persist(index));
+      writer.flush();
+      await turn();
+      state.index = index;
+      writer.stateChanged(100);
+    }
+    expect(state.taken).toBe(0);
+    writer.tick();
+    writer.flush();
+    await turn();
+    expect(written.map(({ applied }) => applied)).toEqual([undefined, undefined, undefined]);
+    writer.addPersist(persist(4));
+    writer.flush();
+    await turn();
+    expect(written.at(-1)).toMatchObject({ sync: true, applied: { index: 3 } });
+    expect(state.taken).toBe(1);
+  });
+
+  test('is written by the second tick where no batch came, without a sync', async () => {
+    const { writer, written, state } = await setup();
+    writer.addPersist(persist(1));
+    writer.flush();
+    await turn();
+    state.index = 1;
+    writer.stateChanged(100);
+    writer.tick();
+    expect(written).toHaveLength(1);
+    writer.tick();
+    await writer.whenIdle();
+    expect(written.at(-1)).toMatchObject({ sync: false, applied: { index: 1 } });
+    writer.tick();
+    writer.tick();
+    expect(written).toHaveLength(2);
+  });
+
+  test('does not wait when much of the log was applied, when it is asked for, and where the log is cut', async () => {
+    const { writer, written, state } = await setup();
+    const apply = async (index: number, bytes: number): Promise<void> => {
+      writer.addPersist(persist(index));
+      writer.flush();
+      await turn();
+      state.index = index;
+      writer.stateChanged(bytes);
+    };
+    await apply(1, 2 ** 21);
+    writer.flush();
+    await turn();
+    expect(written.at(-1)).toMatchObject({ sync: false, applied: { index: 1 } });
+    await apply(2, 1);
+    await writer.whenOnDisk();
+    expect(written.at(-1)).toMatchObject({ sync: false, applied: { index: 2 } });
+    await apply(3, 1);
+    writer.addCompaction({ index: asLogIndex(3), term: asTerm(1), configuration: initialConfiguration([1]) });
+    writer.addPersist(persist(4));
+    writer.flush();
+    await turn();
+    expect(written.at(-1)).toMatchObject({ applied: { index: 3 }, compactTo: { index: 3 } });
+  });
 });

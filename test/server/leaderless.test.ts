@@ -4,7 +4,9 @@ import { ServerCluster } from './support/server-cluster.ts';
 test('a server says for how long it has known no leader', async () => {
   const cluster = await ServerCluster.start({ servers: 3 });
   const [cutOff, other] = cluster.followers as [number, number];
-  const leaderless = (id: number): number => cluster.agent(id).port.leaderlessMs();
+  const leaderless = (id: number): number => cluster.standing(id).leaderlessMs;
+  // It is said at a tick.
+  await cluster.time.run(50);
   expect(cluster.ids.map(leaderless)).toEqual([0, 0, 0]);
   cluster.network.isolate(cutOff, cluster.ids);
   await cluster.time.run(10_000);

@@ -186,7 +186,7 @@ describe('members that a server has not heard of yet', () => {
       expect(introduce(cluster, 14)).toBeUndefined();
       const { members } = await cluster.list(1);
       expect(members).toMatchObject([1, 2, 3].map((id) => describeMember(id)));
-      expect(cluster.agent(1).port.identity.endpoints).toHaveLength(3);
+      expect(cluster.standing(1).identity.endpoints).toHaveLength(3);
       expect(await cluster.add(1, 4)).toBe(4);
       await cluster.settled(1);
       expect((await cluster.list(1)).members).toHaveLength(4);

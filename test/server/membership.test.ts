@@ -27,7 +27,7 @@ describe('a server that is added', () => {
     const status = await cluster.answer(agent, agent.send({ kind: 'status' }));
     expect(status).toMatchObject({ status: { members: [{}, {}, {}, { id: 4, role: 'learner' }] } });
     for (const id of [1, 2, 3, 4])
-      expect(cluster.agent(id).port.identity.endpoints).toEqual([1, 2, 3, 4].map((each) => `wss://s${each}`));
+      expect(cluster.standing(id).identity.endpoints).toEqual([1, 2, 3, 4].map((each) => `wss://s${each}`));
 
     await cluster.promote(4, 4);
     await cluster.settled(leader);
@@ -155,7 +155,7 @@ describe('a server that is removed', () => {
     for (const id of [leader, other]) {
       expect((await cluster.settled(id)).members.map((member) => member.id)).not.toContain(gone);
       await expectServing(cluster, id);
-      expect(cluster.agent(id).port.identity.endpoints).toHaveLength(2);
+      expect(cluster.standing(id).identity.endpoints).toHaveLength(2);
     }
     expect([...cluster.removed]).toEqual([gone]);
     expect(cluster.fatal).toEqual([]);

@@ -25,15 +25,22 @@ test('a view has its revision also when other writes finish before it is open', 
   const environment = new VirtualTime().environment({ wallOffsetMs: 0, stoppedUntilMs: 0 });
   const whole = storage as Storage;
   const ignore = (): void => undefined;
+  let applied = 0;
   const writer = new DiskWriter({
     storage: whole,
     environment,
     metrics: noMetrics,
+    takeState: () => ({
+      writes: [],
+      applied: { index: asLogIndex(applied), term: asTerm(1) },
+      revision: applied * 10,
+    }),
     onWritten: ignore,
     onFailed: ignore,
   });
   const begin = (index: number): void => {
-    writer.addState([], { index: asLogIndex(index), term: asTerm(1) }, index * 10);
+    applied = index;
+    writer.stateChanged(1);
     writer.flushAll();
   };
   const finish = async (): Promise<void> => {

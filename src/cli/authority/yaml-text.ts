@@ -45,6 +45,12 @@ const joinLines = `# It was added to a running cluster: while its data directory
 join: true
 `;
 
+const hostOf = (peers: string): string => peers.slice(0, peers.lastIndexOf(':'));
+
+const sharedLines = `# Several servers share this machine's processors: threads for agents would take them from the other servers.
+gateway: { workers: 0 }
+`;
+
 /** One server's server.yaml. `join`: of one that is added to a running cluster. */
 export const serverText = (
   clusterId: string,
@@ -74,7 +80,7 @@ policy: ../policy.yaml
 election_timeout: 1s
 heartbeat_interval: 100ms
 log: { level: info }
-`;
+${members.some(({ id, peers }) => id !== self.id && hostOf(peers) === hostOf(self.peers)) ? sharedLines : ''}`;
 
 /** The policies of a new cluster. */
 export const policyText =

@@ -105,6 +105,19 @@ export const integer = (least: number, most: number) => {
   return v.pipe(v.number(message), v.integer(message), v.minValue(least, message), v.maxValue(most, message));
 };
 
+/** A whole number, or the word `auto`. */
+export const integerOrAuto = (least: number, most: number) => {
+  const message = (issue: { readonly input: unknown }): string =>
+    `must be auto or a whole number from ${least} to ${most}, got ${shown(issue.input)}`;
+  return v.pipe(
+    v.union([v.literal('auto'), v.number()], message),
+    v.check(
+      (value) => value === 'auto' || (Number.isInteger(value) && value >= least && value <= most),
+      message,
+    ),
+  );
+};
+
 /** Milliseconds. `least` and `most` are written as in the file. */
 export const duration = (least: string, most: string) => {
   const expected = `a duration from ${least} to ${most}, written like 500ms, 30s, 5m or 24h`;

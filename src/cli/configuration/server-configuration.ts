@@ -2,6 +2,7 @@
 import { dirname, resolve } from 'node:path';
 import * as v from 'valibot';
 import { parseDocument } from 'yaml';
+import { defaultGatewayThreads } from '../../gateway/index.ts';
 import { FuturestoreError } from '../../protocol/index.ts';
 import type { HostAndPort } from './scalars.ts';
 import type { ServerSettings } from './settings.ts';
@@ -56,6 +57,8 @@ export interface ServerConfiguration {
   readonly stopGraceMs: number;
   readonly connectionsMax: number;
   readonly unauthenticatedConnectionsMax: number;
+  /** 0: agents are served in the main thread. */
+  readonly gatewayThreads: number;
 }
 
 /** Larger than any real one; keeps a wrong path from being read into memory. */
@@ -163,6 +166,7 @@ const resolved = (settings: ServerSettings, file: string): ServerConfiguration =
     stopGraceMs: settings.stop_grace,
     connectionsMax: settings.limits.connections,
     unauthenticatedConnectionsMax: settings.limits.unauthenticated_connections,
+    gatewayThreads: settings.gateway.workers === 'auto' ? defaultGatewayThreads() : settings.gateway.workers,
   };
 };
 

@@ -10,6 +10,7 @@ import {
   duration,
   file,
   integer,
+  integerOrAuto,
   listenAddress,
   memberName,
   network,
@@ -197,6 +198,20 @@ export const serverSettings = v.object(
     stop_grace: v.pipe(
       v.optional(duration('0ms', '10m'), '5s'),
       v.description('How long a stopping server spreads the good-byes to its agents.'),
+    ),
+    gateway: v.optional(
+      v.object(
+        {
+          workers: v.pipe(
+            v.optional(integerOrAuto(0, 16), 'auto'),
+            v.description(
+              'Threads that serve agents (TLS, parsing, policies). 0: none beside the main one. auto: one for each core but one, at most 4.',
+            ),
+          ),
+        },
+        group,
+      ),
+      {},
     ),
     limits: v.optional(
       v.object(

@@ -11,7 +11,7 @@ import { futureAsJson } from '../../../src/cli/output.ts';
 import { connect } from '../../../src/client/index.ts';
 import type { Client, ClientOptions } from '../../../src/client/index.ts';
 import { createGateway } from '../../../src/gateway/index.ts';
-import type { AgentGateway } from '../../../src/gateway/index.ts';
+import type { LocalGateway } from '../../../src/gateway/index.ts';
 import { startRelay } from '../../../src/relay/index.ts';
 import type { MachineClock, Relay, RelayOptions } from '../../../src/relay/index.ts';
 import { compilePolicies } from '../../../src/scopes/index.ts';
@@ -174,7 +174,7 @@ export class Site {
   readonly #certificates: Certificates;
   readonly server: Server;
   readonly #clock: { aheadMs: number };
-  #gateway: AgentGateway | undefined;
+  #gateway: LocalGateway | undefined;
   #port = 0;
   #relays: RunningRelay[] = [];
   #clients: Client[] = [];
@@ -236,7 +236,7 @@ export class Site {
         return gateway.connections;
       },
     };
-    const gateway: AgentGateway = createGateway({
+    const gateway: LocalGateway = createGateway({
       listen: { host: '127.0.0.1', port: this.#port },
       ...this.#certificates.server,
       policies: compilePolicies(policies(this.#certificates.agentCa)),

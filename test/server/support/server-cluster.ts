@@ -12,6 +12,7 @@ import {
   type MemberDescription,
   type OpenedSession,
   type Server,
+  type ServerStanding,
   type StartServerOptions,
   type Subject,
 } from '../../../src/server/index.ts';
@@ -111,10 +112,17 @@ class TestGateway implements Gateway {
   readonly agents = new Map<number, Agent>();
   readonly port: GatewayPort;
   readonly ticketKeys: Uint8Array[] = [];
+  /** Said last, and when. */
+  standing: ServerStanding;
+  standingAtMs: number;
+  readonly #nowMs: () => number;
   readonly sessionsOpened: OpenedSession[] = [];
 
-  constructor(server: Server) {
+  constructor(server: Server, nowMs: () => number) {
+    this.#nowMs = nowMs;
     this.port = server.attachGateway(this);
+    this.standing = this.port.standing;
+    this.standingAtMs = nowMs();
   }
 
   get connections(): number {
@@ -127,7 +135,12 @@ class TestGateway implements Gateway {
         this.access.push(event);
         for (const agent of this.agents.values()) agent.accessAt.push(agent.log.length);
       } else if (event.kind === 'ticket_keys') this.ticketKeys.push(event.keys);
-      else if (event.kind === 'sessions_opened') this.sessionsOpened.push(...event.sessions);
+      else if (event.kind === 'standing') {
+        this.standing = event.standing;
+        this.standingAtMs = this.#nowMs();
+      } else if (event.kind === 'progress') {
+        for (const connection of event.connections) this.agents.get(connection)?.received(event);
+      } else if (event.kind === 'sessions_opened') this.sessionsOpened.push(...event.sessions);
       else this.agents.get(event.connection)?.received(event);
     }
   }
@@ -230,12 +243,23 @@ export class ServerCluster {
         return this.network.transport(id, { presence, acceptPeer, takesUp, version });
       },
     });
-    this.#running.set(id, { server, gateway: new TestGateway(server), presence, door });
+    const gateway = new TestGateway(server, () => this.time.nowMs);
+    this.#running.set(id, { server, gateway, presence, door });
   }
 
   /** What a server announces to its peers. */
   presence(id: number): PeerPresence {
     return this.#get(id).presence;
+  }
+
+  /** As its gateway knows it now. */
+  standing(id: number): ServerStanding {
+    const { standing, standingAtMs } = this.#get(id).gateway;
+    const { leaderlessMs } = standing;
+    return {
+      ...standing,
+      leaderlessMs: leaderlessMs === 0 ? 0 : leaderlessMs + this.time.nowMs - standingAtMs,
+    };
   }
 
   /** What it has told its gateway, in order. */

@@ -20,8 +20,8 @@ export const gatewayMutations: readonly Mutation[] = [
     name: 'answers-forgotten-too-early',
     rule: 'An answer is forgotten only when the client says that it has it.',
     file: 'gateway/requests.ts',
-    find: 'const { sequence, answeredBelow, operations } = body;',
-    replace: 'const { sequence, operations } = body;\n        const answeredBelow = sequence;',
+    find: 'sequence, answeredBelow, operations } as const;',
+    replace: 'sequence, answeredBelow: Math.max(answeredBelow, sequence), operations } as const;',
   },
   {
     name: 'session-forgotten-while-opening',

@@ -6,7 +6,7 @@ export const serverMutations: readonly Mutation[] = [
     name: 'applied-without-its-state',
     rule: 'The applied index and the state it stands for are written together.',
     file: 'server/disk-writer.ts',
-    find: 'this.#next.stateWrites.push(write);',
+    find: 'next.stateWrites = writes;',
     replace: '',
     quick: true,
   },

@@ -1,0 +1,34 @@
+/** How many connections each principal has, over all gateways of one server. */
+export interface Principals {
+  /**
+   * Tells, at once or later, whether one more is within `max`; then it counts until it leaves. Where it is 1 the newest is
+   * always admitted, and takes the place of the one before it: at this gateway that is the caller's business.
+   */
+  enter(principal: string, max: number, told: (admitted: boolean) => void): void;
+  /** Of one that was admitted. */
+  leave(principal: string): void;
+  /** Which part of the principal's requests per second this gateway may admit: above 0, at most 1. */
+  shareOf(principal: string): number;
+}
+
+/** Of a server that has one gateway. */
+export class OwnPrincipals implements Principals {
+  readonly #counts = new Map<string, number>();
+
+  enter(principal: string, max: number, told: (admitted: boolean) => void): void {
+    const count = this.#counts.get(principal) ?? 0;
+    const admitted = max === 1 || count < max;
+    if (admitted) this.#counts.set(principal, count + 1);
+    told(admitted);
+  }
+
+  leave(principal: string): void {
+    const count = this.#counts.get(principal) ?? 0;
+    if (count > 1) this.#counts.set(principal, count - 1);
+    else this.#counts.delete(principal);
+  }
+
+  shareOf(): number {
+    return 1;
+  }
+}
