@@ -31,7 +31,7 @@ const whyNoReplacement = async (): Promise<string | undefined> => {
   return stdout.includes('member replace') ? undefined : 'this build has no `member replace`';
 };
 
-interface End {
+export interface End {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
 }
