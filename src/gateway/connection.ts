@@ -232,6 +232,8 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   heartbeat(nowMs: number, wallMs: number): boolean {
     if (!this.review()) return false;
     this.#authentication.check(wallMs);
+    // What either has withdrawn is to be told: nothing else may happen here for long.
+    this.flush();
     if (this.ended) return false;
     // While nothing is read no pong can be seen; then only standstill counts.
     const aliveAtMs = Math.max(this.#heardAtMs, this.#outbox.progressAtMs);

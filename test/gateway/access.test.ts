@@ -129,6 +129,25 @@ describe('narrower policies', () => {
     expect(await agent.failure(again)).toMatchObject({ code: 'PERMISSION_DENIED' });
   });
 
+  test('are told also where a heartbeat is the first to find that they count', async () => {
+    rig = await startGateway();
+    const agent = await rig.greeted();
+    const waits = agent.request({ kind: 'await', alternatives: [['shared/x']] });
+    const follows = agent.request(subscribe('shared/open/**'));
+    await rig.port.until(({ requests }) => requests.length === 2);
+    rig.gateway.deliver([subscribed(1, follows)]);
+    await agent.answer(follows);
+    // Its round comes with the sixteenth tick, before the connections are looked at one after the other.
+    rig.clock.advance(15_999);
+    await written();
+    rig.gateway.deliver([access(nothing)]);
+    rig.clock.advance(1);
+    expect(await agent.failure(waits)).toMatchObject({ code: 'PERMISSION_DENIED' });
+    await agent.until((frames) =>
+      frames.some(({ pushes }) => pushes.some(({ ended }) => ended !== undefined)),
+    );
+  });
+
   test('refuse also what has been answered and not sent yet', async () => {
     rig = await startGateway();
     const agent = await rig.greeted();
