@@ -1,6 +1,7 @@
 /** A process that makes load on futurestore with the client library, as it is told by its parent. */
 import process from 'node:process';
 import { connect, loadProfile, type Client } from '../../src/client/index.ts';
+import { answerParent } from './answer-parent.ts';
 import { keyOf, value, type FuturestoreJob, type FuturestoreJobDone } from './futurestore-jobs.ts';
 
 const operationOf = (
@@ -49,15 +50,4 @@ const work = async (job: FuturestoreJob): Promise<FuturestoreJobDone> => {
   return { latenciesMs, processorMs: (user + system) / 1000 };
 };
 
-const answer = async (job: FuturestoreJob): Promise<void> => {
-  try {
-    const done = await work(job);
-    // The channel is closed, and with it the process ends, once this has left.
-    process.send?.(done, () => process.disconnect());
-  } catch (error) {
-    console.error(error);
-    process.exit(1);
-  }
-};
-
-process.once('message', (job) => void answer(job as FuturestoreJob));
+answerParent((job) => work(job as FuturestoreJob));

@@ -1,5 +1,6 @@
 /** A process that makes load on NATS or ZooKeeper, as it is told by its parent. */
 import process from 'node:process';
+import { answerParent } from './answer-parent.ts';
 import { keyOf, value } from './futurestore-jobs.ts';
 import type { Done, KeyValueClient } from './key-value-client.ts';
 import { connectKeyValue } from './key-value-clients.ts';
@@ -71,15 +72,4 @@ const work = async (job: KeyValueJob): Promise<FuturestoreJobDone> => {
   return { latenciesMs, processorMs: (user + system) / 1000 };
 };
 
-const answer = async (job: KeyValueJob): Promise<void> => {
-  try {
-    const done = await work(job);
-    // The channel is closed, and with it the process ends, once this has left.
-    process.send?.(done, () => process.disconnect());
-  } catch (error) {
-    console.error(error);
-    process.exit(1);
-  }
-};
-
-process.once('message', (job) => void answer(job as KeyValueJob));
+answerParent((job) => work(job as KeyValueJob));

@@ -1,5 +1,6 @@
 /** This build: as `init` makes a cluster, with mutual TLS and policies; nothing is tuned for the benchmark. */
 import process from 'node:process';
+import { connect, loadProfile, type Client } from '../../src/client/index.ts';
 import { command, ProcessCluster } from '../../test/support/process-cluster.ts';
 import { versionOf } from './programs.ts';
 import type { RunningSystem, System } from './system.ts';
@@ -43,3 +44,12 @@ export const futurestore: System<RunningFuturestore> = {
     return runningFuturestore(cluster);
   },
 };
+
+/** The administrator's, of one server. */
+export const clientOf = (system: RunningFuturestore, index: number): Client => {
+  const profile = loadProfile(system.profile);
+  return connect({ ...profile, endpoints: [system.endpoints[index] ?? ''] });
+};
+
+/** The index of another one of three. */
+export const otherThan = (index: number): number => (index + 1) % 3;

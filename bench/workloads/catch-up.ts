@@ -1,8 +1,8 @@
 /** A server that was away for so long that the log does not reach back: it gets a snapshot. */
-import { connect, loadProfile } from '../../src/client/index.ts';
 import { eventually } from '../../test/support/process-cluster.ts';
 import { fill } from '../load/fill.ts';
 import { value } from '../load/futurestore-jobs.ts';
+import { clientOf, otherThan } from '../systems/futurestore.ts';
 import type { SystemsWorkload } from '../workload.ts';
 
 /** When the server said so last, in ms since 1970. */
@@ -25,12 +25,9 @@ export const catchUpWorkload: SystemsWorkload = {
     const futures = quick ? 300_000 : 1_000_000;
     const { cluster } = system;
     const leader = await system.leader();
-    const away = (leader + 1) % 3;
+    const away = otherThan(leader);
     await system.kill(away);
-    const client = connect({
-      ...loadProfile(system.profile),
-      endpoints: [system.endpoints[leader] ?? ''],
-    });
+    const client = clientOf(system, leader);
     // The same keys in each round: their generations differ, their number does not.
     await (round === 0 ? fill(client, futures) : fill(client, futures, { supersede: true }));
     await client.close();

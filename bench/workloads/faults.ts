@@ -1,19 +1,11 @@
 /** What happens when a server is lost, comes back, or very much expires at once. */
-import { connect, loadProfile, type Client } from '../../src/client/index.ts';
 import { sleep } from '../../test/support/process-cluster.ts';
 import { fill } from '../load/fill.ts';
 import { value } from '../load/futurestore-jobs.ts';
 import { residentBytes } from '../machine.ts';
-import type { RunningFuturestore } from '../systems/futurestore.ts';
+import { clientOf, otherThan } from '../systems/futurestore.ts';
 import type { EtcdClient } from '../load/etcd-client.ts';
 import type { SystemsWorkload } from '../workload.ts';
-
-const clientOf = (system: RunningFuturestore, index: number): Client => {
-  const profile = loadProfile(system.profile);
-  return connect({ ...profile, endpoints: [system.endpoints[index] ?? ''] });
-};
-
-const otherThan = (index: number): number => (index + 1) % 3;
 
 export const failoverWorkload: SystemsWorkload = {
   name: 'failover',
