@@ -20,8 +20,9 @@ import { fullJitter, requestBackoff } from './backoff.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionState } from './connection-state.ts';
 import type { ClientEnvironment, ClientLogger } from './environment.ts';
-import { CancelledError, TimedOutError, clientClosed, errorOf, outcomeUnknown } from './errors.ts';
+import { CancelledError, clientClosed, errorOf, outcomeUnknown } from './errors.ts';
 import type { ClientIdentity, Link } from './link.ts';
+import { notAnswered } from './not-answered.ts';
 import { Outbox } from './outbox.ts';
 import type { Control } from './outbox.ts';
 import {
@@ -556,24 +557,9 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   }
 
   #timedOut(pending: Pending): FuturestoreError {
-    const { content, lastFailure } = pending;
-    const after = pending.timeoutMs === undefined ? '' : ` within ${String(pending.timeoutMs)} ms`;
-    const doubtful = content.kind === 'write' && pending.sent;
-    const doubt = doubtful ? '; it was sent, and may happen all the same' : '';
     const state = this.#connection.state;
-    if (!this.#everConnected && !pending.sent) {
-      const count = this.#options.endpoints.length;
-      const servers = count === 1 ? 'the server could not' : `no server of ${String(count)} could`;
-      const why = state.kind === 'waiting' ? `: ${state.lastError.message}` : '';
-      const code = state.kind === 'waiting' ? state.lastError.code : 'UNAVAILABLE';
-      return new FuturestoreError(code, `${servers} be reached${after}${why}`);
-    }
-    const what = `${describe(content)} was not answered${after}`;
-    if (lastFailure?.code === 'UNAVAILABLE') {
-      return new FuturestoreError('UNAVAILABLE', `${what}: ${lastFailure.message}${doubt}`);
-    }
-    const why = state.kind === 'waiting' ? `: ${state.lastError.message}` : '';
-    return new TimedOutError(`${what}${why}${doubt}`, doubtful);
+    const endpoints = this.#options.endpoints.length;
+    return notAnswered(pending, { state, endpoints, everConnected: this.#everConnected });
   }
 
   #subscriptionFailed(subscription: Subscription, failure: Failure): void {
