@@ -10,7 +10,7 @@ import { World } from './support/soak-world.ts';
  * were wiped too, and leadership is handed about.
  */
 
-const seeds = Number(process.env['FUTURESTORE_SOAK_SEEDS'] ?? 60);
+const seeds = Number(process.env['FUTURESTORE_SOAK_SEEDS'] ?? 30);
 const firstSeed = Number(process.env['FUTURESTORE_SOAK_FIRST'] ?? 1);
 const steps = 150;
 

@@ -24,7 +24,6 @@ export const serverMutations: readonly Mutation[] = [
     file: 'server/housekeeping.ts',
     find: 'this.#expiriesUnderWay.delete(number);',
     replace: '',
-    quick: true,
   },
   {
     name: 'read-from-the-own-state',

@@ -25,7 +25,6 @@ export const storeMutations: readonly Mutation[] = [
     file: 'store/commands.ts',
     find: 'if (present.generation !== generation || instantOf(present) !== atMs || atMs > timeMs) continue;',
     replace: 'if (instantOf(present) === undefined) continue;',
-    quick: true,
   },
   {
     name: 'generation-used-twice',
