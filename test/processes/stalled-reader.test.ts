@@ -12,7 +12,7 @@ import { protobufCodec } from '../../src/protocol/index.ts';
 import type { Position, ReceivedServerFrame, SubscriptionStart } from '../../src/protocol/index.ts';
 import { ProcessCluster, sleep } from '../support/process-cluster.ts';
 
-const changes = Number(process.env['FUTURESTORE_CHANGES'] ?? 50_000);
+const changes = Number(process.env['FUTURESTORE_CHANGES'] ?? 100_000);
 const keys = 4000;
 const operationsPerBatch = 256;
 const writers = 4;
