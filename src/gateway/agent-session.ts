@@ -5,7 +5,7 @@ import { firstSessionNumber, flights } from './flights.ts';
 /** How a connection stands to sessions, as far as the log has told. */
 export type SessionStanding =
   | { readonly kind: 'none' }
-  /** Of a new one it is not known yet whether it has been opened. */
+  /** It is not known yet whether it has been opened, or taken up. */
   | { readonly kind: 'opening' }
   | { readonly kind: 'opened'; readonly session: string };
 
@@ -14,8 +14,6 @@ export class AgentSession {
   /** Counts the sessions that this connection had, so that late answers to one don't end the next. */
   #number = firstSessionNumber;
   #toDetach: string | undefined;
-  /** Whether the one that was asked for last is to be a new one. */
-  #isNew = false;
 
   /** Undefined: none, requests that need one are refused. */
   get id(): string | undefined {
@@ -44,13 +42,12 @@ export class AgentSession {
   /** `isOpening`: an answer to its opening is to come. */
   standing(isOpening: boolean): SessionStanding {
     if (this.#toDetach === undefined) return { kind: 'none' };
-    const isInDoubt = this.#isNew && (isOpening || this.#id === undefined);
+    const isInDoubt = isOpening || this.#id === undefined;
     return isInDoubt ? { kind: 'opening' } : { kind: 'opened', session: this.#toDetach };
   }
 
-  /** It has been asked for; `resume`: it was there before. */
-  open(session: string, resume: boolean): void {
-    this.#isNew = !resume;
+  /** It has been asked for. */
+  open(session: string): void {
     this.#id = session;
     this.#toDetach = session;
     this.#number += 1;

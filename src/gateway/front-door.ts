@@ -232,17 +232,19 @@ export class FrontDoor implements Door {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
       const { sockets, limits } = this.#setup;
-      socket.once('close', () => {
-        this.#sockets.delete(socket);
-        this.#publish();
-      });
       if (this.#sockets.size + sockets.othersOpen > limits.connectionsMax + limits.refusalsMax) {
+        socket.once('close', () => this.#sockets.delete(socket));
         socket.on('error', ignoreBrokenSocket);
         socket.destroy();
         this.#turnAway('capacity', tooMany, socket.remoteAddress);
         return;
       }
       this.#lobby.enter(socket);
+      // After the lobby's own listener, so that it has been taken out of what is told.
+      socket.once('close', () => {
+        this.#sockets.delete(socket);
+        this.#publish();
+      });
       this.#publish();
     });
     this.#server.on('error', (error) => {

@@ -295,7 +295,8 @@ class Agents implements LocalGateway, ConnectionOwner {
     }
     if (!isNew) {
       connection.become(identity, scope);
-      this.#placeSole(connection, this.#connectionsMax(scope));
+      // One whose admission is being asked for is placed when that is answered.
+      if (connection.admitted) this.#placeSole(connection, this.#connectionsMax(scope), undefined);
       return;
     }
     const max = this.#connectionsMax(scope);
@@ -327,20 +328,26 @@ class Agents implements LocalGateway, ConnectionOwner {
     connection.become(identity, scope);
     if (admitted) {
       connection.admit();
-      this.#placeSole(connection, this.#connectionsMax(scope));
+      this.#placeSole(connection, this.#connectionsMax(scope), max);
     } else {
       const reason = `${principal} has ${max} connections, as many as it may`;
       connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(limits.retryAfterMs, reason));
     }
   }
 
-  /** Where it is the one that its principal may have, the older one goes. */
-  #placeSole(connection: AgentConnection, max: number): void {
-    if (max !== 1) this.#sole.leave(connection);
-    else if (!connection.ended) {
-      const older = this.#sole.enter(connection);
-      if (older !== undefined) replace(older);
+  /** Where it is the one that its principal may have, the older one goes. `asked`: as how many it has just been admitted. */
+  #placeSole(connection: AgentConnection, max: number, asked: number | undefined): void {
+    const { principal } = connection;
+    if (max !== 1) {
+      this.#sole.leave(connection);
+      return;
     }
+    if (connection.ended || this.#sole.of(principal) === connection) return;
+    const older = this.#sole.enter(connection);
+    if (older !== undefined) replace(older);
+    // With an admission as the only one the other gateways have been told.
+    if (asked !== 1 && older !== connection)
+      this.#setup.principals.sole(principal, this.#setup.clock.nowMs() - connection.acceptedAtMs);
   }
 
   replaced(principal: string): void {

@@ -5,6 +5,11 @@ export interface Principals {
    * always admitted, and takes the place of the one before it: at this gateway that is the caller's business.
    */
   enter(principal: string, max: number, told: (admitted: boolean) => void): void;
+  /**
+   * One that was admitted when its principal might have several, and is there for so long, is the one that it may have
+   * now: of those at other gateways each older one is told to go, or this one is.
+   */
+  sole(principal: string, ageMs: number): void;
   /** Of one that was admitted. */
   leave(principal: string): void;
   /** Which part of the principal's requests per second this gateway may admit: above 0, at most 1. */
@@ -20,6 +25,10 @@ export class OwnPrincipals implements Principals {
     const admitted = max === 1 || count < max;
     if (admitted) this.#counts.set(principal, count + 1);
     told(admitted);
+  }
+
+  sole(): void {
+    // There is no other gateway.
   }
 
   leave(principal: string): void {

@@ -332,7 +332,7 @@ export class Requests {
     if (refusal !== undefined)
       return this.refuse(base.request, { code: 'INVALID_ARGUMENT', message: refusal }, body.kind);
     const { session, graceMs, resume } = body;
-    this.#session.open(session, resume);
+    this.#session.open(session);
     this.#inFlight.begin(base.request, flights.opening);
     const principal = this.#principal;
     return { ...base, kind: 'session_open', session, principal, graceMs, resume, subject: this.#subject };

@@ -4,7 +4,7 @@
  * believes in; and the first is told not to come back, so that the two do not take turns for ever.
  *
  * At one server the newest is the one that was identified last. Between servers the log decides: who opened a session is
- * replaced by whoever opened another one later.
+ * replaced by whoever opens another one later, or takes one up on a new connection.
  */
 import type { OpenedSession } from '../server/index.ts';
 import type { AgentConnection } from './connection.ts';
@@ -36,14 +36,18 @@ export class SoleConnections {
   /** Those that have to go since sessions were opened, through whichever server. */
   replacedBy(opened: readonly OpenedSession[], nowMs: number): readonly AgentConnection[] {
     if (this.#connections.size === 0) return [];
-    return opened.flatMap(({ principal, session, agoMs }) => {
-      const connection = this.#connections.get(principal);
-      return connection !== undefined && isOlder(connection, session, nowMs - agoMs) ? [connection] : [];
+    return opened.flatMap((one) => {
+      const connection = this.#connections.get(one.principal);
+      return connection !== undefined && isOlder(connection, one, nowMs) ? [connection] : [];
     });
   }
 }
 
-const isOlder = (connection: AgentConnection, session: string, openedAtMs: number): boolean => {
+const isOlder = (
+  connection: AgentConnection,
+  { session, agoMs, newerThan }: OpenedSession,
+  nowMs: number,
+): boolean => {
   const { standing } = connection;
   switch (standing.kind) {
     // Its own comes later in the log.
@@ -51,9 +55,9 @@ const isOlder = (connection: AgentConnection, session: string, openedAtMs: numbe
       return false;
     // The same agent, which may have moved.
     case 'opened':
-      return standing.session !== session;
+      return standing.session !== session && (newerThan === undefined || standing.session === newerThan);
     case 'none':
-      return connection.acceptedAtMs < openedAtMs;
+      return newerThan === undefined && connection.acceptedAtMs < nowMs - agoMs;
     default:
       return standing satisfies never;
   }

@@ -47,11 +47,13 @@ interface Asked {
   againMs: number;
 }
 
-/** The last order of a peer. */
+/** So many of a peer are known again: it has one or two under way. */
+const takenMax = 16;
+
+/** The last orders of a peer in one of its runs, by their numbers, which grow; undefined: it is being carried out. */
 interface Taken {
   readonly run: number;
-  readonly id: number;
-  outcome: AgentsOutcome | undefined;
+  readonly outcomes: Map<number, AgentsOutcome | undefined>;
 }
 
 const failed = (code: ErrorCode, message: string): AnswerBody => ({
@@ -184,17 +186,29 @@ export class AgentsRequests {
   /** A peer passes on what an operator wants of this server. `run`: of the peer; its numbers are of that run. */
   ordered(from: number, run: number, { id, order }: NumberedOrder): void {
     const { drain, outgoing } = this.#options;
-    const before = this.#taken.get(from);
-    if (before?.run === run && before.id === id) {
-      if (before.outcome !== undefined) outgoing.tellOutcome(from, { id, outcome: before.outcome });
+    const { outcomes } = this.#takenOf(from, run);
+    if (outcomes.has(id)) {
+      const outcome = outcomes.get(id);
+      if (outcome !== undefined) outgoing.tellOutcome(from, { id, outcome });
       return;
     }
-    const taken: Taken = { run, id, outcome: undefined };
-    this.#taken.set(from, taken);
+    const [oldest = id] = outcomes.keys();
+    // It was carried out and forgotten long ago.
+    if (id < oldest) return;
+    outcomes.set(id, undefined);
+    if (outcomes.size > takenMax) outcomes.delete(oldest);
     drain.carryOut(order, (outcome) => {
-      taken.outcome = outcome;
+      if (outcomes.has(id)) outcomes.set(id, outcome);
       outgoing.tellOutcome(from, { id, outcome });
     });
+  }
+
+  #takenOf(from: number, run: number): Taken {
+    const before = this.#taken.get(from);
+    if (before?.run === run) return before;
+    const taken: Taken = { run, outcomes: new Map() };
+    this.#taken.set(from, taken);
+    return taken;
   }
 
   // ---- words ----

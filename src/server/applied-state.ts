@@ -12,10 +12,13 @@ import type { Housekeeping } from './housekeeping.ts';
 import type { Membership } from './membership.ts';
 import type { ServerOptions, ServerParts } from './options.ts';
 import type { OutdatedDisk } from './outdated-disk.ts';
+import type { RivalSessions } from './rival-sessions.ts';
 import type { Snapshots } from './snapshots.ts';
 
 /** Without any result for so long, what was sent to the leader is sent again. */
 const stuckAfterMs = 5000;
+
+const noPositions: ReadonlySet<number> = new Set();
 
 /** Who is told. They may be made after the state. */
 export interface StateFollowers {
@@ -27,6 +30,7 @@ export interface StateFollowers {
   readonly compaction: CompactionPolicy;
   readonly outdated: OutdatedDisk;
   readonly gateways: Gateways;
+  readonly rivals: RivalSessions;
   readonly snapshots: Snapshots;
 }
 
@@ -87,7 +91,9 @@ export class AppliedState {
 
   /** A snapshot has taken the place of the state. */
   activated(point: NonNullable<Written['activated']>): void {
+    const before = this.#store;
     this.#store = this.#tell.snapshots.activated(point);
+    this.#store.remember(before, point.index, { member: this.#options.self.id, run: this.#run });
     this.#applied = { index: point.index, term: point.term };
     this.#tell.writer.stateIsOnDisk(point.index, this.#store.revision);
     this.#options.observer?.restored(point);
@@ -151,6 +157,7 @@ export class AppliedState {
       if (expired.length > 0) this.#options.metrics.expired(expired.length);
     }
     const { commands } = decoded;
+    const connected = this.#store.connected.length === 0 ? noPositions : new Set(this.#store.connected);
     for (let position = 0; position < commands.length; position += 1) {
       const command = commands[position];
       if (command === undefined) continue;
@@ -161,20 +168,25 @@ export class AppliedState {
         if (command.member === self.id) this.#tell.outdated.look(this.#store.server(self.id));
         this.#tell.membership.startApplied(command.member);
       }
-      if (command.kind === 'session_open' && !command.resume && results[position]?.kind === 'done') {
+      const isOwn = command.origin.member === self.id && command.origin.run === run;
+      // Among its own connections a server knows the newest before any log does.
+      if (command.kind === 'session_open' && !isOwn && connected.has(position)) {
         const { session, principal } = command;
-        this.#tell.gateways.sessionOpened({
-          session,
-          principal,
-          agoMs: Math.max(0, clusterMs - decoded.timeMs),
-        });
+        const agoMs = Math.max(0, clusterMs - decoded.timeMs);
+        this.#tell.gateways.sessionOpened({ session, principal, agoMs });
       }
-      if (command.origin.member !== self.id || command.origin.run !== run) continue;
+      if (!isOwn) continue;
       // It was on its way when the cluster began to decide over access: nobody knows yet whose session it is.
       if (command.kind === 'session_open' && command.subject === undefined && this.#access !== undefined)
         this.#sessionsToAttach = true;
       const pending = this.#tell.commands.take(command.origin.request);
-      if (pending === undefined) continue;
+      if (pending === undefined) {
+        // It came twice, and its connection may have ended in between.
+        if (command.kind === 'session_open') this.#tell.gateways.detachIfGone(command);
+        continue;
+      }
+      if (command.kind === 'session_open' && pending.waiter !== undefined)
+        this.#store.connectedHere(command.session, position);
       const result = results[position];
       assert(result !== undefined, `the store gave no result for a ${command.kind}`);
       this.#resultAtMs = this.#options.environment.monotonicMs();
@@ -189,6 +201,7 @@ export class AppliedState {
     this.#access = this.#store.access;
     if (this.#access === undefined) return;
     this.#tell.gateways.accessChanged();
+    this.#tell.rivals.lookAgain();
     // Whose sessions these are has not been in the log so far.
     if (!decides) this.#sessionsToAttach = true;
   }

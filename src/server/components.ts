@@ -19,6 +19,7 @@ import { OutdatedDisk } from './outdated-disk.ts';
 import { Outgoing } from './outgoing.ts';
 import { decodePeerRecords } from './peer-records.ts';
 import { Reads } from './reads.ts';
+import { RivalSessions } from './rival-sessions.ts';
 import { SelfDescription } from './self-description.ts';
 import { SnapshotViews } from './snapshot-views.ts';
 import { Snapshots } from './snapshots.ts';
@@ -70,6 +71,7 @@ export class Components {
   readonly outdated: OutdatedDisk;
   readonly description: SelfDescription;
   readonly gateways: Gateways;
+  readonly rivals: RivalSessions;
   readonly snapshots: Snapshots;
 
   constructor(options: ServerOptions, given: ServerParts, loop: Loop) {
@@ -120,6 +122,12 @@ export class Components {
       isDraining: () => this.drain.isOn,
     });
     this.gateways = this.#gatewaysOf();
+    this.rivals = new RivalSessions({
+      member: options.self.id,
+      run: given.run,
+      store: () => this.state.store,
+      gateways: () => this.gateways,
+    });
     this.snapshots = this.#snapshotsOf();
   }
 

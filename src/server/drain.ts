@@ -33,7 +33,19 @@ const nobody: AgentsDoor = {
 const nowhereToGo =
   'no other server that takes agents is in touch with it, so they would have nowhere to go: start one, or end a drain, first';
 
+/** An order that is no older than this part of an election timeout may have crossed another one. */
+const crossingShare = 0.5;
+
+/** And one that is no older than this is not answered yet: the others may be about to say that they are drained, too. */
+const hearingShare = 0.25;
+
+/** For so long nobody may take agents before one that is drained does: who is started again is back by then. */
+const nobodyMsMax = 30_000;
+
+const drainedAgain = 'another drain was begun while this one was being ended, and counts';
+
 export interface DrainOptions {
+  readonly self: { readonly id: number };
   readonly agentsDoor?: AgentsDoor;
   readonly raft: Raft;
   readonly soft: () => SoftState;
@@ -58,6 +70,7 @@ interface Asked {
   readonly done: Done;
   /** At the time of the order. */
   readonly agents: number;
+  readonly fromMs: number;
   readonly untilMs: number;
 }
 
@@ -66,6 +79,15 @@ export class Drain {
   readonly #door: AgentsDoor;
   /** undefined: not drained. */
   #graceMs: number | undefined;
+  /** How often a drain was begun: one that begins while another is being ended is the one that counts. */
+  #begun = 0;
+  #begunAtMs = -Infinity;
+  /** Others that were drained when it was. */
+  #drainedBefore: readonly number[] = [];
+  /** The process ends: it takes agents no more, whatever the others do. */
+  #stops = false;
+  /** Since when no other server takes agents; undefined: one does, or is not to be missed. */
+  #aloneSinceMs: number | undefined;
   #asked: Asked[] = [];
   #handsOverUntilMs = -Infinity;
   /** What is asked of the door goes one after the other, and never from within a call of a gateway. */
@@ -88,12 +110,16 @@ export class Drain {
         if (refusal !== undefined) return done(this.#outcome(refusal));
         const { environment, electionTimeoutMs } = this.#options;
         const agents = this.#options.agents();
-        this.begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
+        const nowMs = environment.monotonicMs();
+        if (!this.isOn) {
+          this.#begunAtMs = nowMs;
+          this.#drainedBefore = this.#drainedOthers();
+        }
+        this.#begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
           this.#options.logger.error({ err: error }, 'agents cannot be sent away');
         });
-        const nowMs = environment.monotonicMs();
-        this.#asked.push({ done, agents, untilMs: nowMs + electionTimeoutMs });
-        this.#answer(nowMs);
+        const fromMs = nowMs + hearingShare * electionTimeoutMs;
+        this.#asked.push({ done, agents, fromMs, untilMs: nowMs + electionTimeoutMs });
         return;
       }
       case 'admit':
@@ -108,10 +134,17 @@ export class Drain {
     }
   }
 
-  /** Whatever becomes of the agents. Resolves when none is left, or the drain has been ended. */
+  /** For a stop: whatever becomes of the agents. Resolves when none is left. */
   begin(graceMs: number): Promise<void> {
+    this.#stops = true;
+    return this.#begin(graceMs);
+  }
+
+  /** Resolves when no agent is left, or the drain has been ended. */
+  #begin(graceMs: number): Promise<void> {
     const { raft, environment, announce, logger } = this.#options;
     this.#graceMs = graceMs;
+    this.#begun += 1;
     raft.step({ kind: 'reluctance', reluctant: true });
     this.#handsOverUntilMs = -Infinity;
     this.#handOver(environment.monotonicMs());
@@ -128,6 +161,7 @@ export class Drain {
 
   tick(nowMs: number): void {
     if (!this.isOn) return;
+    this.#takeBackIfLast(nowMs);
     this.#handOver(nowMs);
     this.#answer(nowMs);
   }
@@ -146,6 +180,38 @@ export class Drain {
     );
   }
 
+  /**
+   * Agents must have somewhere to go. Orders to the last two servers that take agents may cross, and the last one may be
+   * lost after the others were drained. Then the drained one with the lowest id takes agents again, and the next ones
+   * should it not. One that knows no leader could not serve them.
+   */
+  #takeBackIfLast(nowMs: number): void {
+    const { self, soft, logger, electionTimeoutMs } = this.#options;
+    if (this.#stops || soft().leader === undefined || this.#hasAnother()) {
+      this.#aloneSinceMs = undefined;
+      return;
+    }
+    this.#aloneSinceMs ??= nowMs;
+    const drained = this.#drainedOthers();
+    const since = drained.filter((id) => !this.#drainedBefore.includes(id));
+    const isRecent = nowMs < this.#begunAtMs + crossingShare * electionTimeoutMs;
+    const crossed = isRecent && since.length > 0 && since.every((id) => id > self.id);
+    const before = drained.filter((id) => id < self.id).length;
+    if (!crossed && nowMs - this.#aloneSinceMs < (1 + before) * nobodyMsMax) return;
+    this.#aloneSinceMs = nowMs;
+    this.#begunAtMs = -Infinity;
+    logger.warn({ drained }, 'no other server takes agents: the drain of this one is ended');
+    const asked = this.#asked;
+    this.#asked = [];
+    for (const { done } of asked) done(this.#outcome(nowhereToGo));
+    this.#end(() => {});
+  }
+
+  #drainedOthers(): readonly number[] {
+    const { membership, statuses } = this.#options;
+    return membership.others.filter((id) => membership.isReachable(id) && statuses.isDraining(id));
+  }
+
   #handOver(nowMs: number): void {
     const { leadership, electionTimeoutMs } = this.#options;
     if (nowMs < this.#handsOverUntilMs + (cooldown - 1) * electionTimeoutMs) return;
@@ -157,8 +223,8 @@ export class Drain {
     const { role, leader } = this.#options.soft();
     const isHandingOver = role === 'leader' && nowMs < this.#handsOverUntilMs;
     const settled = role === 'leader' ? !isHandingOver : leader !== undefined;
-    this.#asked = this.#asked.filter(({ done, agents, untilMs }) => {
-      if (!settled && nowMs < untilMs) return true;
+    this.#asked = this.#asked.filter(({ done, agents, fromMs, untilMs }) => {
+      if (nowMs < fromMs || (!settled && nowMs < untilMs)) return true;
       done({ ...this.#outcome(undefined), agents });
       return false;
     });
@@ -167,6 +233,7 @@ export class Drain {
   #end(done: Done): void {
     if (!this.isOn) return done(this.#outcome(undefined));
     const { logger, guard } = this.#options;
+    const begun = this.#begun;
     this.#atDoor(async () => {
       try {
         await this.#door.admit();
@@ -176,7 +243,9 @@ export class Drain {
         const refusal = `it cannot listen for agents again, and stays drained: ${why}`;
         return guard(() => done(this.#outcome(refusal)));
       }
-      guard(() => this.#ended(done));
+      // The drain that was begun meanwhile is next at the door.
+      if (this.#begun !== begun) guard(() => done(this.#outcome(drainedAgain)));
+      else guard(() => this.#ended(done));
     });
   }
 

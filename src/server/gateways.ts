@@ -203,12 +203,11 @@ export class Gateways {
     this.#options.schedule();
   }
 
-  /** One was opened anew through some server. To be called in the order of the log, before the result of its command. */
+  /** A connection was made through another server. To be called in the order of the log, before the results behind it. */
   sessionOpened(opened: OpenedSession): void {
+    // Also where nobody is connected: how many are is known of threads as of a second ago.
     for (const attached of this.#attached) {
-      const { gateway, events } = attached;
-      // Nobody there can be older.
-      if (gateway.connections === 0) continue;
+      const { events } = attached;
       if (attached.opened !== undefined && events.at(-1) === attached.opened.event) {
         attached.opened.sessions.push(opened);
         continue;
@@ -219,6 +218,35 @@ export class Gateways {
       events.push(event);
     }
     this.#options.schedule();
+  }
+
+  /** That this session at this gateway is older than another one of its principal, at another server. */
+  sessionReplaced(gateway: number, replaced: OpenedSession): void {
+    this.#emit(gateway, { kind: 'sessions_opened', sessions: [replaced] });
+    this.#options.schedule();
+  }
+
+  /** An opening of this run has been applied that nobody waits for any more. */
+  detachIfGone({ session, connection }: { readonly session: string; readonly connection: number }): void {
+    const [gateway, id] = [connection % gatewaysMax, Math.floor(connection / gatewaysMax)];
+    if (this.#requests.session(gateway, id)?.id === session) return;
+    // It may have moved to another connection here.
+    for (const other of this.#requests.sessions()) if (other.session.id === session) return;
+    this.#send({ kind: 'session_detach', session, connection });
+  }
+
+  /** The sessions of the connections that are here. */
+  *sessions(): IterableIterator<{
+    readonly gateway: number;
+    readonly session: string;
+    readonly principal: string;
+    /** As in the log. */
+    readonly connection: number;
+  }> {
+    for (const { gateway, connection, session } of this.#requests.sessions()) {
+      const { id, principal } = session;
+      yield { gateway, session: id, principal, connection: connectionNumber(gateway, connection) };
+    }
   }
 
   /** The end of a turn: what may be read, told and delivered now is. */

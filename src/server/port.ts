@@ -156,8 +156,8 @@ export type GatewayEvent =
       readonly revocations: readonly Revocation[];
     }
   /**
-   * New sessions that were opened through whichever server, in the order of the log, with answers and news of access in
-   * between. Not those that were there before and were taken up again.
+   * Sessions that were opened or taken up on new connections to other servers, in the order of the log, with answers and
+   * news of access in between. Not those that another server attaches again because it was taken for lost.
    */
   | { readonly kind: 'sessions_opened'; readonly sessions: readonly OpenedSession[] }
   | ConnectionEvent;
@@ -167,6 +167,8 @@ export interface OpenedSession {
   readonly principal: string;
   /** How long ago that was put into the log. */
   readonly agoMs: number;
+  /** Said again some time later: that it is newer than this session, and of others nothing. */
+  readonly newerThan?: string;
 }
 
 export type ConnectionEvent =

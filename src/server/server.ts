@@ -201,6 +201,7 @@ export class Server {
       commands,
       leadership,
       drain,
+      rivals,
       agents,
       views,
       membership,
@@ -231,6 +232,7 @@ export class Server {
     }
     if (state.stuck(nowMs)) commands.sendAgain();
     gateways.tick();
+    rivals.tick(nowMs);
     if (nowMs - this.#statusSentMs >= statusIntervalMs) {
       this.#statusSentMs = nowMs;
       outgoing.tellStatus(membership.others, description.own());

@@ -203,7 +203,7 @@ export class StateLoader {
     const { sessions } = this.#target;
     const session = sessions.create(loaded.id, loaded.principal, loaded.graceMs);
     if (loaded.member === 0) sessions.detach(session, loaded.expiresAtMs);
-    else sessions.attach(session, loaded.member, loaded.run, loaded.connection, loaded.graceMs);
+    else sessions.attach(session, loaded, loaded.graceMs);
     session.answeredBelow = loaded.answeredBelow;
     session.subject = loaded.subject;
     assert(session.answers === undefined, 'a new session remembers answers');

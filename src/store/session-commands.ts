@@ -8,6 +8,11 @@ import type { Tables } from './tables.ts';
 import { expired, producerLost, stateAt } from './transitions.ts';
 import type { CommandOf, CommandResult, Origin, Subject } from './types.ts';
 
+/** Above what any entry has, and a power of two: places in the log are ordered as their numbers are. */
+const commandsPerEntry = 1024;
+
+export const placeOf = (index: number, position: number): number => index + position / commandsPerEntry;
+
 export const openSession = (
   tables: Tables,
   command: CommandOf<'session_open'>,
@@ -16,6 +21,7 @@ export const openSession = (
 ): CommandResult => {
   const { principal, graceMs, connection } = command;
   let session = tables.sessions.find(command.session);
+  const isNew = session === undefined;
   if (session === undefined && !command.resume) {
     if (tables.sessions.countOf(principal) >= tables.limits.sessionsPerPrincipalMax) {
       return failed(
@@ -38,7 +44,15 @@ export const openSession = (
   if (session === undefined || session.principal !== principal) {
     return failed('SESSION_EXPIRED', 'the session does not exist: open a new one, with a new id');
   }
-  tables.sessions.attach(session, origin.member, origin.run, connection, graceMs);
+  const { member, run } = origin;
+  // The same command may come twice, and servers attach again what they had.
+  const isOther =
+    isNew ||
+    (session.lastMember !== 0 &&
+      (session.lastMember !== member || session.lastRun !== run || session.lastConnection !== connection));
+  if (isOther) tables.connected.push(tables.position);
+  const connectedAt = isOther ? placeOf(tables.index, tables.position) : undefined;
+  tables.sessions.attach(session, { member, run, connection }, graceMs, connectedAt);
   describeSubject(tables, session, command.subject);
   // Nobody will ever say of a server that has left that it is lost.
   if (tables.members.isGone(origin.member)) detach(tables, session);

@@ -22,6 +22,16 @@ export interface Remembered {
   encoded: Uint8Array | undefined;
 }
 
+/** A principal with more attached sessions has many connections for sure. */
+const rivalsMax = 64;
+
+/** `connection`: unique in one run of the member. */
+export interface Attachment {
+  readonly member: number;
+  readonly run: number;
+  readonly connection: number;
+}
+
 /** Only the table changes it (and the key table what is tied to it). */
 export class Session {
   readonly id: SessionId;
@@ -32,6 +42,15 @@ export class Session {
   /** Of the member it is attached to. */
   run = 0;
   connection = 0;
+  /**
+   * Where in the log its present or last connection was made; 0: before what this server knows. Of this server's memory
+   * alone: no part of the state.
+   */
+  connectedAt = 0;
+  /** What it was attached to last, likewise; 0: not known. A server attaches again whom it never lost. */
+  lastMember = 0;
+  lastRun = 0;
+  lastConnection = 0;
   /** Detached only. */
   expiresAtMs = 0;
   answeredBelow = 0;
@@ -61,6 +80,8 @@ export class SessionTable {
   /** By principal. */
   readonly #counts = new Map<string, number>();
   readonly #attached = new Map<number, Set<Session>>();
+  /** By principal, those that are attached; nearly all have one. */
+  readonly #attachedOf = new Map<string, Session | Set<Session>>();
   /** By the instant of their detachment, then by id: who is evicted first must not depend on who came first in memory. */
   readonly #detached = new OrderedKeys();
   readonly #wheel: TimerWheel<KeyRecord | Session>;
@@ -86,6 +107,21 @@ export class SessionTable {
     return [...(this.#attached.get(member) ?? [])];
   }
 
+  /**
+   * Of the principal's sessions that are attached to other members than this one: the one whose connection was made last,
+   * if that was later. Undefined also where a principal has so many that it cannot be one that may have one.
+   */
+  newerElsewhere(session: Session): Session | undefined {
+    const others = this.#attachedOf.get(session.principal);
+    if (!(others instanceof Set) || others.size > rivalsMax) return undefined;
+    let newest: Session | undefined;
+    for (const other of others) {
+      if (other.member === session.member) continue;
+      if (other.connectedAt > (newest ?? session).connectedAt) newest = other;
+    }
+    return newest;
+  }
+
   /** How many sessions the principal has. */
   countOf(principal: string): number {
     return this.#counts.get(principal) ?? 0;
@@ -106,9 +142,20 @@ export class SessionTable {
     return session;
   }
 
-  attach(session: Session, member: number, run: number, connection: number, graceMs: number): void {
+  /** `connectedAt`: where in the log that stands, where it is another connection than before; undefined: that is not known. */
+  attach(
+    session: Session,
+    { member, run, connection }: Attachment,
+    graceMs: number,
+    connectedAt?: number,
+  ): void {
     assert(member > 0, 'a session is attached to no member');
     this.#leave(session);
+    if (connectedAt !== undefined) session.connectedAt = connectedAt;
+    session.lastMember = member;
+    session.lastRun = run;
+    session.lastConnection = connection;
+    this.#enter(session);
     session.graceMs = graceMs;
     session.member = member;
     session.run = run;
@@ -186,8 +233,18 @@ export class SessionTable {
     }
   }
 
+  #enter(session: Session): void {
+    const others = this.#attachedOf.get(session.principal);
+    if (others === undefined) this.#attachedOf.set(session.principal, session);
+    else if (others instanceof Set) others.add(session);
+    else this.#attachedOf.set(session.principal, new Set([others, session]));
+  }
+
   #leave(session: Session): void {
     if (session.member !== 0) {
+      const others = this.#attachedOf.get(session.principal);
+      if (others instanceof Set && others.size > 1) others.delete(session);
+      else this.#attachedOf.delete(session.principal);
       this.#attached.get(session.member)?.delete(session);
       session.member = 0;
       session.run = 0;

@@ -4,8 +4,8 @@ import { runCommand } from './commands.ts';
 import { StateLoader } from './loader.ts';
 import { changesAfter, list } from './queries.ts';
 import { dropServer } from './server-commands.ts';
-import { describeSubject, detach } from './session-commands.ts';
-import { Session } from './sessions.ts';
+import { describeSubject, detach, placeOf } from './session-commands.ts';
+import { Session, type Attachment } from './sessions.ts';
 import { digestOf, takeStateWrites } from './state-records.ts';
 import { Tables } from './tables.ts';
 import type { TicketKeys } from './ticket-keys.ts';
@@ -126,10 +126,14 @@ export class Store {
     this.#tables.access.expire(counters.timeMs);
     const results: CommandResult[] = [];
     const changes: Change[] = [];
+    this.#tables.index = index;
+    this.#tables.position = 0;
+    this.#tables.connected = [];
     for (const command of entry.commands) {
       const before = changes.length;
       const result = runCommand(this.#tables, command, changes);
       results.push(result);
+      this.#tables.position += 1;
       if (changes.length > before || (result.kind === 'access' && !result.unchanged)) counters.revision++;
     }
     this.#forget();
@@ -229,6 +233,59 @@ export class Store {
   isAttachedElsewhere(session: string, member: number): boolean {
     const at = this.#tables.sessions.find(session)?.member ?? 0;
     return at !== 0 && at !== member;
+  }
+
+  /**
+   * At which positions of the entry that was applied last a session was opened on a connection that it did not have
+   * before, as far as this server knows.
+   */
+  get connected(): readonly number[] {
+    return this.#tables.connected;
+  }
+
+  /** Of a session_open of this server's own in the last entry: its agent has just connected, also where that is not known of others'. */
+  connectedHere(session: string, position: number): void {
+    const found = this.#tables.sessions.find(session);
+    if (found !== undefined) found.connectedAt = placeOf(this.#index, position);
+  }
+
+  /** Whether the session is attached to this connection. */
+  isAttachedTo(session: string, { member, run, connection }: Attachment): boolean {
+    const found = this.#tables.sessions.find(session);
+    return found?.member === member && found.run === run && found.connection === connection;
+  }
+
+  /**
+   * The session of the same principal at another member whose connection was made last, if that was after this one's. A
+   * server never takes another's for later than it is, and its own for no earlier: of two never both are the older one.
+   */
+  newerElsewhere(session: string): string | undefined {
+    const found = this.#tables.sessions.find(session);
+    return found && this.#tables.sessions.newerElsewhere(found)?.id;
+  }
+
+  /**
+   * What this server remembers of when connections were made, when this state, of a snapshot up to `index`, takes the
+   * place of the one before. Between the two are openings that it has not seen.
+   */
+  remember(before: Store, index: number, self: { readonly member: number; readonly run: number }): void {
+    for (const session of this.#tables.sessions.all()) {
+      const old = before.#tables.sessions.find(session.id);
+      const isSame =
+        session.member === 0 ||
+        (old?.lastMember === session.member &&
+          old.lastRun === session.run &&
+          old.lastConnection === session.connection);
+      if (isSame) {
+        session.connectedAt = old?.connectedAt ?? 0;
+        session.lastMember = old?.lastMember ?? 0;
+        session.lastRun = old?.lastRun ?? 0;
+        session.lastConnection = old?.lastConnection ?? 0;
+      } else {
+        const isOwn = session.member === self.member && session.run === self.run;
+        session.connectedAt = isOwn ? index : before.#index + 1;
+      }
+    }
   }
 
   /** As it has announced itself; undefined: it has not yet, or has left. */

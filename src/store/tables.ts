@@ -32,6 +32,11 @@ export class Tables {
   readonly members = new MemberTable(this.counters);
   readonly access = new AccessTable(this.counters);
   readonly ticketKeys = new TicketKeyTable();
+  /** Of the entry and the command in it that is being applied. */
+  index = 0;
+  position = 0;
+  /** Of the last entry: at which positions sessions got another connection. */
+  connected: number[] = [];
 
   constructor(limits: StoreLimits) {
     this.limits = limits;

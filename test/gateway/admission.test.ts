@@ -13,6 +13,7 @@ class LatePrincipals implements Principals {
   enter(principal: string, _max: number, told: (admitted: boolean) => void): void {
     this.asked.push({ principal, told });
   }
+  sole(): void {}
   leave(principal: string): void {
     this.left.push(principal);
   }

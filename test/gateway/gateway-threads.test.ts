@@ -28,6 +28,7 @@ import { toGateway } from '../../src/gateway/workers/to-gateway.ts';
 import { toServer } from '../../src/gateway/workers/to-server.ts';
 import { FuturestoreError, protobufCodec } from '../../src/protocol/index.ts';
 import { compilePolicies } from '../../src/scopes/index.ts';
+import type { PolicyDocument } from '../../src/scopes/index.ts';
 import type { Gateway } from '../../src/server/index.ts';
 import { issue } from './certificates.ts';
 import { FakePort, hello, LogBook, ManualClock, policyDocument, TestAgent, theWorld } from './harness.ts';
@@ -287,6 +288,15 @@ describe('a gateway in a thread', () => {
   });
 });
 
+const onePerPrincipal = async (): Promise<PolicyDocument> => {
+  const world = await theWorld();
+  return {
+    realms: { puppet: { tls: { issuer: world.puppet.pem, identity: 'cn' } } },
+    policies: { agent: [{ allow: ['*'], on: '**' }, { limit: { connections: 1 } }] },
+    bindings: [{ realm: 'puppet', policies: ['agent'] }],
+  };
+};
+
 describe('the gateway in its thread', () => {
   /** The test is the server's side. */
   const start = async () => {
@@ -354,6 +364,16 @@ describe('the gateway in its thread', () => {
     say([toGateway.other, { kind: 'access', revision: 3, revocations }], [toGateway.admission, 1, true]);
     expect((await agent.closed).code).toBe(4503);
     await expect.poll(() => tags(heard)).toEqual([toServer.enter, toServer.leave]);
+    await call(2, 'close');
+  });
+
+  test('says of whom it has had for long that it is the only one that its principal may have now', async () => {
+    const { heard, say, call } = await start();
+    const document = await onePerPrincipal();
+    const access = { kind: 'access', revision: 3, document, revocations: [] };
+    say([toGateway.other, access], [toGateway.admission, 1, true]);
+    await expect.poll(() => tags(heard)).toContain(toServer.sole);
+    expect(heard.find(([tag]) => tag === toServer.sole)?.[1]).toBe('puppet:web1');
     await call(2, 'close');
   });
 
@@ -439,6 +459,43 @@ describe('a server with gateways in threads', () => {
     await immediate();
     expect(second.take(toGateway.replaced)).toEqual([['puppet:web1']]);
     expect(first.take(toGateway.replaced)).toEqual([]);
+  });
+
+  test('lets the newest one stay once policies say that it may have one, whichever thread finds it first', async () => {
+    for (const secondIsFirst of [false, true]) {
+      const { first, second, clock } = await scripted(2);
+      first.say([toServer.enter, 1, 'puppet:web1', 3]);
+      second.say([toServer.enter, 1, 'puppet:web1', 3]);
+      clock.advance(60_000);
+      const found = [
+        () => first.say([toServer.sole, 'puppet:web1', 9_000]),
+        () => second.say([toServer.sole, 'puppet:web1', 5_000]),
+      ];
+      if (secondIsFirst) found.reverse();
+      for (const find of found) find();
+      await immediate();
+      expect(first.take(toGateway.replaced)).toEqual([['puppet:web1']]);
+      expect(second.take(toGateway.replaced)).toEqual([]);
+    }
+  });
+
+  test('lets one that came since stay, when another thread finds only then that its own is the only one', async () => {
+    const { first, second } = await scripted(2);
+    first.say([toServer.enter, 1, 'puppet:web1', 3]);
+    second.say([toServer.enter, 1, 'puppet:web1', 1]);
+    await immediate();
+    first.take(toGateway.replaced);
+    first.say([toServer.sole, 'puppet:web1', 9_000]);
+    await immediate();
+    expect(first.take(toGateway.replaced)).toEqual([['puppet:web1']]);
+    expect(second.take(toGateway.replaced)).toEqual([]);
+    // Nothing is kept of those that have left.
+    first.say([toServer.leave, 'puppet:web1'], [toServer.sole, 'puppet:web1', 0]);
+    second.say([toServer.leave, 'puppet:web1'], [toServer.enter, 2, 'puppet:web1', 3]);
+    second.say([toServer.sole, 'puppet:web1', 100_000]);
+    await immediate();
+    expect(first.take(toGateway.replaced)).toEqual([]);
+    expect(second.take(toGateway.replaced)).toEqual([]);
   });
 
   test('sends away as many as were asked for, each thread its part', async () => {
@@ -587,7 +644,7 @@ describe('a server with gateways in threads', () => {
 describe('the connections of principals over several threads', () => {
   test('never have a thread leave that has none', () => {
     const ledger = new PrincipalLedger({ tellShare: () => undefined, tellReplaced: () => undefined });
-    ledger.enter(0, 'puppet:a', 1);
+    ledger.enter(0, 'puppet:a', 1, 0);
     expect(() => ledger.leave(1, 'puppet:a')).toThrow(/no connection of puppet:a/);
   });
 });

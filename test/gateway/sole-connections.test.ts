@@ -129,10 +129,31 @@ describe('a principal that may have one connection', () => {
     expect(await isServed(agent)).toBe(true);
   });
 
-  test('with an old session that it takes up again it is the older one', async () => {
+  test('with an old session that it takes up again it is the newer one until that is done, and then the older one', async () => {
     await start();
     const agent = await asking(true);
     rig.gateway.deliver([opened(other)]);
+    expect(await isServed(agent)).toBe(true);
+    const { connection, request } = rig.port.requests.find(({ kind }) => kind === 'session_open') ?? {};
+    if (connection === undefined || request === undefined) throw new Error('no session was asked for');
+    rig.gateway.deliver([{ kind: 'answer', connection, request, body: { kind: 'session_opened' } }]);
+    rig.gateway.deliver([opened(other)]);
+    expect(await agent.closed).toEqual(replaced);
+  });
+
+  test('is told later, too, that another one is newer, but only while it has the session of which that is said', async () => {
+    await start();
+    const agent = await asking();
+    const told = (newerThan: string): GatewayEvent => ({
+      kind: 'sessions_opened',
+      sessions: [{ session: other, principal: 'puppet:web1', agoMs: 0, newerThan }],
+    });
+    rig.gateway.deliver([told(session)]);
+    expect(await isServed(agent)).toBe(true);
+    answerOpening();
+    rig.gateway.deliver([told('e'.repeat(32))]);
+    expect(await isServed(agent)).toBe(true);
+    rig.gateway.deliver([told(session)]);
     expect(await agent.closed).toEqual(replaced);
   });
 

@@ -4,10 +4,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
+import { parse } from 'yaml';
 import { issueLeaf } from '../../src/cli/authority/certificates.ts';
 import { loadProfile, type Client } from '../../src/client/index.ts';
 import { jsonCodec, protobufCodec } from '../../src/protocol/index.ts';
+import type { PolicyDocument } from '../../src/scopes/index.ts';
 import { hello, subscribe, TestAgent } from '../gateway/harness.ts';
+import { applyPolicies } from '../support/apply-policies.ts';
 import { eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
 
 const threads = 2;
@@ -199,6 +202,25 @@ describe('agents in several threads of one server', () => {
       expect(socket.getPeerCertificate().fingerprint256).toBe(wanted);
     }
     await closeAll(agents);
+  });
+
+  test('have one left over all threads, the newest, once policies say that they may have one', async () => {
+    const agents = await connectToBoth('web1', 6);
+    await sleep(100);
+    const newest = await connectRaw('web1');
+    await newest.frame();
+    const document = parse(readFileSync(cluster.path('policy.yaml'), 'utf8')) as PolicyDocument;
+    const bindings = [{ realm: 'agents', principal: 'web1', policies: ['one'] }, ...document.bindings];
+    const policies = { ...document.policies, one: [{ limit: { connections: 1 } }] };
+    const startedMs = performance.now();
+    await applyPolicies(cluster, { ...document, policies, bindings }, 'one.yaml');
+    for (const { closed } of agents) expect((await closed).code).toBe(4509);
+    expect(performance.now() - startedMs).toBeLessThan(5000);
+    expect(await newest.answer(newest.request({ kind: 'get', key: 'shared/x', stale: true }))).toMatchObject({
+      kind: 'got',
+    });
+    await closeAll([newest]);
+    await applyPolicies(cluster, document, 'many.yaml');
   });
 
   test('are told to go elsewhere, all of them, before the server ends, which it does in good order', async () => {

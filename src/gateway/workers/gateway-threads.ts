@@ -155,12 +155,16 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
   }
 
   enters(place: number, ticket: number, principal: string, max: number): void {
-    const admitted = this.#ledger.enter(place, principal, max);
+    const admitted = this.#ledger.enter(place, principal, max, this.#clock.nowMs());
     this.#link(place).admit(ticket, admitted);
     if (!admitted) return;
     // Behind the admission: before it the thread has nobody of that name.
     this.#ledger.tellShares(principal);
     if (max === 1) this.#ledger.tellReplaced(place, principal);
+  }
+
+  sole(place: number, principal: string, ageMs: number): void {
+    this.#ledger.sole(place, principal, this.#clock.nowMs() - ageMs);
   }
 
   leaves(place: number, principal: string): void {

@@ -15,18 +15,50 @@ export class PrincipalLedger {
   readonly #owner: LedgerOwner;
   /** By principal: how many each thread has that has any. */
   readonly #counts = new Map<string, Map<number, number>>();
+  /**
+   * By principal that may have one: since when each thread has the one that it has, as it said last. Some threads may not
+   * have said it yet, since each finds by itself that policies have changed.
+   */
+  readonly #soleSinceMs = new Map<string, Map<number, number>>();
 
   constructor(owner: LedgerOwner) {
     this.#owner = owner;
   }
 
   /** Whether one more is within `max`, or takes the place of the only one: then it counts, and `tellShares` is to follow. */
-  enter(thread: number, principal: string, max: number): boolean {
+  enter(thread: number, principal: string, max: number, nowMs: number): boolean {
     const counts = this.#counts.get(principal) ?? new Map<number, number>();
     if (max > 1 && sumOf(counts) >= max) return false;
     counts.set(thread, (counts.get(thread) ?? 0) + 1);
     this.#counts.set(principal, counts);
+    if (max === 1) this.#setSole(thread, principal, nowMs);
     return true;
+  }
+
+  /**
+   * A connection that is there since then is the only one that its principal may have now, though it was admitted as one
+   * of several: of those of all threads the newest one stays.
+   */
+  sole(thread: number, principal: string, sinceMs: number): void {
+    if (this.#counts.get(principal)?.has(thread) !== true) return;
+    for (const [other, otherSinceMs] of this.#setSole(thread, principal, sinceMs)) {
+      if (other === thread) continue;
+      this.#owner.tellReplaced(otherSinceMs >= sinceMs ? thread : other, principal);
+      if (otherSinceMs >= sinceMs) return;
+    }
+  }
+
+  #setSole(thread: number, principal: string, sinceMs: number): ReadonlyMap<number, number> {
+    const since = this.#soleSinceMs.get(principal) ?? new Map<number, number>();
+    since.set(thread, sinceMs);
+    this.#soleSinceMs.set(principal, since);
+    return since;
+  }
+
+  #hasNone(thread: number, principal: string): void {
+    const since = this.#soleSinceMs.get(principal);
+    since?.delete(thread);
+    if (since?.size === 0) this.#soleSinceMs.delete(principal);
   }
 
   leave(thread: number, principal: string): void {
@@ -37,6 +69,7 @@ export class PrincipalLedger {
     const wereSeveral = counts.size > 1;
     if (count > 1) counts.set(thread, count - 1);
     else counts.delete(thread);
+    if (count === 1) this.#hasNone(thread, principal);
     if (counts.size === 0) this.#counts.delete(principal);
     else if (wereSeveral) this.#tell(principal, counts);
   }

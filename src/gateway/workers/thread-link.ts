@@ -29,6 +29,8 @@ export interface ThreadLinkOwner {
   readonly logger: GatewayLogger;
   /** One of its principal's connections wants to be admitted. Tells whether it is, and then, by `tellShare`, the shares. */
   enters(place: number, ticket: number, principal: string, max: number): void;
+  /** One that is there for so long is the only one that its principal may have now. */
+  sole(place: number, principal: string, ageMs: number): void;
   leaves(place: number, principal: string): void;
   reported(place: number, report: ThreadReport): void;
   failed(error: Error): void;
@@ -175,6 +177,9 @@ export class ThreadLink implements DeliveryGateway {
         this.#owner.enters(this.place, ticket, principal, max);
         return;
       }
+      case toServer.sole:
+        this.#owner.sole(this.place, String(item[1]), Number(item[2]));
+        return;
       case toServer.leave:
         this.#owner.leaves(this.place, String(item[1]));
         return;

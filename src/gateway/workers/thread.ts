@@ -107,6 +107,11 @@ class RemotePrincipals implements Principals {
     this.#line.schedule();
   }
 
+  sole(principal: string, ageMs: number): void {
+    this.#line.packer.add([toServer.sole, principal, ageMs]);
+    this.#line.schedule();
+  }
+
   leave(principal: string): void {
     const count = this.#counts.get(principal) ?? 0;
     if (count > 1) {

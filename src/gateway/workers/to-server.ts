@@ -13,6 +13,7 @@ export const toServer = {
   leave: 6,
   reply: 7,
   report: 8,
+  sole: 9,
 } as const;
 
 type Of<Kind extends GatewayRequest['kind']> = Extract<GatewayRequest, { readonly kind: Kind }>;

@@ -7,6 +7,14 @@ export class FakeAgentsDoor implements AgentsDoor {
   /** Why agents cannot be taken again. */
   problem: Error | undefined;
   #drained: (() => void)[] = [];
+  #held: Promise<void> = Promise.resolve();
+
+  /** From now on taking agents again lasts until the function that it gives is called. */
+  hold(): () => void {
+    let release = (): void => {};
+    this.#held = new Promise((resolve) => (release = resolve));
+    return () => release();
+  }
 
   drain(graceMs: number): Promise<void> {
     this.calls.push(`drain ${graceMs}`);
@@ -21,9 +29,10 @@ export class FakeAgentsDoor implements AgentsDoor {
 
   admit(): Promise<void> {
     this.calls.push('admit');
-    if (this.problem !== undefined) return Promise.reject(this.problem);
-    this.empty();
-    return Promise.resolve();
+    return this.#held.then(() => {
+      if (this.problem !== undefined) throw this.problem;
+      this.empty();
+    });
   }
 
   sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number> {
