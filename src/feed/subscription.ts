@@ -44,6 +44,22 @@ export const patternsOf = (texts: string | readonly string[]): readonly Pattern[
     return parsed.pattern;
   });
 
+/** Patterns that differ; a lone one has no array around it. */
+export interface PatternsAsked {
+  readonly texts: string | readonly string[];
+  /** Of each of them: a pattern with `*` that contains it and is wholly allowed, or ''. undefined: there are none. */
+  readonly within: readonly string[] | undefined;
+}
+
+/** Of each pattern: the pattern with `*` in whose keys it is to be looked for, if there is one. */
+export const withinOf = (
+  texts: readonly string[] | undefined,
+): readonly (Pattern | undefined)[] | undefined =>
+  texts?.map((text) => {
+    const parsed = parsePattern(text);
+    return parsed.ok ? parsed.pattern : undefined;
+  });
+
 /** How a lagging subscription reads on. */
 export interface Reading {
   /** Deletions up to here need not be told: see `Origin`. */
@@ -53,10 +69,20 @@ export interface Reading {
   caughtUp: boolean;
   /** Parsed when it is read first. */
   patterns: readonly Pattern[] | undefined;
+  within: readonly (Pattern | undefined)[] | undefined;
+  /** What the last page said. */
+  manyKeys: boolean;
 }
 
 /** One that was live, and so has caught up beyond its base, reads on. */
-const readingOn = (): Reading => ({ base: 0, target: 0, caughtUp: true, patterns: undefined });
+const readingOn = (): Reading => ({
+  base: 0,
+  target: 0,
+  caughtUp: true,
+  patterns: undefined,
+  within: undefined,
+  manyKeys: false,
+});
 
 /** What was admitted to a subscription and is to be taken. */
 export interface Pending {
@@ -91,6 +117,8 @@ export class Subscription implements Entry {
   readonly request: number;
   /** One pattern, or several that differ. They are parsed anew when needed: idle subscriptions keep texts only. */
   readonly texts: string | readonly string[];
+  /** As in `PatternsAsked`. */
+  readonly within: readonly string[] | undefined;
   cursor: number;
   over = false;
   /** Undefined: it is live. */
@@ -100,15 +128,16 @@ export class Subscription implements Entry {
   constructor(
     connection: Connection,
     request: number,
-    texts: string | readonly string[],
+    { texts, within }: PatternsAsked,
     origin: Origin,
     target: number,
   ) {
     this.connection = connection;
     this.request = request;
     this.texts = texts;
+    this.within = within;
     this.cursor = origin.cursor;
-    this.reading = { base: origin.base, target, caughtUp: false, patterns: undefined };
+    this.reading = { ...readingOn(), base: origin.base, target, caughtUp: false };
     this.pending = undefined;
   }
 

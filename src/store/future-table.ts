@@ -6,7 +6,7 @@
 import type { Future } from '../protocol/index.ts';
 import { assert, unreachable } from './assert.ts';
 import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
-import { OrderedKeys } from './ordered-keys.ts';
+import { KeyOrder } from './key-order.ts';
 import { RevisionIndex, type Placed, type RevisionChunk } from './revision-index.ts';
 import type { Session } from './sessions.ts';
 import { ShardedMap } from './sharded-map.ts';
@@ -73,9 +73,9 @@ export const instantOf = (future: Future): number | undefined => {
 export class FutureTable {
   readonly #records = new ShardedMap<KeyRecord>();
   /** Of the keys that are there, without the deleted. */
-  readonly ordered = new OrderedKeys();
+  readonly ordered = new KeyOrder();
   /** Of the deleted that are remembered. */
-  readonly deleted = new OrderedKeys();
+  readonly deleted = new KeyOrder();
   /** Of all keys, the deleted included. */
   readonly revisions = new RevisionIndex<KeyRecord>();
   readonly #tombstones = new RevisionIndex<Tombstone>();
