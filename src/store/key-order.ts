@@ -40,6 +40,7 @@ class Groups {
     const from = last;
     this.#madeUpTo = undefined;
     all.scan(from, (key) => {
+      if (key === from) return key;
       if (left === 0) {
         this.#madeUpTo = last;
         return undefined;

@@ -9,6 +9,8 @@ import type { ChangesPage, ChangesQuery, ListPage, ListQuery } from './types.ts'
 
 /** Keys looked at for one page of a list: a few milliseconds when none of them match. */
 const listVisitMax = 10_000;
+/** Keys put into groups by one read that needs them: about two milliseconds. */
+const groupedPerRead = 1000;
 /** A future's numbers, times and framing. */
 const futureOverheadBytes = 64;
 
@@ -27,14 +29,9 @@ const withoutValue = (future: Future): Future => {
 };
 
 /** What to walk for the pattern; 'making': a part of the groups that it takes has been made. */
-const keysFor = (
-  order: KeyOrder,
-  pattern: Pattern,
-  within: Pattern | undefined,
-  most: number,
-): OrderedKeys | 'making' => {
+const keysFor = (order: KeyOrder, pattern: Pattern, within: Pattern | undefined): OrderedKeys | 'making' => {
   const grouped = within !== undefined && !isOneRun(within) && !isOneRun(pattern);
-  return (grouped ? order.matching(within, most) : undefined) ?? order.all;
+  return (grouped ? order.matching(within, groupedPerRead) : undefined) ?? order.all;
 };
 
 /** Whether the key is in the run of keys where all are that the pattern matches: one behind it ends a walk. */
@@ -43,7 +40,7 @@ const isInRun = ({ exact, text, literalPrefix }: Pattern, key: string): boolean 
 
 export const list = (table: FutureTable, query: ListQuery): ListPage => {
   const { pattern, after, limit, bytesMax, nowMs } = query;
-  const keys = keysFor(table.ordered, pattern, query.within, listVisitMax);
+  const keys = keysFor(table.ordered, pattern, query.within);
   if (keys === 'making') return { futures: [], next: undefined, readOnAfter: after, looked: 0 };
   const prefix = pattern.literalPrefix;
   const futures: Future[] = [];
@@ -110,7 +107,7 @@ const changedInScope = (
   let looked = 0;
   for (const [number, pattern] of query.patterns.entries()) {
     for (const order of [table.ordered, table.deleted]) {
-      const keys = keysFor(order, pattern, query.within?.[number], scopeKeysMax);
+      const keys = keysFor(order, pattern, query.within?.[number]);
       // Until they are made, this page is read without.
       const walked = keys === 'making' ? order.all : keys;
       let full = false;

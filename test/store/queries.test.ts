@@ -98,6 +98,17 @@ describe('list', () => {
     expect(third).toMatchObject({ futures: [{ key: 'n/z/out' }], next: undefined, readOnAfter: undefined });
   });
 
+  test('a page says that there is more only if more of it matches, whatever other keys follow', () => {
+    cluster.write([op.declare('n/a/out'), op.declare('n/z/private')]);
+    expect(cluster.store.list(query('n/*/out', { limit: 1 }))).toMatchObject({
+      futures: [{ key: 'n/a/out' }],
+      next: undefined,
+      readOnAfter: undefined,
+    });
+    cluster.write(op.declare('n/z/out'));
+    expect(cluster.store.list(query('n/*/out', { limit: 1 })).next).toBe('n/a/out');
+  });
+
   test('shows no value that is sensitive, was not asked for, or is not fresh any more', () => {
     cluster.write([op.resolve('s/1', 'secret', { sensitive: true }), op.resolve('s/2', 'v', { ttlMs: 10 })]);
     expect(cluster.store.list(query('s/*')).futures.map(({ value }) => value)).toEqual([
