@@ -115,30 +115,31 @@ export const nothingPending = (): Pending => ({
 export class Subscription implements Entry {
   readonly connection: Connection;
   readonly request: number;
-  /** One pattern, or several that differ. They are parsed anew when needed: idle subscriptions keep texts only. */
-  readonly texts: string | readonly string[];
-  /** As in `PatternsAsked`. */
-  readonly within: readonly string[] | undefined;
+  /** A lone pattern without a `within`, the usual one, has no object around it. Parsed anew when needed: idle subscriptions keep texts only. */
+  readonly #asked: string | PatternsAsked;
   cursor: number;
   over = false;
   /** Undefined: it is live. */
   reading: Reading | undefined;
   pending: Pending | undefined;
 
-  constructor(
-    connection: Connection,
-    request: number,
-    { texts, within }: PatternsAsked,
-    origin: Origin,
-    target: number,
-  ) {
+  constructor(connection: Connection, request: number, asked: PatternsAsked, origin: Origin, target: number) {
     this.connection = connection;
     this.request = request;
-    this.texts = texts;
-    this.within = within;
+    this.#asked = typeof asked.texts === 'string' && asked.within === undefined ? asked.texts : asked;
     this.cursor = origin.cursor;
     this.reading = { ...readingOn(), base: origin.base, target, caughtUp: false };
     this.pending = undefined;
+  }
+
+  /** One pattern, or several that differ. */
+  get texts(): string | readonly string[] {
+    return typeof this.#asked === 'string' ? this.#asked : this.#asked.texts;
+  }
+
+  /** As in `PatternsAsked`. */
+  get within(): readonly string[] | undefined {
+    return typeof this.#asked === 'string' ? undefined : this.#asked.within;
   }
 
   end(): void {
