@@ -23,6 +23,8 @@ export interface Slot {
   readonly createdRevision: number;
   /** Pending only: whose loss rejects it. */
   readonly tied: Session | undefined;
+  /** Settled only: whose quota its content counts for. undefined: its producer's. */
+  readonly payer: string | undefined;
 }
 
 /** What the state knows of one key. Only the table changes it. */
@@ -33,6 +35,7 @@ export class KeyRecord implements Slot, Placed {
   lastGeneration = 0;
   createdRevision = 0;
   tied: Session | undefined = undefined;
+  payer: string | undefined = undefined;
   tombstone: Tombstone | undefined = undefined;
   /** The deadline of a pending future, or the end of a settled one's freshness. */
   timer: Timer<KeyRecord | Session> | undefined = undefined;
@@ -121,8 +124,9 @@ export class FutureTable {
 
   /** Between `load` and `placeLoaded`: what a group says of a key whose own record is older. */
   endLoaded(record: KeyRecord, future: Future, group: ExpiryGroup): void {
-    this.usage.replace(record.future, future);
+    this.usage.replace(record, { future, payer: undefined });
     record.future = future;
+    record.payer = undefined;
     record.revision = group.revision;
     this.expiries.add(group, record);
   }
@@ -237,8 +241,9 @@ export class FutureTable {
     } else if (record.future === undefined) {
       this.ordered.add(record.key);
     }
-    this.usage.replace(record.future, future);
+    this.usage.replace(record, slot);
     record.future = future;
+    record.payer = slot.payer;
     record.lastGeneration = slot.lastGeneration;
     record.createdRevision = slot.createdRevision;
     record.revision = revision;

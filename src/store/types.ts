@@ -101,6 +101,11 @@ export type AccessCommand =
       readonly by: Subject;
       readonly document: Uint8Array;
       readonly ifRevision?: number;
+      /**
+       * From then on what a principal settles for another counts for its own quota, and whoever has too much already
+       * announces nothing in place of something else either. Absent where servers may not know that.
+       */
+      readonly strictQuotas?: true;
     }
   /** `untilMs` absent: for ever. */
   | {
