@@ -106,7 +106,7 @@ describe('strict quotas', () => {
     fc.record({ key, renew: fc.boolean() }).map(({ key: of, renew }) => op.declare(of, { renew })),
     fc
       .record({ key, value, supersede: fc.boolean() })
-      .map((drawn) => op.resolve(drawn.key, drawn.value, drawn)),
+      .map((drawn) => op.resolve(drawn.key, drawn.value, { supersede: drawn.supersede })),
     fc.record({ key, value }).map((drawn) => op.resolve(drawn.key, drawn.value, { ttlMs: 30 })),
     key.map((of) => op.reject(of, 'NO')),
     key.map((of) => op.delete(of)),
