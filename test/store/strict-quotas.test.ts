@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { Operation } from '../../src/protocol/index.ts';
 import { canonicalJson, type LimitDocument } from '../../src/scopes/index.ts';
-import type { CommandResult, Subject } from '../../src/store/index.ts';
+import { Store, type CommandResult, type Subject } from '../../src/store/index.ts';
 import { ClusterOfOne, alice, bob, op, sessionId, startMs } from './support/cluster-of-one.ts';
 
 const subject = (name: string): Subject => ({
@@ -80,6 +80,29 @@ describe('strict quotas', () => {
     // Whoever removes it, it is given back to who paid.
     cluster.write(op.delete('a'));
     cluster.write(op.resolve('d', '123456'), 2);
+  });
+
+  test('count what stays fresh for who paid, and nothing once it has ended, also as a disk tells it', () => {
+    cluster.limit({ stored: '10B' }, true);
+    cluster.write([op.declare('a'), op.declare('b')]);
+    cluster.write([op.resolve('a', '12345', { ttlMs: 10 }), op.resolve('b', '12345', { ttlMs: 20 })], 2);
+    cluster.write(op.touch('a', 20));
+    expect(cluster.code(op.resolve('c', '1'), 2)).toBe('QUOTA_EXCEEDED');
+    cluster.flush();
+    cluster.later(20);
+    cluster.sweep();
+    // Their own records are those from before they ended.
+    for (const { key, value } of cluster.store.takeStateWrites(0))
+      if (value === undefined) cluster.disk.delete(key);
+      else cluster.disk.set(key, value);
+    const copy = new Store({ clusterId: 'test' });
+    copy.load([...cluster.disk].map(([key, value]) => ({ key, value })));
+    copy.finishLoad();
+    expect(copy.digest()).toBe(cluster.store.digest());
+    cluster.store = copy;
+    expect(cluster.code(op.resolve('c', '12345678901'), 2)).toBe('QUOTA_EXCEEDED');
+    cluster.write(op.resolve('c', '1234567890'), 2);
+    cluster.write(op.resolve('d', '1234567890'));
   });
 
   test('are so from the command on that says that all servers know them, and stay so', () => {
@@ -168,7 +191,7 @@ describe('strict quotas', () => {
           }
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 500 },
     );
     expect(refused).toBeGreaterThan(50);
   });
