@@ -1,19 +1,14 @@
 import assert from 'node:assert/strict';
-import type { Change, SharedChange } from '../protocol/index.ts';
+import type { SharedChange } from '../protocol/index.ts';
 import type { Encodings } from './encodings.ts';
 import type { Live } from './live.ts';
 import type { Schedule } from './schedule.ts';
-import { patternsOf, type Reading, type Subscription } from './subscription.ts';
-import type { FeedSource } from './types.ts';
+import { patternsOf, withinOf, type Reading, type Subscription } from './subscription.ts';
+import type { ChangesPage, FeedSource } from './types.ts';
 import type { Work } from './work.ts';
 
 /** A slice is what one subscription gets before it is another's turn: a fraction of a millisecond. */
 const slice = { changes: 256, visits: 1024, bytes: 64 * 1024 } as const;
-
-interface Page {
-  readonly changes: readonly Change[];
-  readonly upTo: number;
-}
 
 /** Reads lagging subscriptions on from their cursors, one slice at a time. */
 export class CatchUp {
@@ -63,8 +58,10 @@ export class CatchUp {
     });
   }
 
-  #read({ texts, cursor }: Subscription, reading: Reading, work: Work, source: FeedSource): Page {
-    const patterns = (reading.patterns ??= patternsOf(texts));
+  #read(subscription: Subscription, reading: Reading, work: Work, source: FeedSource): ChangesPage {
+    const { cursor } = subscription;
+    const patterns = (reading.patterns ??= patternsOf(subscription.texts));
+    const within = (reading.within ??= withinOf(subscription.within));
     // One revision may have more changes than a slice (a lost session rejects all that was tied to it): then the
     // slice grows until the revision is whole.
     for (let times = 1; times <= 2 ** 20; times *= 4) {
@@ -73,12 +70,14 @@ export class CatchUp {
       const page = source.changesAfter({
         revision: cursor,
         patterns,
+        within,
+        manyKeys: reading.manyKeys,
         limit: slice.changes * times,
         bytesMax: slice.bytes * times,
         visitMax,
       });
-      const visited = Math.min(visitMax, Math.max(page.changes.length, page.upTo - cursor));
-      work.spend(visited * patterns.length, 0);
+      reading.manyKeys = page.manyKeys;
+      work.spend(page.looked, 0);
       if (page.upTo > cursor) return page;
     }
     return assert.fail(
@@ -90,7 +89,7 @@ export class CatchUp {
   #admit(
     subscription: Subscription,
     reading: Reading,
-    page: Page,
+    page: ChangesPage,
     admitted: SharedChange[],
     work: Work,
     source: FeedSource,

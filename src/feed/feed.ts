@@ -85,7 +85,7 @@ export class Feed {
   }
 
   /** Answered with the position it starts from; then pushes, until it is cancelled or ended. */
-  subscribe({ gateway, connection: id, request, patterns, start }: SubscribeRequest): void {
+  subscribe({ gateway, connection: id, request, patterns, within, start }: SubscribeRequest): void {
     const connection = this.#connections.findOrMake(gateway, id);
     for (const text of patterns) {
       const parsed = parsePattern(text);
@@ -97,9 +97,11 @@ export class Feed {
       return;
     }
     assert(patterns.length > 0, `subscription ${request} of connection ${id} has no pattern`);
-    const [text = '', ...others] = new Set(patterns);
+    const different = new Map(patterns.map((text, number) => [text, within?.[number] ?? '']));
+    const [text = '', ...others] = different.keys();
     const texts = others.length === 0 ? text : [text, ...others];
-    this.#subscriptions.add(connection, request, texts, originOf(start, this.#source), this.#source);
+    const scope = { texts, within: within === undefined ? undefined : [...different.values()] };
+    this.#subscriptions.add(connection, request, scope, originOf(start, this.#source), this.#source);
   }
 
   /** The request is over: nothing more comes of it. Unknown ones are ignored (it may just have been answered). */

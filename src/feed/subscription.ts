@@ -44,6 +44,22 @@ export const patternsOf = (texts: string | readonly string[]): readonly Pattern[
     return parsed.pattern;
   });
 
+/** Patterns that differ; a lone one has no array around it. */
+export interface PatternsAsked {
+  readonly texts: string | readonly string[];
+  /** Of each of them: a pattern with `*` that contains it and is wholly allowed, or ''. undefined: there are none. */
+  readonly within: readonly string[] | undefined;
+}
+
+/** Of each pattern: the pattern with `*` in whose keys it is to be looked for, if there is one. */
+export const withinOf = (
+  texts: readonly string[] | undefined,
+): readonly (Pattern | undefined)[] | undefined =>
+  texts?.map((text) => {
+    const parsed = parsePattern(text);
+    return parsed.ok ? parsed.pattern : undefined;
+  });
+
 /** How a lagging subscription reads on. */
 export interface Reading {
   /** Deletions up to here need not be told: see `Origin`. */
@@ -53,10 +69,20 @@ export interface Reading {
   caughtUp: boolean;
   /** Parsed when it is read first. */
   patterns: readonly Pattern[] | undefined;
+  within: readonly (Pattern | undefined)[] | undefined;
+  /** What the last page said. */
+  manyKeys: boolean;
 }
 
 /** One that was live, and so has caught up beyond its base, reads on. */
-const readingOn = (): Reading => ({ base: 0, target: 0, caughtUp: true, patterns: undefined });
+const readingOn = (): Reading => ({
+  base: 0,
+  target: 0,
+  caughtUp: true,
+  patterns: undefined,
+  within: undefined,
+  manyKeys: false,
+});
 
 /** What was admitted to a subscription and is to be taken. */
 export interface Pending {
@@ -89,27 +115,31 @@ export const nothingPending = (): Pending => ({
 export class Subscription implements Entry {
   readonly connection: Connection;
   readonly request: number;
-  /** One pattern, or several that differ. They are parsed anew when needed: idle subscriptions keep texts only. */
-  readonly texts: string | readonly string[];
+  /** A lone pattern without a `within`, the usual one, has no object around it. Parsed anew when needed: idle subscriptions keep texts only. */
+  readonly #asked: string | PatternsAsked;
   cursor: number;
   over = false;
   /** Undefined: it is live. */
   reading: Reading | undefined;
   pending: Pending | undefined;
 
-  constructor(
-    connection: Connection,
-    request: number,
-    texts: string | readonly string[],
-    origin: Origin,
-    target: number,
-  ) {
+  constructor(connection: Connection, request: number, asked: PatternsAsked, origin: Origin, target: number) {
     this.connection = connection;
     this.request = request;
-    this.texts = texts;
+    this.#asked = typeof asked.texts === 'string' && asked.within === undefined ? asked.texts : asked;
     this.cursor = origin.cursor;
-    this.reading = { base: origin.base, target, caughtUp: false, patterns: undefined };
+    this.reading = { ...readingOn(), base: origin.base, target, caughtUp: false };
     this.pending = undefined;
+  }
+
+  /** One pattern, or several that differ. */
+  get texts(): string | readonly string[] {
+    return typeof this.#asked === 'string' ? this.#asked : this.#asked.texts;
+  }
+
+  /** As in `PatternsAsked`. */
+  get within(): readonly string[] | undefined {
+    return typeof this.#asked === 'string' ? undefined : this.#asked.within;
   }
 
   end(): void {

@@ -6,7 +6,7 @@ import type { Encodings } from './encodings.ts';
 import { Live } from './live.ts';
 import type { Notices } from './notices.ts';
 import { Schedule } from './schedule.ts';
-import { type Origin, Subscription } from './subscription.ts';
+import { type Origin, type PatternsAsked, Subscription } from './subscription.ts';
 import type { FeedSource } from './types.ts';
 import type { Work } from './work.ts';
 
@@ -75,11 +75,11 @@ export class Subscriptions {
   add(
     connection: Connection,
     request: number,
-    texts: string | readonly string[],
+    scope: PatternsAsked,
     origin: Origin,
     source: FeedSource,
   ): void {
-    const subscription = new Subscription(connection, request, texts, origin, source.revision);
+    const subscription = new Subscription(connection, request, scope, origin, source.revision);
     connection.add(subscription);
     this.#count += 1;
     const position: Position = {

@@ -15,6 +15,10 @@ export interface ChangesQuery {
   readonly revision: number;
   /** A key that matches several of them comes once. */
   readonly patterns: readonly Pattern[];
+  /** Of each pattern: one that contains it, with `*`, whose keys the subscriber may all see. Changes the work alone. */
+  readonly within?: readonly (Pattern | undefined)[] | undefined;
+  /** What the page before said; absent: there was none. */
+  readonly manyKeys?: boolean;
   /** Changes in the page, about. */
   readonly limit: number;
   /** Of values, about. */
@@ -38,7 +42,16 @@ export interface FeedSource {
    * query's revision, unless that is the source's or the next revision has more than the limits allow. Changes beyond
    * `upTo` (of a revision that was cut) are ignored.
    */
-  changesAfter(query: ChangesQuery): { readonly changes: readonly Change[]; readonly upTo: number };
+  changesAfter(query: ChangesQuery): ChangesPage;
+}
+
+export interface ChangesPage {
+  readonly changes: readonly Change[];
+  readonly upTo: number;
+  /** How often a key was looked at for one of the patterns. */
+  readonly looked: number;
+  /** For the query of the next page. */
+  readonly manyKeys: boolean;
 }
 
 export interface FeedOptions {
@@ -84,6 +97,8 @@ export interface SubscribeRequest {
   readonly connection: number;
   readonly request: number;
   readonly patterns: readonly string[];
+  /** Of each pattern: one that contains it, with `*`, whose keys the subscriber may all see; '': there is none. */
+  readonly within?: readonly string[] | undefined;
   readonly start: SubscriptionStart;
 }
 

@@ -16,6 +16,7 @@ import type {
 import { checkDocument, revokesItself } from './access.ts';
 import { AgentSession } from './agent-session.ts';
 import type { SessionStanding } from './agent-session.ts';
+import { listWithin, subscribeWithin } from './allowances.ts';
 import type { Audit } from './audit.ts';
 import type { Authentication } from './authentication.ts';
 import { refusalOf } from './authorise.ts';
@@ -232,8 +233,10 @@ export class Requests {
         return { ...base, kind: 'session_close', session: this.#session.id, principal: this.#principal };
       case 'subscribe':
         return this.#subscribe(id, body);
-      case 'get':
       case 'list':
+        this.#inFlight.beginRead(id, body);
+        return { ...base, ...body, ...listWithin(body.pattern, this.#scope) };
+      case 'get':
       case 'await':
       case 'clock':
       case 'status':
@@ -357,7 +360,12 @@ export class Requests {
       return this.refuse(id, { code: 'LIMIT_EXCEEDED', message }, body.kind);
     }
     this.#inFlight.beginRead(id, body);
-    return { connection: this.#connection, request: id, ...body };
+    return {
+      connection: this.#connection,
+      request: id,
+      ...body,
+      ...subscribeWithin(body.patterns, this.#scope),
+    };
   }
 
   #refuseTaken(id: number, kind: string): undefined {

@@ -10,6 +10,7 @@ export * from './canonical-json.ts';
 export * from './document.ts';
 export * from './durations.ts';
 export * from './expectations.ts';
+export * from './key-walks.ts';
 export * from './patterns.ts';
 export * from './policies.ts';
 export * from './policy-changes.ts';

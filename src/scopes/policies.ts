@@ -327,6 +327,15 @@ class BoundScope implements Scope {
     return false;
   }
 
+  allowanceOf(verb: Verb, pattern: Pattern): string | undefined {
+    if (!isKeyVerb(verb)) return undefined;
+    for (const { trie } of this.#ruleSets) {
+      const allowance = trie.allowanceOf(verb, pattern, this.#numbered);
+      if (allowance !== undefined) return allowance;
+    }
+    return undefined;
+  }
+
   valueBytesMax(verb: Verb, key: string): number {
     return this.#most('valueBytesMax', verb, key);
   }

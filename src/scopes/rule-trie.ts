@@ -109,6 +109,11 @@ export class RuleTrie {
     return contains(this.#root, pattern, 0, bits[verb], values);
   }
 
+  /** The pattern of an allow that contains the pattern, its variables bound; undefined: none does. */
+  allowanceOf(verb: KeyVerb, pattern: Pattern, values: VariableValues): string | undefined {
+    return allowanceOf(this.#root, pattern, 0, bits[verb], values);
+  }
+
   /** Whether a deny has a key in common with the pattern. */
   deniesPart(verb: KeyVerb, pattern: Pattern, values: VariableValues): boolean {
     return overlaps(this.#root, pattern, 0, bits[verb], values);
@@ -285,6 +290,39 @@ function contains(
     if (values[variable] === segment.text && contains(next, pattern, index + 1, verb, values)) return true;
   }
   return false;
+}
+
+/**
+ * As `contains`, and which allow it is: what of its pattern begins at the index; '' where that has ended. Literals come
+ * first, and `*` last: in the order of keys, who reads by it walks one run rather than many.
+ */
+function allowanceOf(
+  node: Node,
+  pattern: Pattern,
+  index: number,
+  verb: number,
+  values: VariableValues,
+): string | undefined {
+  if ((node.allow & verb) === 0) return undefined;
+  const segment = segmentAt(pattern, index);
+  if (segment === undefined) return allowsIn(node.here, verb) ? '' : undefined;
+  if (allowsIn(node.rest, verb)) return '**';
+  if (segment.kind === 'rest') return undefined;
+  const below = (next: Node, text: string): string | undefined => {
+    const tail = allowanceOf(next, pattern, index + 1, verb, values);
+    if (tail === undefined) return undefined;
+    return tail === '' ? text : `${text}/${tail}`;
+  };
+  let found: string | undefined;
+  if (segment.kind === 'literal') {
+    const literal = node.literals?.get(segment.text);
+    if (literal !== undefined) found = below(literal, segment.text);
+    for (const { variable, node: next } of node.variables ?? []) {
+      if (found !== undefined) return found;
+      if (values[variable] === segment.text) found = below(next, segment.text);
+    }
+  }
+  return found ?? (node.one === undefined ? undefined : below(node.one, '*'));
 }
 
 const allowsIn = (verdict: Verdict | undefined, verb: number): boolean =>

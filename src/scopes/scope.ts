@@ -46,6 +46,11 @@ export interface Scope {
    */
   allowsPattern(verb: Verb, pattern: Pattern | string): boolean;
   /**
+   * Of a pattern that is allowed: the pattern of an allow that contains it, its variables bound; one without `*` where
+   * there is a choice from the left. undefined: there is none.
+   */
+  allowanceOf(verb: Verb, pattern: Pattern): string | undefined;
+  /**
    * The largest value, in bytes, that may be written to the key: the most generous of the allows that match, Infinity
    * where one of them sets no limit, 0 where the key is not allowed.
    */

@@ -17,6 +17,8 @@ export type AccessChangeRequest = Extract<
 const peerVersionLeast = 3;
 /** The first one whose servers can apply policies with a limit of keys: others would refuse them, each for itself. */
 const keysLimitVersionLeast = 5;
+/** The first one whose servers know strict quotas. */
+const strictQuotasVersionLeast = 6;
 
 export class AccessRequests {
   readonly #options: KnownVersionsOptions;
@@ -29,7 +31,9 @@ export class AccessRequests {
   check(request: AccessChangeRequest): { readonly command: AccessCommand } | { readonly failure: Failure } {
     const behind = memberBehind(this.#options, this.#versionFor(request));
     if (behind !== undefined) return { failure: { code: 'ACCESS_REFUSED', message: behind } };
-    return { command: commandOf(request) };
+    return {
+      command: commandOf(request, memberBehind(this.#options, strictQuotasVersionLeast) === undefined),
+    };
   }
 
   #versionFor(request: AccessChangeRequest): number {
@@ -69,11 +73,17 @@ const limitsKeys = (document: Uint8Array): boolean => {
   return Object.values(policies).some((rules) => rules.some(({ limit }) => limit?.keys !== undefined));
 };
 
-const commandOf = (request: AccessChangeRequest): AccessCommand => {
+const commandOf = (request: AccessChangeRequest, strictQuotas: boolean): AccessCommand => {
   switch (request.kind) {
     case 'acl_apply': {
       const { kind, by, document, ifRevision } = request;
-      return { kind, by, document, ...(ifRevision !== undefined && { ifRevision }) };
+      return {
+        kind,
+        by,
+        document,
+        ...(ifRevision !== undefined && { ifRevision }),
+        ...(strictQuotas && { strictQuotas }),
+      };
     }
     case 'acl_revoke': {
       const { kind, by, revocation, untilMs } = request;

@@ -439,12 +439,14 @@ export class Gateways {
         return;
       }
       case 'list': {
-        const { pattern: text, after, limit, values } = request;
+        const { pattern: text, within, after, limit, values } = request;
         const parsed = parsePattern(text);
         assert(parsed.ok, `a gateway let the pattern ${text} pass`);
         const bytesMax = limits.listPageBytesMax;
-        const { readOnAfter, ...page } = store.list({
+        const allowance = within === undefined ? undefined : parsePattern(within);
+        const { readOnAfter, futures, next } = store.list({
           pattern: parsed.pattern,
+          within: allowance?.ok === true ? allowance.pattern : undefined,
           after: inFlight.readOnAfter ?? after,
           limit,
           values,
@@ -453,7 +455,7 @@ export class Gateways {
         });
         inFlight.readOnAfter = readOnAfter;
         if (readOnAfter !== undefined) this.#readLater(inFlight);
-        else this.#answer(inFlight, { kind: 'listed', revision: store.revision, ...page });
+        else this.#answer(inFlight, { kind: 'listed', revision: store.revision, futures, next });
         return;
       }
       case 'await': {
@@ -468,8 +470,8 @@ export class Gateways {
         return;
       }
       case 'subscribe': {
-        const { connection, request: number, patterns, start } = request;
-        feed.subscribe({ gateway, connection, request: number, patterns, start });
+        const { connection, request: number, patterns, within, start } = request;
+        feed.subscribe({ gateway, connection, request: number, patterns, within, start });
         this.#requests.finish(inFlight);
         return;
       }

@@ -41,6 +41,8 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
   | {
       readonly kind: 'list';
       readonly pattern: string;
+      /** A pattern with `*` that is wholly allowed and contains it: it is looked for among its keys alone. */
+      readonly within?: string;
       readonly after: string;
       readonly limit: number;
       readonly values: boolean;
@@ -53,7 +55,13 @@ export type GatewayRequest = { readonly connection: ConnectionId; readonly reque
       readonly leastGeneration?: number;
       readonly timeoutMs?: number;
     }
-  | { readonly kind: 'subscribe'; readonly patterns: readonly string[]; readonly start: SubscriptionStart }
+  | {
+      readonly kind: 'subscribe';
+      readonly patterns: readonly string[];
+      /** Of each pattern, as with list; '' where there is none. */
+      readonly within?: readonly string[];
+      readonly start: SubscriptionStart;
+    }
   | { readonly kind: 'clock'; readonly timeoutMs?: number }
   | { readonly kind: 'status'; readonly timeoutMs?: number }
   | { readonly kind: 'member_list'; readonly timeoutMs?: number }

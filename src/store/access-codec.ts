@@ -76,9 +76,14 @@ export const accessCommandToMessage = (command: AccessCommand): AccessCommandMes
   const by = subjectToMessage(command.by);
   switch (command.kind) {
     case 'acl_apply': {
-      const { document, ifRevision } = command;
+      const { document, ifRevision, strictQuotas } = command;
       return {
-        aclApply: { by, document, ...(ifRevision !== undefined && { ifRevision: outgoing(ifRevision) }) },
+        aclApply: {
+          by,
+          document,
+          ...(ifRevision !== undefined && { ifRevision: outgoing(ifRevision) }),
+          ...(strictQuotas && { strictQuotas }),
+        },
       };
     }
     case 'acl_revoke': {
@@ -107,6 +112,7 @@ export const accessCommandFromMessage = ({
       by: subjectFromMessage(aclApply.by, 'acl_apply.by'),
       document: new Uint8Array(aclApply.document ?? noBytes),
       ...(ifRevision !== undefined && { ifRevision }),
+      ...(aclApply.strictQuotas === true && { strictQuotas: true }),
     };
   }
   if (isGiven(aclRevoke)) {

@@ -38,6 +38,7 @@ interface AppliedPolicies {
   readonly revision: number;
   readonly document: Uint8Array;
   readonly policies: Policies;
+  readonly strictQuotas: boolean;
 }
 
 const noBytes = new Uint8Array(0);
@@ -110,6 +111,11 @@ export class AccessTable {
     return this.#applied?.revision ?? 0;
   }
 
+  /** As in the command that applies policies. */
+  get strictQuotas(): boolean {
+    return this.#applied?.strictQuotas ?? false;
+  }
+
   get document(): Uint8Array {
     return this.#applied?.document ?? noBytes;
   }
@@ -171,7 +177,7 @@ export class AccessTable {
     if (refused !== undefined) return refused;
     switch (command.kind) {
       case 'acl_apply':
-        return this.#apply(command.document, command.ifRevision);
+        return this.#apply(command.document, command.ifRevision, command.strictQuotas ?? false);
       case 'acl_revoke':
         return this.#revoke(command.revocation, command.untilMs);
       case 'acl_restore':
@@ -181,9 +187,12 @@ export class AccessTable {
     }
   }
 
-  #apply(document: Uint8Array, ifRevision: number | undefined): CommandResult {
+  #apply(document: Uint8Array, ifRevision: number | undefined, allKnowStrict: boolean): CommandResult {
+    // Once they are strict everybody in the cluster knows it, also who is away just now.
+    const strictQuotas = allKnowStrict || this.strictQuotas;
     // First of all: who lost the answer to this very change asks again with the revision that it replaced.
-    if (this.#applied !== undefined && equalBytes(this.#applied.document, document)) return this.#unchanged;
+    const known = this.#applied;
+    if (known?.strictQuotas === strictQuotas && equalBytes(known.document, document)) return this.#unchanged;
     if (ifRevision !== undefined && ifRevision !== this.revision) {
       return failed(
         'PRECONDITION_FAILED',
@@ -200,7 +209,7 @@ export class AccessTable {
       const why = error instanceof PolicyError ? error.message : 'they are no policy document';
       return failed('CONFIGURATION_INVALID', `the policies are not valid: ${why}`);
     }
-    this.#applied = { revision: this.#counters.revision + 1, document, policies };
+    this.#applied = { revision: this.#counters.revision + 1, document, policies, strictQuotas };
     this.#documentDirty = true;
     return this.#changed();
   }
@@ -279,10 +288,10 @@ export class AccessTable {
   // ---- records ----
 
   /** From disk; false: there is one already. Throws an Error for a document that is none. */
-  loadPolicies(revision: number, document: Uint8Array): boolean {
+  loadPolicies(revision: number, document: Uint8Array, strictQuotas: boolean): boolean {
     if (this.#active) return false;
     this.#active = true;
-    if (revision > 0) this.#applied = { revision, document, policies: policiesOf(document) };
+    if (revision > 0) this.#applied = { revision, document, policies: policiesOf(document), strictQuotas };
     this.#differs();
     return true;
   }

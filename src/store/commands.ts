@@ -91,10 +91,22 @@ const writeOfSession = (tables: Tables, command: CommandOf<'write'>, changes: Ch
       return answer;
     }
     if (judgement.limits !== undefined)
-      quota = new QuotaCheck(principal, judgement.limits, tables.futures.usage.of(principal));
+      quota = new QuotaCheck(
+        principal,
+        judgement.limits,
+        tables.futures.usage.of(principal),
+        tables.access.strictQuotas,
+      );
   }
   // The session's own text: one for all keys that it makes.
-  const at = { nowMs: timeMs, revision: revision + 1, principal: session.principal, session };
+  const { strictQuotas } = tables.access;
+  const at = {
+    nowMs: timeMs,
+    revision: revision + 1,
+    principal: session.principal,
+    session,
+    strictQuotas,
+  };
   const answer = write(tables.futures, generationFloor, command.operations, at, revision, changes, quota);
   tables.sessions.remember(session, sequence, answer);
   return answer;
@@ -115,7 +127,11 @@ const expire = (
     const future = expired(present, revision + 1, timeMs);
     const { lastGeneration, createdRevision } = record;
     group ??= tables.futures.expiries.begin(revision + 1, timeMs);
-    tables.futures.end(record, { future, lastGeneration, createdRevision, tied: undefined }, group);
+    tables.futures.end(
+      record,
+      { future, lastGeneration, createdRevision, tied: undefined, payer: undefined },
+      group,
+    );
     changes.push({ kind: 'future', revision: revision + 1, key, future });
   }
   for (const { session: id, atMs } of sessions) {

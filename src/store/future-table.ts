@@ -6,7 +6,7 @@
 import type { Future } from '../protocol/index.ts';
 import { assert, unreachable } from './assert.ts';
 import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
-import { OrderedKeys } from './ordered-keys.ts';
+import { KeyOrder } from './key-order.ts';
 import { RevisionIndex, type Placed, type RevisionChunk } from './revision-index.ts';
 import type { Session } from './sessions.ts';
 import { ShardedMap } from './sharded-map.ts';
@@ -23,6 +23,8 @@ export interface Slot {
   readonly createdRevision: number;
   /** Pending only: whose loss rejects it. */
   readonly tied: Session | undefined;
+  /** Settled only: whose quota its content counts for. undefined: its producer's. */
+  readonly payer: string | undefined;
 }
 
 /** What the state knows of one key. Only the table changes it. */
@@ -33,6 +35,7 @@ export class KeyRecord implements Slot, Placed {
   lastGeneration = 0;
   createdRevision = 0;
   tied: Session | undefined = undefined;
+  payer: string | undefined = undefined;
   tombstone: Tombstone | undefined = undefined;
   /** The deadline of a pending future, or the end of a settled one's freshness. */
   timer: Timer<KeyRecord | Session> | undefined = undefined;
@@ -73,9 +76,9 @@ export const instantOf = (future: Future): number | undefined => {
 export class FutureTable {
   readonly #records = new ShardedMap<KeyRecord>();
   /** Of the keys that are there, without the deleted. */
-  readonly ordered = new OrderedKeys();
+  readonly ordered = new KeyOrder();
   /** Of the deleted that are remembered. */
-  readonly deleted = new OrderedKeys();
+  readonly deleted = new KeyOrder();
   /** Of all keys, the deleted included. */
   readonly revisions = new RevisionIndex<KeyRecord>();
   readonly #tombstones = new RevisionIndex<Tombstone>();
@@ -121,8 +124,9 @@ export class FutureTable {
 
   /** Between `load` and `placeLoaded`: what a group says of a key whose own record is older. */
   endLoaded(record: KeyRecord, future: Future, group: ExpiryGroup): void {
-    this.usage.replace(record.future, future);
+    this.usage.replace(record, { future, payer: undefined });
     record.future = future;
+    record.payer = undefined;
     record.revision = group.revision;
     this.expiries.add(group, record);
   }
@@ -237,8 +241,9 @@ export class FutureTable {
     } else if (record.future === undefined) {
       this.ordered.add(record.key);
     }
-    this.usage.replace(record.future, future);
+    this.usage.replace(record, slot);
     record.future = future;
+    record.payer = slot.payer;
     record.lastGeneration = slot.lastGeneration;
     record.createdRevision = slot.createdRevision;
     record.revision = revision;

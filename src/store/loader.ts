@@ -100,6 +100,7 @@ export class StateLoader {
       lastGeneration: loaded.generation,
       createdRevision: loaded.createdRevision,
       tied: undefined,
+      payer: loaded.payer,
     };
     const record = this.#target.futures.load(loaded.key, slot, loaded.revision, loaded.changedAtMs);
     if (record === undefined) throw damaged(recordKey, 'is there twice');
@@ -125,10 +126,10 @@ export class StateLoader {
   }
 
   #addPolicies(recordKey: string, bytes: Uint8Array): void {
-    const { revision, document } = decodePolicies(recordKey, bytes);
+    const { revision, document, strictQuotas } = decodePolicies(recordKey, bytes);
     let isNew: boolean;
     try {
-      isNew = this.#target.access.loadPolicies(revision, document);
+      isNew = this.#target.access.loadPolicies(revision, document, strictQuotas);
     } catch (cause) {
       throw damaged(recordKey, 'is no policy document', cause);
     }

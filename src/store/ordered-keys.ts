@@ -81,16 +81,28 @@ export class OrderedKeys {
     return chunk !== undefined && chunk[lowerBound(chunk, key)] === key;
   }
 
-  /** Visits keys in order from the first one not below `from`, until `visit` says false. */
-  scan(from: string, visit: (key: string) => boolean): void {
+  /**
+   * Visits keys in order from the first one not below `from`, until `visit` says undefined. It gives the key back for
+   * the next one, or where to go on: at the first key not below what it gives, which is above the key.
+   */
+  scan(from: string, visit: (key: string) => string | undefined): void {
     let place = Math.max(0, this.#chunkOf(from));
     let chunk = this.#chunks[place];
     let at = chunk === undefined ? 0 : lowerBound(chunk, from);
     while (chunk !== undefined) {
-      for (; at < chunk.length; at++) {
+      while (at < chunk.length) {
         const key = chunk[at];
         assert(key !== undefined, 'a chunk of ordered keys has a hole');
-        if (!visit(key)) return;
+        const next = visit(key);
+        if (next === undefined) return;
+        at++;
+        if (next === key || (chunk[at] ?? '') >= next) continue;
+        // Mostly it is not far.
+        if ((chunk.at(-1) ?? '') < next) {
+          place = Math.max(place, this.#chunkOf(next));
+          chunk = this.#chunks[place] ?? [];
+        }
+        at = lowerBound(chunk, next);
       }
       at = 0;
       chunk = this.#chunks[++place];

@@ -112,7 +112,7 @@ export const endSession = (tables: Tables, session: Session, changes: Change[]):
 const changeAlone = (tables: Tables, record: KeyRecord, future: Future, changes: Change[]): void => {
   const { key, lastGeneration, createdRevision } = record;
   const { revision } = future;
-  const slot = { future, lastGeneration, createdRevision, tied: undefined };
+  const slot = { future, lastGeneration, createdRevision, tied: undefined, payer: undefined };
   tables.futures.put(key, record, slot, revision, tables.counters.timeMs);
   changes.push({ kind: 'future', revision, key, future });
 };

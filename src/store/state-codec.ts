@@ -37,6 +37,7 @@ const subjectTag = (10 << 3) | 2;
 const futureTag = (1 << 3) | 2;
 const createdRevisionTag = 2 << 3;
 const tiedSessionTag = (3 << 3) | 2;
+const payerTag = (5 << 3) | 2;
 /** RememberedAnswer's sequence and result: fields 1 and 2. */
 const sequenceTag = 1 << 3;
 const resultTag = (2 << 3) | 2;
@@ -106,13 +107,17 @@ export const encodeKeyRecord = (record: KeyRecord): Uint8Array => {
 };
 
 /** By hand, as it is done for each write; the bytes are those of the generated code. */
-const writeFutureRecord = (writer: PlainWriter, { future, createdRevision, tied }: KeyRecord): void => {
+const writeFutureRecord = (
+  writer: PlainWriter,
+  { future, createdRevision, tied, payer }: KeyRecord,
+): void => {
   assert(future !== undefined, 'the record of a deletion is written as that of a future');
   writer.uint32(futureTag).fork();
   writeFuture(writer, future);
   writer.ldelim();
   if (createdRevision !== 0) writer.uint32(createdRevisionTag).uint64(outgoing(createdRevision));
   if (tied !== undefined) writer.uint32(tiedSessionTag).bytes(sessionToBytes(tied.id));
+  if (payer !== undefined) writer.uint32(payerTag).string(payer);
 };
 
 export const encodeSession = (session: Session): Uint8Array => encodeWith(writeSession, session);
@@ -206,8 +211,12 @@ export const encodeExpiry = ({ revision, atMs, keys, generations }: ExpiryGroup)
     generations,
   });
 
-export const encodePolicies = (revision: number, document: Uint8Array): Uint8Array =>
-  encodeMessage(messages.log.AccessRecord, { revision: outgoing(revision), document });
+export const encodePolicies = (revision: number, document: Uint8Array, strictQuotas: boolean): Uint8Array =>
+  encodeMessage(messages.log.AccessRecord, {
+    revision: outgoing(revision),
+    document,
+    ...(strictQuotas && { strictQuotas }),
+  });
 
 export const encodeRevocation = ({ revocation, revision, untilMs }: RevocationRecord): Uint8Array =>
   encodeMessage(messages.agent.RevocationRecord, {
@@ -238,6 +247,7 @@ interface LoadedKey {
   readonly createdRevision: number;
   readonly changedAtMs: number;
   readonly tiedSession: SessionId | undefined;
+  readonly payer: string | undefined;
 }
 
 export interface LoadedSession {
@@ -297,8 +307,11 @@ export const decodeKeyRecord = (recordKey: string, bytes: Uint8Array): LoadedKey
     const tiedSession = tied.length === 0 ? undefined : sessionFromBytes(tied, 'tied_session');
     check(recordKey, tiedSession === undefined || future?.state === 'pending', 'is tied though not pending');
     if (future !== undefined) checkFuture(recordKey, future);
+    const payer = message.payer === undefined || message.payer === '' ? undefined : message.payer;
+    const settled = future?.state === 'resolved' || future?.state === 'rejected';
+    check(recordKey, payer === undefined || settled, 'is paid for though not settled');
     const changedAtMs = incoming(futureMessage.changedAtMs, 'changed_at_ms');
-    return { key, future, generation, revision, createdRevision, changedAtMs, tiedSession };
+    return { key, future, generation, revision, createdRevision, changedAtMs, tiedSession, payer };
   });
 
 const checkFuture = (recordKey: string, future: Future): void => {
@@ -407,13 +420,15 @@ export const decodeMember = (recordKey: string, bytes: Uint8Array): MemberRecord
 export const decodePolicies = (
   recordKey: string,
   bytes: Uint8Array,
-): { readonly revision: number; readonly document: Uint8Array } =>
+): { readonly revision: number; readonly document: Uint8Array; readonly strictQuotas: boolean } =>
   decoding(recordKey, () => {
     const message = messages.log.AccessRecord.decode(asBuffer(bytes));
     const revision = incoming(message.revision, 'revision');
     const document = new Uint8Array(message.document ?? noBytes);
     check(recordKey, (revision === 0) === (document.length === 0), 'has policies of no revision');
-    return { revision, document };
+    const strictQuotas = message.strictQuotas ?? false;
+    check(recordKey, revision > 0 || !strictQuotas, 'has quotas without policies');
+    return { revision, document, strictQuotas };
   });
 
 export const decodeRevocation = (recordKey: string, bytes: Uint8Array): RevocationRecord =>

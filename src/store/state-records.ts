@@ -42,10 +42,10 @@ export const takeStateWrites = (tables: Tables, deferredMax: number): readonly S
   });
   tables.access.takeDirty(
     (present) => {
-      const { revision, document } = tables.access;
+      const { revision, document, strictQuotas } = tables.access;
       writes.push({
         key: recordKeys.policies,
-        value: present ? encodePolicies(revision, document) : undefined,
+        value: present ? encodePolicies(revision, document, strictQuotas) : undefined,
       });
     },
     (key, record) =>
@@ -77,8 +77,8 @@ export const digestOf = (tables: Tables): string => {
     records.push({ key: recordKeys.member(member.member), bytes: encodeMember(member) });
   }
   if (tables.access.active) {
-    const { revision, document } = tables.access;
-    records.push({ key: recordKeys.policies, bytes: encodePolicies(revision, document) });
+    const { revision, document, strictQuotas } = tables.access;
+    records.push({ key: recordKeys.policies, bytes: encodePolicies(revision, document, strictQuotas) });
   }
   for (const [key, record] of tables.access.revocations) {
     records.push({ key: recordKeys.revocation(key), bytes: encodeRevocation(record) });

@@ -81,7 +81,7 @@ export class Store {
 
   /** Keys that are there; the deleted don't count. */
   get keys(): number {
-    return this.#tables.futures.ordered.size;
+    return this.#tables.futures.ordered.all.size;
   }
 
   get sessions(): number {

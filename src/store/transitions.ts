@@ -20,6 +20,8 @@ export interface Circumstances {
   readonly revision: number;
   readonly principal: string;
   readonly session: Session;
+  /** What is settled for another counts for who settles it. */
+  readonly strictQuotas: boolean;
 }
 
 export type Outcome =
@@ -161,7 +163,8 @@ const settle = (slot: Slot, operation: Settlement, at: Circumstances): Outcome =
     case 'pending': {
       const future = begin(operation.key, present.generation, 'pending', at);
       future.producer = present.producer;
-      return same(slot, settled(future, operation, at), undefined);
+      const payer = at.strictQuotas && present.producer !== at.principal ? at.principal : undefined;
+      return same(slot, settled(future, operation, at), undefined, payer);
     }
     case 'resolved':
       if (operation.kind === 'resolve' && isSameValue(present, operation)) {
@@ -189,7 +192,10 @@ const settle = (slot: Slot, operation: Settlement, at: Circumstances): Outcome =
 const remove = (slot: Slot, key: string): Outcome => {
   if (slot.future === undefined) return failed('NOT_FOUND', `there is no ${key} to delete`);
   const { lastGeneration, createdRevision } = slot;
-  return { kind: 'changed', slot: { future: undefined, lastGeneration, createdRevision, tied: undefined } };
+  return {
+    kind: 'changed',
+    slot: { future: undefined, lastGeneration, createdRevision, tied: undefined, payer: undefined },
+  };
 };
 
 const touch = (slot: Slot, key: string, ttlMs: number, at: Circumstances): Outcome => {
@@ -209,7 +215,8 @@ const touch = (slot: Slot, key: string, ttlMs: number, at: Circumstances): Outco
 const refreshed = (slot: Slot, present: Future, ttlMs: number, at: Circumstances): Outcome => {
   const expiresAtMs = at.nowMs + ttlMs;
   if (present.expiresAtMs === expiresAtMs) return unchanged;
-  return same(slot, { ...present, expiresAtMs, revision: at.revision, changedAtMs: at.nowMs }, undefined);
+  const future = { ...present, expiresAtMs, revision: at.revision, changedAtMs: at.nowMs };
+  return same(slot, future, undefined, slot.payer);
 };
 
 const begin = (key: string, generation: number, state: FutureState, at: Circumstances): Draft => ({
@@ -240,13 +247,19 @@ const settled = (future: Draft, operation: Settlement, at: Circumstances): Futur
 /** A new generation. */
 const opened = (future: Future, tied: Session | undefined): Outcome => ({
   kind: 'changed',
-  slot: { future, lastGeneration: future.generation, createdRevision: future.revision, tied },
+  slot: {
+    future,
+    lastGeneration: future.generation,
+    createdRevision: future.revision,
+    tied,
+    payer: undefined,
+  },
 });
 
 /** The same generation. */
-const same = (slot: Slot, future: Future, tied: Session | undefined): Outcome => ({
+const same = (slot: Slot, future: Future, tied: Session | undefined, payer?: string): Outcome => ({
   kind: 'changed',
-  slot: { future, lastGeneration: slot.lastGeneration, createdRevision: slot.createdRevision, tied },
+  slot: { future, lastGeneration: slot.lastGeneration, createdRevision: slot.createdRevision, tied, payer },
 });
 
 const isSameValue = (present: Future, operation: Extract<Operation, { kind: 'resolve' }>): boolean =>

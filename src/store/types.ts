@@ -101,6 +101,11 @@ export type AccessCommand =
       readonly by: Subject;
       readonly document: Uint8Array;
       readonly ifRevision?: number;
+      /**
+       * From then on what a principal settles for another counts for its own quota, and whoever has too much already
+       * announces nothing in place of something else either. Absent where servers may not know that.
+       */
+      readonly strictQuotas?: true;
     }
   /** `untilMs` absent: for ever. */
   | {
@@ -184,6 +189,8 @@ export interface ListPage {
   readonly next: string | undefined;
   /** Nothing was found yet: pass it as `after`. It may be a key that the asker must not know of. */
   readonly readOnAfter: string | undefined;
+  /** Keys looked at, those that do not match included; without those that were only put into groups. */
+  readonly looked: number;
 }
 
 /** In the order of revisions (within one revision in no particular order), each key's latest change only. */
@@ -191,10 +198,19 @@ export interface ChangesPage {
   readonly changes: readonly Change[];
   /** All matching changes up to it are in this page or were before it. */
   readonly upTo: number;
+  /** How often a key was looked at for one of the patterns, whether it matches or not. */
+  readonly looked: number;
+  /** For the query of the next page: there are too many keys to be sorted for each page. */
+  readonly manyKeys: boolean;
 }
 
 export interface ListQuery {
   readonly pattern: Pattern;
+  /**
+   * A pattern that contains it, with `*`, all of whose keys the reader may see: then no others are looked at. Of few
+   * shapes over all queries: each has an order of keys of its own.
+   */
+  readonly within?: Pattern | undefined;
   /** Only keys behind it; '' from the start. */
   readonly after: string;
   /** Futures in the page; at least 1. */
@@ -212,6 +228,10 @@ export interface ChangesQuery {
   /** Only later ones. */
   readonly revision: number;
   readonly patterns: readonly Pattern[];
+  /** Of each pattern, as in `ListQuery`. */
+  readonly within?: readonly (Pattern | undefined)[] | undefined;
+  /** What the page before said; absent: there was none. */
+  readonly manyKeys?: boolean;
   readonly limit: number;
   readonly bytesMax: number;
   /** Keys looked at, whether they match or not. */

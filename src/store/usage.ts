@@ -1,4 +1,4 @@
-/** What each principal has of the state, by who produced it: what quotas are measured against. */
+/** What each principal has of the state, by who produced it and who pays for it: what quotas are measured against. */
 import type { Failure, Future, Operation } from '../protocol/index.ts';
 import type { ScopeLimits } from '../scopes/index.ts';
 import { assert } from './assert.ts';
@@ -12,6 +12,12 @@ interface Amounts {
   storedBytes: number;
 }
 
+/** A key's future, and whose quota its content counts for: its producer's where nobody is named. */
+interface Charged {
+  readonly future: Future | undefined;
+  readonly payer: string | undefined;
+}
+
 const pendingOf = (future: Future | undefined): number => (future?.state === 'pending' ? 1 : 0);
 
 const keysOf = (future: Future | undefined): number => (future === undefined ? 0 : 1);
@@ -22,34 +28,44 @@ const storedBytesOf = (future: Future | undefined): number =>
   (future?.rejection === undefined ? 0 : future.rejection.code.length + future.rejection.message.length);
 
 export class Usage {
-  readonly #byProducer = new Map<string, Amounts>();
+  readonly #byPrincipal = new Map<string, Amounts>();
 
   /** A key's future is another one now. */
-  replace(before: Future | undefined, after: Future | undefined): void {
-    if (before !== undefined) this.#add(before, -1);
-    if (after !== undefined) this.#add(after, 1);
+  replace(before: Charged, after: Charged): void {
+    this.#charge(before, -1);
+    this.#charge(after, 1);
   }
 
-  #add(future: Future, sign: 1 | -1): void {
-    const pending = pendingOf(future);
+  #charge({ future, payer }: Charged, sign: 1 | -1): void {
+    if (future === undefined) return;
     const storedBytes = storedBytesOf(future);
-    let amounts = this.#byProducer.get(future.producer);
+    const pending = pendingOf(future);
+    if (payer === undefined) {
+      this.#add(future.producer, sign, pending, 1, storedBytes);
+      return;
+    }
+    this.#add(future.producer, sign, pending, 1, 0);
+    this.#add(payer, sign, 0, 0, storedBytes);
+  }
+
+  #add(principal: string, sign: 1 | -1, pending: number, keys: number, storedBytes: number): void {
+    let amounts = this.#byPrincipal.get(principal);
     if (amounts === undefined) {
       amounts = { pending: 0, keys: 0, storedBytes: 0 };
-      this.#byProducer.set(future.producer, amounts);
+      this.#byPrincipal.set(principal, amounts);
     }
     amounts.pending += sign * pending;
-    amounts.keys += sign;
+    amounts.keys += sign * keys;
     amounts.storedBytes += sign * storedBytes;
     assert(
       amounts.pending >= 0 && amounts.keys >= 0 && amounts.storedBytes >= 0,
       'a principal has less than nothing',
     );
-    if (amounts.keys === 0) this.#byProducer.delete(future.producer);
+    if (amounts.keys === 0 && amounts.storedBytes === 0) this.#byPrincipal.delete(principal);
   }
 
   of(principal: string): Readonly<Amounts> {
-    return this.#byProducer.get(principal) ?? { pending: 0, keys: 0, storedBytes: 0 };
+    return this.#byPrincipal.get(principal) ?? { pending: 0, keys: 0, storedBytes: 0 };
   }
 }
 
@@ -57,13 +73,16 @@ export class Usage {
 export class QuotaCheck {
   readonly #principal: string;
   readonly #limits: ScopeLimits;
+  /** As in the command that applies policies. */
+  readonly #strict: boolean;
   #pending: number;
   #keys: number;
   #storedBytes: number;
 
-  constructor(principal: string, limits: ScopeLimits, used: Readonly<Amounts>) {
+  constructor(principal: string, limits: ScopeLimits, used: Readonly<Amounts>, strict: boolean) {
     this.#principal = principal;
     this.#limits = limits;
+    this.#strict = strict;
     this.#pending = used.pending;
     this.#keys = used.keys;
     this.#storedBytes = used.storedBytes;
@@ -72,25 +91,27 @@ export class QuotaCheck {
   /**
    * Counts what the operation makes of a key's future. Why it may not be; undefined: it may. What takes nothing more
    * may always be, and so may the settling of what one has announced oneself: nobody waits for ever for a quota. So
-   * nothing more may be announced by who is beyond its bytes already, or they would be no limit.
+   * nothing more may be announced by who is beyond its bytes already, or they would be no limit. Where quotas are not
+   * strict a value may be given up for an announcement, because servers of earlier versions let it be.
    */
-  admit(operation: Operation, before: Future | undefined, after: Future | undefined): Failure | undefined {
-    const pending = this.#own(after, pendingOf) - this.#own(before, pendingOf);
-    const keys = this.#own(after, keysOf) - this.#own(before, keysOf);
-    const storedBytes = this.#own(after, storedBytesOf) - this.#own(before, storedBytesOf);
+  admit(operation: Operation, before: Charged, after: Charged): Failure | undefined {
+    const pending = this.#produced(after, pendingOf) - this.#produced(before, pendingOf);
+    const keys = this.#produced(after, keysOf) - this.#produced(before, keysOf);
+    const storedBytes = this.#paidFor(after) - this.#paidFor(before);
     this.#pending += pending;
     this.#keys += keys;
     this.#storedBytes += storedBytes;
     const settlesOwn =
-      before?.state === 'pending' &&
-      before.producer === this.#principal &&
+      before.future?.state === 'pending' &&
+      before.future.producer === this.#principal &&
       (operation.kind === 'resolve' || operation.kind === 'reject');
     if (settlesOwn) return undefined;
     if (pending > 0 && this.#pending > this.#limits.pending)
       return this.#exceeded('pending futures', this.#limits.pending, 'settle or delete some of them');
     if (keys > 0 && this.#keys > this.#limits.keys)
       return this.#exceeded('keys', this.#limits.keys, 'delete some of them');
-    if (pending + storedBytes > 0 && this.#storedBytes > this.#limits.storedBytes)
+    const takesMore = this.#strict ? pending > 0 || storedBytes > 0 : pending + storedBytes > 0;
+    if (takesMore && this.#storedBytes > this.#limits.storedBytes)
       return this.#exceeded(
         'stored bytes',
         this.#limits.storedBytes,
@@ -99,8 +120,12 @@ export class QuotaCheck {
     return undefined;
   }
 
-  #own(future: Future | undefined, amountOf: (future: Future | undefined) => number): number {
+  #produced({ future }: Charged, amountOf: (future: Future | undefined) => number): number {
     return future?.producer === this.#principal ? amountOf(future) : 0;
+  }
+
+  #paidFor({ future, payer }: Charged): number {
+    return (payer ?? future?.producer) === this.#principal ? storedBytesOf(future) : 0;
   }
 
   #exceeded(what: string, max: number, advice: string): Failure {

@@ -32,7 +32,7 @@ export const write = (
     if (outcome.kind === 'failed') return refused(outcome.failure, 0);
     // Before the commit, which changes the very record that `slot` may be.
     const results = [resultOf(slot, outcome, at)];
-    const exceeded = outcome.kind === 'changed' && quota?.admit(only, slot.future, outcome.slot.future);
+    const exceeded = outcome.kind === 'changed' && quota?.admit(only, slot, outcome.slot);
     if (exceeded) return refused(exceeded, 0);
     if (outcome.kind === 'unchanged') return { kind: 'written', result: { revision: lastRevision, results } };
     commit(table, only.key, record, outcome.slot, at, changes);
@@ -65,7 +65,7 @@ const writeBatch = (
     if (outcome.kind === 'failed') return refused(outcome.failure, number);
     results.push(resultOf(stage.slot, outcome, at));
     if (outcome.kind === 'changed') {
-      const exceeded = quota?.admit(operation, stage.slot.future, outcome.slot.future);
+      const exceeded = quota?.admit(operation, stage.slot, outcome.slot);
       if (exceeded) return refused(exceeded, number);
       stage.slot = outcome.slot;
       stage.changed = true;
@@ -82,6 +82,7 @@ const absent = (generationFloor: number): Slot => ({
   lastGeneration: generationFloor,
   createdRevision: 0,
   tied: undefined,
+  payer: undefined,
 });
 
 const refused = ({ code, message }: Failure, operation: number): Answer => ({

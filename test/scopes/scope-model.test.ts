@@ -135,6 +135,10 @@ class Model {
     return this.#allows(verb).some(({ pattern }) => contains(pattern, asked));
   }
 
+  containing(verb: KeyVerb, asked: Pattern): string[] {
+    return this.#allows(verb).flatMap(({ pattern }) => (contains(pattern, asked) ? [pattern.text] : []));
+  }
+
   most(verb: KeyVerb, key: string, of: (one: RuleDocument) => number): number {
     if (!this.allows(verb, key)) return 0;
     return Math.max(
@@ -248,6 +252,23 @@ describe('a scope by its tries', () => {
       );
     },
   );
+
+  test('names an allow that contains a pattern, one of those that there are, exactly if one does', () => {
+    let named = 0;
+    fc.assert(
+      fc.property(drawn, fc.constantFrom(...verbs), patternText, (from, verb, text) => {
+        const asked = widenVariables(patternOf(text));
+        const { scope, model } = both(from);
+        const allowance = scope.allowanceOf(verb, asked);
+        const containing = model.containing(verb, asked);
+        if (allowance === undefined) expect(containing).toEqual([]);
+        else expect(containing).toContain(allowance);
+        if (allowance !== undefined) named += 1;
+      }),
+      { numRuns: 2000 },
+    );
+    expect(named).toBeGreaterThan(200);
+  });
 
   test('allows a pattern only if it allows each of its keys', () => {
     fc.assert(

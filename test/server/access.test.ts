@@ -248,6 +248,45 @@ describe('policies that limit keys', () => {
   });
 });
 
+describe('quotas', () => {
+  const limiting = (stored: string): PolicyDocument => ({
+    ...documentOf('**'),
+    policies: { all: [{ allow: ['*'], on: '**' }, { allow: ['acl.change'] }, { limit: { stored } }] },
+  });
+  const declare: Operation = { kind: 'declare', key: 'k/1', preconditions: {}, renew: true, tied: false };
+
+  /** What is answered to one who is beyond its bytes, and gives a value up for an announcement. */
+  const beyond = async (cluster: ServerCluster, at: number): Promise<string> => {
+    await apply(cluster, at, limiting('1KiB'));
+    const agent = await opened(cluster, at);
+    for (const [index, key] of ['k/1', 'k/2'].entries())
+      expect(await cluster.answer(agent, agent.write([resolve(key, 'some bytes')], index + 1))).toMatchObject(
+        {
+          kind: 'written',
+        },
+      );
+    await apply(cluster, at, limiting('5B'));
+    const body = await cluster.answer(agent, agent.write([declare], 3));
+    expect(new Set(cluster.ids.map((id) => cluster.server(id).stateDigest())).size).toBe(1);
+    return body.kind === 'failed' ? body.failure.code : body.kind;
+  };
+
+  test('are strict where all servers know that, and as before while one does not', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    const old = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    await cluster.stop(old);
+    await cluster.start(old, { version: 5 });
+    await cluster.time.run(3000);
+    expect(await beyond(cluster, cluster.leader ?? 1)).toBe('written');
+    await cluster.stop(old);
+    await cluster.start(old);
+    await cluster.time.run(3000);
+    await apply(cluster, cluster.leader ?? 1, limiting('1GiB'));
+    expect(await beyond(cluster, cluster.leader ?? 1)).toBe('QUOTA_EXCEEDED');
+  });
+});
+
 describe('a revocation', () => {
   test('ends the writes of the revoked on every server, also those that were on their way', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });

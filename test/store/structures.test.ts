@@ -40,8 +40,19 @@ describe('ordered keys', () => {
           expect(keys.first).toBe(sorted[0]);
           const from = `k/${Math.floor(random() * space)}`;
           const seen: string[] = [];
-          keys.scan(from, (key) => seen.push(key) < 1500);
+          keys.scan(from, (key) => (seen.push(key) < 1500 ? key : undefined));
           expect(seen).toEqual(sorted.filter((key) => key >= from).slice(0, 1500));
+          const skipped: string[] = [];
+          // Past what begins alike: mostly near, sometimes chunks away.
+          keys.scan(from, (key) => {
+            skipped.push(key);
+            return random() < 0.5 ? `${key}:` : `k/${key.slice(2, 3)}:`;
+          });
+          expect([...new Set(skipped)].sort()).toEqual(skipped);
+          for (const [at, key] of skipped.entries()) {
+            const between = sorted.filter((other) => other > key && other < (skipped[at + 1] ?? '~'));
+            expect(between.every((other) => other.slice(0, 3) === key.slice(0, 3))).toBe(true);
+          }
           expect(keys.has(from)).toBe(model.has(from));
         },
       ),

@@ -143,7 +143,7 @@ export class FakeSource implements FeedSource {
     return { ...rest, state: 'expired' };
   }
 
-  changesAfter(query: ChangesQuery): { changes: Change[]; upTo: number } {
+  changesAfter(query: ChangesQuery): { changes: Change[]; upTo: number; looked: number; manyKeys: boolean } {
     const ordered = this.latest();
     const changes: Change[] = [];
     let upTo = query.revision;
@@ -166,7 +166,7 @@ export class FakeSource implements FeedSource {
     else if (visits > 0) upTo = Math.max(query.revision, next.revision - 1);
     this.visits += visits;
     this.longestPage = Math.max(this.longestPage, changes.length);
-    return { changes, upTo };
+    return { changes, upTo, looked: visits * query.patterns.length, manyKeys: false };
   }
 }
 

@@ -158,7 +158,7 @@ export interface StartOptions {
   readonly join?: boolean;
   /** The members that its file names, itself included. Default: those that the cluster began with, and itself. */
   readonly file?: readonly number[];
-  /** Of the peer protocol. Default 5. */
+  /** Of the peer protocol. Default 6. */
   readonly version?: number;
 }
 
@@ -203,7 +203,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 5 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 6 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
