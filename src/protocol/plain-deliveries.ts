@@ -146,8 +146,14 @@ function readRejection(reader: StrictReader, end: number): Rejection | undefined
   return reader.pos === end ? { code, message } : notPlain;
 }
 
-/** agent.Future up to `end`, as `checkedFuture` lets it pass. undefined: broken, or not as our own encoders write it. */
-function readFuture(reader: StrictReader, end: number): Future | undefined {
+/** Most futures that are read one after the other are of one producer: its name is kept once. */
+let lastProducer = '';
+
+/**
+ * agent.Future up to `end`; what its parts say of each other is not checked. undefined: broken, or not as our own encoders
+ * write it.
+ */
+export function readFuture(reader: StrictReader, end: number): Future | undefined {
   let key = '';
   let generation = 0;
   let state: FutureState | undefined;
@@ -177,7 +183,7 @@ function readFuture(reader: StrictReader, end: number): Future | undefined {
       const rejectionEnd = fieldEnd(reader, end);
       rejection = rejectionEnd === 0 ? undefined : readRejection(reader, rejectionEnd);
       if (rejection === undefined) return notPlain;
-    } else if (tag === delimited(9)) producer = reader.stringVerify();
+    } else if (tag === delimited(9)) lastProducer = producer = reader.textOr(lastProducer);
     else if (tag === varint(10)) changedAtMs = reader.uint64();
     else if (tag === varint(11)) expiresAtMs = reader.uint64();
     else if (tag === varint(12)) deadlineAtMs = reader.uint64();
@@ -187,7 +193,7 @@ function readFuture(reader: StrictReader, end: number): Future | undefined {
   // A number that is too large is Infinity, and so is its sum with others.
   if (generation + revision + changedAtMs + (expiresAtMs ?? 0) + (deadlineAtMs ?? 0) === Infinity)
     return notPlain;
-  return checkedFuture({
+  return {
     key,
     generation,
     state,
@@ -200,13 +206,14 @@ function readFuture(reader: StrictReader, end: number): Future | undefined {
     ...(rejection === undefined ? undefined : { rejection }),
     ...(expiresAtMs === undefined ? undefined : { expiresAtMs }),
     ...(deadlineAtMs === undefined ? undefined : { deadlineAtMs }),
-  });
+  };
 }
 
-/** The next field, which is a future, if that is plain. */
+/** The next field, which is a future, if that is plain. Throws PROTOCOL_ERROR for one that contradicts itself. */
 function readFutureField(reader: StrictReader, end: number): Future | undefined {
   const futureEnd = fieldEnd(reader, end);
-  return futureEnd === 0 ? notPlain : readFuture(reader, futureEnd);
+  const future = futureEnd === 0 ? undefined : readFuture(reader, futureEnd);
+  return future === undefined ? notPlain : checkedFuture(future);
 }
 
 /** agent.GetResult */
@@ -312,7 +319,8 @@ function readFutureChange(reader: StrictReader, end: number): Change | undefined
   }
   if (revision === Infinity || tag !== delimited(2) || fieldEnd(reader, end) !== end) return notPlain;
   const future = readFuture(reader, end);
-  return future === undefined ? notPlain : { kind: 'future', revision, key: future.key, future };
+  if (future === undefined) return notPlain;
+  return { kind: 'future', revision, key: future.key, future: checkedFuture(future) };
 }
 
 /** A change, and where it stands in the frame. */
