@@ -13,7 +13,12 @@ const runs = { numRuns: 500 };
 const { agent } = messages;
 const reader = (bytes: Uint8Array): StrictReader => new StrictReader(Buffer.from(bytes), Infinity);
 
-const pushMessage = ({ subscription, changes, revision, caughtUp }: Push): messages.agent.Push.$Properties => ({
+const pushMessage = ({
+  subscription,
+  changes,
+  revision,
+  caughtUp,
+}: Push): messages.agent.Push.$Properties => ({
   subscription,
   changes: changes.map(changeToMessage),
   revision,
