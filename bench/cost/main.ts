@@ -1,21 +1,22 @@
 /**
- * npm run bench:cost -- [--shape 100x10] [--settles N] [--warm N] [--rounds N] [--profile FILE] [BUILD…]: the processor
- * time of a settle, of several builds round by round in turn. Each round is a process of its own with three servers and
+ * npm run bench:cost -- [--work settle] [--shape 100x10] [--count N] [--warm N] [--rounds N] [--profile FILE] [BUILD…]: the processor
+ * time of a settle, a read or a delivery, of several builds round by round in turn. Each round is a process of its own with three servers and
  * their load, so the figure hardly depends on what else the machine does: two rounds of one build differ by two or three
  * per cent also where the machine has ten times more to do than processors. See bench/PROFILE.md.
  */
 import { execFileSync } from 'node:child_process';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { median } from '../statistics.ts';
 import { boundLines } from './bounds.ts';
 import { profileLines } from './profile.ts';
-import type { Round, RoundOptions } from './round-options.ts';
+import { works, type Round, type RoundOptions, type Work } from './round-options.ts';
 
 interface Options {
   readonly shape: string;
-  readonly settles: string;
+  readonly work: Work;
+  readonly count: string;
   readonly warm: string;
   readonly rounds: string;
   readonly profile?: string;
@@ -24,8 +25,9 @@ interface Options {
 
 const program = new Command('npm run bench:cost --')
   .argument('[BUILD...]', 'folders with dist/, package.json and node_modules; none: this one')
-  .option('--shape <c>x<o>', 'connections x outstanding requests of each', '100x10')
-  .option('--settles <n>', 'that are measured', '15000')
+  .option('--shape <c>x<o>', 'connections x outstanding requests, or subscriptions, of each', '100x10')
+  .addOption(new Option('--work <what>', 'what is measured').choices(works).default('settle'))
+  .option('--count <n>', 'operations that are measured', '15000')
   .option('--warm <n>', 'before them', '15000')
   .option('--rounds <n>', 'of each build', '3')
   .option(
@@ -44,7 +46,8 @@ const run = (build: string): Round => {
     connections,
     outstanding,
     warm: Number(options.warm),
-    settles: Number(options.settles),
+    operations: Number(options.count),
+    work: options.work,
     ...(options.profile !== undefined && { profile: options.profile }),
   };
   const printed = execFileSync(process.execPath, [script, JSON.stringify(told)], { encoding: 'utf8' });
@@ -62,7 +65,7 @@ for (let round = 0; round < Number(options.rounds); round += 1) {
   for (const [build, own] of rounds) own.push(run(build));
 }
 console.log(
-  `${options.shape}, ${options.settles} settles, medians of ${options.rounds} rounds; three servers and the load`,
+  `${options.work} ${options.shape}, ${options.count} operations, medians of ${options.rounds} rounds; three servers and the load`,
 );
 console.log(
   `${'processor µs'.padStart(14)}${'in kernel'.padStart(12)}${'p50 ms'.padStart(10)}${'/s'.padStart(8)}`,

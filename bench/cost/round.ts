@@ -14,10 +14,16 @@ import type * as Client from '../../src/client/index.ts';
 import { freeBasePort } from '../../test/support/process-cluster.ts';
 import { keyOf, value } from '../load/futurestore-jobs.ts';
 import { percentile } from '../statistics.ts';
-import type { Round, RoundOptions } from './round-options.ts';
+import type { Round, RoundOptions, Work } from './round-options.ts';
+
+const at = <T>(list: readonly T[], index: number): T => {
+  const found = list[index];
+  if (found === undefined) throw new RangeError(`there is nothing at ${index} of ${list.length}`);
+  return found;
+};
 
 const options = JSON.parse(process.argv[2] ?? '') as RoundOptions;
-const { connections, outstanding, warm, settles, profile } = options;
+const { connections, outstanding, warm, operations, profile } = options;
 const built = (...path: string[]): string => resolve(options.build, 'dist', ...path);
 const load = async (...path: string[]): Promise<unknown> => await import(pathToFileURL(built(...path)).href);
 
@@ -53,26 +59,88 @@ const clients = Array.from({ length: connections }, (_, index) =>
 );
 await Promise.all(clients.map((one) => one.get('warm/up')));
 
+const lanes = connections * outstanding;
+const readKey = 'bench/read'.padEnd(32, '_');
+
 /** Closed loop, over all lanes together so many. Gives the latencies. */
-const settle = async (prefix: string, count: number, lanes: number): Promise<number[]> => {
+const inLanes = async (
+  count: number,
+  width: number,
+  operation: (own: Client.Client, lane: number, number: number) => Promise<unknown>,
+): Promise<number[]> => {
   const latenciesMs: number[] = [];
   let left = count;
   const lane = async (index: number): Promise<void> => {
-    const own = clients[index % connections];
-    if (own === undefined) throw new RangeError(`there is no client for lane ${index}`);
+    const own = at(clients, index % connections);
     for (let number = 0; left > 0; number += 1) {
       left -= 1;
       const startedMs = performance.now();
-      await own.resolve(keyOf(prefix, index, number), value);
+      await operation(own, index, number);
       latenciesMs.push(performance.now() - startedMs);
     }
   };
-  await Promise.all(Array.from({ length: lanes }, (_, index) => lane(index)));
+  await Promise.all(Array.from({ length: width }, (_, index) => lane(index)));
   return latenciesMs;
 };
 
-// Until the code is compiled as it will be; a single lane would take minutes for that.
-await settle('warm', warm, Math.max(connections * outstanding, 64));
+/** A new value for one key that all connections follow, as often as each has requests, when all were told the last. */
+const fanOut = async (): Promise<(deliveries: number) => Promise<number[]>> => {
+  const subscriptions = Array.from({ length: lanes }, (_, index) =>
+    at(clients, index % connections).subscribe(readKey, { from: 'new' }),
+  );
+  let told = 0;
+  let goal = 0;
+  let reached = (): void => {};
+  for (const subscription of subscriptions) {
+    void (async () => {
+      for await (const event of subscription) {
+        if (event.kind === 'future') told += 1;
+        if (told === goal) reached();
+      }
+    })();
+  }
+  // A read is answered behind the subscriptions of the same connection.
+  await Promise.all(clients.map((one) => one.get('warm/up')));
+  return async (deliveries) => {
+    const latenciesMs: number[] = [];
+    for (let change = 0; change < deliveries / lanes; change += 1) {
+      goal = told + lanes;
+      const all = new Promise<void>((resolve) => (reached = resolve));
+      const startedMs = performance.now();
+      await at(clients, 0).resolve(readKey, `${change}${value}`, { supersede: true });
+      await all;
+      latenciesMs.push(performance.now() - startedMs);
+    }
+    return latenciesMs;
+  };
+};
+
+/** Does so many of what is measured; gives the latencies. */
+const prepare = async (work: Work): Promise<(count: number, prefix: string) => Promise<number[]>> => {
+  switch (work) {
+    case 'settle':
+      return (count, prefix) =>
+        // A single lane would take minutes to compile the code.
+        inLanes(count, prefix === 'warm' ? Math.max(lanes, 64) : lanes, (own, lane, number) =>
+          own.resolve(keyOf(prefix, lane, number), value),
+        );
+    case 'get':
+    case 'get-stale': {
+      await at(clients, 0).resolve(readKey, value);
+      // A read that asks nobody may come to a server before the write does.
+      await Promise.all(clients.map((one) => one.await(readKey)));
+      return (count) => inLanes(count, lanes, (own) => own.get(readKey, { stale: work === 'get-stale' }));
+    }
+    case 'fan-out':
+      return await fanOut();
+    default:
+      return work satisfies never;
+  }
+};
+
+// Until the code is compiled as it will be.
+const measured = await prepare(options.work);
+await measured(warm, 'warm');
 const session = new Session();
 if (profile !== undefined) {
   session.connect();
@@ -81,14 +149,14 @@ if (profile !== undefined) {
 }
 const before = process.cpuUsage();
 const startedMs = performance.now();
-const latenciesMs = await settle('measured', settles, connections * outstanding);
+const latenciesMs = await measured(operations, 'measured');
 const { user, system } = process.cpuUsage(before);
-const perSecond = (settles / (performance.now() - startedMs)) * 1000;
+const perSecond = (operations / (performance.now() - startedMs)) * 1000;
 if (profile !== undefined)
   writeFileSync(profile, JSON.stringify((await session.post('Profiler.stop')).profile));
 const round: Round = {
-  processorUs: (user + system) / settles,
-  kernelUs: system / settles,
+  processorUs: (user + system) / operations,
+  kernelUs: system / operations,
   perSecond,
   p50Ms: percentile(latenciesMs, 0.5),
   p99Ms: percentile(latenciesMs, 0.99),

@@ -1,8 +1,8 @@
 /** The end of a load generator's process: it does what its parent asks for, tells what came of it, and ends. */
 import process from 'node:process';
-import type { FuturestoreJobDone } from './futurestore-jobs.ts';
 
-type Work = (job: unknown) => Promise<FuturestoreJobDone>;
+/** Gives plain data. */
+type Work = (job: unknown) => Promise<object>;
 
 const answer = async (work: Work, job: unknown): Promise<void> => {
   try {

@@ -4,18 +4,23 @@ import { fileURLToPath } from 'node:url';
 import type { LoadResult } from './load.ts';
 import type { FuturestoreJobDone } from './futurestore-jobs.ts';
 
-/** `worker`: the built module beside this one that does the job. */
-export const loadProcess = async (
-  worker: string,
-  job: object & { readonly seconds: number },
-): Promise<LoadResult> => {
+/** `worker`: the built module beside this one that does the job, and gives a `Done`. */
+export const childProcess = async <Done>(worker: string, job: object): Promise<Done> => {
   const child = fork(fileURLToPath(new URL(worker, import.meta.url)), { serialization: 'advanced' });
-  const done = await new Promise<FuturestoreJobDone>((resolve, reject) => {
-    child.once('message', (message) => resolve(message as FuturestoreJobDone));
+  return await new Promise<Done>((resolve, reject) => {
+    child.once('message', (message) => resolve(message as Done));
     child.once('error', reject);
     child.once('exit', (code) => reject(new Error(`the load generator ended with ${code}`)));
     child.send(job);
   });
+};
+
+/** As `childProcess`, for one that gives latencies. */
+export const loadProcess = async (
+  worker: string,
+  job: object & { readonly seconds: number },
+): Promise<LoadResult> => {
+  const done = await childProcess<FuturestoreJobDone>(worker, job);
   return {
     operations: done.latenciesMs.length,
     seconds: job.seconds,

@@ -130,11 +130,14 @@ export abstract class Pending implements Timed {
   abstract fail(error: FuturestoreError): void;
 }
 
+/** Until the promise is made. */
+const ignore = (): void => undefined;
+
 export class PendingRequest<R> extends Pending {
   readonly promise: Promise<R>;
   readonly #convert: (body: AnswerBody) => R;
-  #resolve: (result: R) => void = () => undefined;
-  #reject: (error: unknown) => void = () => undefined;
+  #resolve: (result: R) => void = ignore;
+  #reject: (error: unknown) => void = ignore;
 
   constructor(
     content: Content,
@@ -282,7 +285,7 @@ export const unexpectedAnswer = (body: AnswerBody, expected: string): Futurestor
 export function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
   const body: RequestBody =
     content.kind === 'write' ? { ...content, sequence: 1, answeredBelow: 1 } : content;
-  const problem = requestProblem({ id: 1, body, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+  const problem = requestProblem(timeoutMs === undefined ? { id: 1, body } : { id: 1, timeoutMs, body });
   if (problem !== undefined) throw errorOf(problem);
 }
 

@@ -223,6 +223,7 @@ export class Requests {
   #toServer(request: Request): GatewayRequest | undefined {
     const { id, body, timeoutMs } = request;
     if (body.kind === 'write') return this.#write(id, body, timeoutMs);
+    if (body.kind === 'get') return this.#get(id, body, timeoutMs);
     const base = { connection: this.#connection, request: id, ...(timeoutMs !== undefined && { timeoutMs }) };
     switch (body.kind) {
       case 'open_session':
@@ -275,7 +276,20 @@ export class Requests {
     }
   }
 
-  /** Nearly all requests are writes: their objects are made at once, not from others. */
+  /** Nearly all requests are gets and writes: their objects are made at once, not from others. */
+  #get(
+    id: number,
+    body: Extract<Request['body'], { kind: 'get' }>,
+    timeoutMs: number | undefined,
+  ): GatewayRequest {
+    this.#inFlight.beginRead(id, body);
+    const { key, stale } = body;
+    const connection = this.#connection;
+    return timeoutMs === undefined
+      ? { connection, request: id, kind: 'get', key, stale }
+      : { connection, request: id, timeoutMs, kind: 'get', key, stale };
+  }
+
   #write(
     id: number,
     { sequence, answeredBelow, operations }: Extract<Request['body'], { kind: 'write' }>,

@@ -55,11 +55,7 @@ export const requestsPerFrameMax = limits.requestsInFlightPerConnectionMax;
 /** Throws a FuturestoreError with the code and text with which a server would refuse the request. */
 export function clientFrameToMessage({ hello, requests }: ClientFrame): ClientFrameMessage {
   if (hello === undefined && requests.length === 0) throw malformed('a frame', 'needs a hello or a request');
-  if (requests.length > requestsPerFrameMax) {
-    throw malformed('a frame', `has ${requests.length} requests: at most ${requestsPerFrameMax} are allowed`);
-  }
-  const ids = new RequestIds();
-  const message: ClientFrameMessage = { requests: requests.map((request) => requestToMessage(request, ids)) };
+  const message: ClientFrameMessage = { requests: checkedForSending(requests).map(requestToMessage) };
   if (hello !== undefined) {
     throwFailure(helloProblem(hello));
     message.hello = { clientName: hello.clientName, clientVersion: hello.clientVersion };
@@ -68,13 +64,25 @@ export function clientFrameToMessage({ hello, requests }: ClientFrame): ClientFr
   return message;
 }
 
+/** The requests of one frame, if a server would take all of them. Throws as `clientFrameToMessage`. */
+export function checkedForSending(requests: readonly Request[]): readonly Request[] {
+  if (requests.length > requestsPerFrameMax) {
+    throw malformed('a frame', `has ${requests.length} requests: at most ${requestsPerFrameMax} are allowed`);
+  }
+  const ids = new RequestIds();
+  for (const request of requests) {
+    ids.add(request.id);
+    throwFailure(requestProblem(request));
+  }
+  return requests;
+}
+
 function throwFailure(problem: Failure | undefined): void {
   if (problem !== undefined) throw new FuturestoreError(problem.code, problem.message);
 }
 
-function requestToMessage(request: Request, ids: RequestIds): RequestMessage {
-  ids.add(request.id);
-  throwFailure(requestProblem(request));
+/** Of one that has been checked. */
+export function requestToMessage(request: Request): RequestMessage {
   const message: RequestMessage = { id: request.id };
   if (request.timeoutMs !== undefined) message.timeoutMs = request.timeoutMs;
   addBody(message, request.body);

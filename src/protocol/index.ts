@@ -18,6 +18,7 @@ export * from './futures.ts';
 export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
 export { readOperation, writeFuture, writeOperation, writeWriteResult } from './plain-messages.ts';
+export { readFuture } from './plain-deliveries.ts';
 export { encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
 export { isNetwork, Networks } from './networks.ts';
 export { decodeChange, encodeChange, protobufCodec } from './protobuf-codec.ts';

@@ -1,11 +1,13 @@
 /** The subprotocol futurestore.v1.protobuf: one protobuf message per WebSocket message. */
 import {
+  checkedForSending,
+  checkedRequest,
   clientFrameToMessage,
   helloFromMessage,
-  checkedRequest,
   receiveRequest,
   RequestIds,
   requestsPerFrameMax,
+  requestToMessage,
 } from './client-frames.ts';
 import { FuturestoreError } from './errors.ts';
 import type {
@@ -30,10 +32,17 @@ import { limits } from './futures.ts';
 import type { Change } from './futures.ts';
 import { messages } from './messages.ts';
 import { readWriteRequest, writeAnswer, writeFutureChange } from './plain-messages.ts';
+import {
+  readGetRequest,
+  readPlainServerFrame,
+  writePlainRequest,
+  writeReadAnswer,
+} from './plain-deliveries.ts';
 import { encodeWith } from './plain-writer.ts';
 import type { PlainWriter } from './plain-writer.ts';
 import type { WriterType } from './protobuf.ts';
 import {
+  answeredOnce,
   answerToMessage,
   assertNotEmpty,
   goawayToMessage,
@@ -70,8 +79,16 @@ export function encodeChange(change: Change): Uint8Array {
   return encodeWith(writeChange, change);
 }
 
-function writeClientFrame(writer: WriterType, frame: ClientFrame): void {
-  agent.ClientFrame.encode(clientFrameToMessage(frame), writer);
+function writeClientFrame(writer: PlainWriter, frame: ClientFrame): void {
+  if (frame.hello !== undefined || frame.requests.length === 0) {
+    agent.ClientFrame.encode(clientFrameToMessage(frame), writer);
+    return;
+  }
+  for (const request of checkedForSending(frame.requests)) {
+    writer.uint32(delimited(2)).fork();
+    if (!writePlainRequest(writer, request)) agent.Request.encode(requestToMessage(request), writer);
+    writer.ldelim();
+  }
 }
 
 function writeServerFrame(writer: PlainWriter, frame: ServerFrame): void {
@@ -81,7 +98,8 @@ function writeServerFrame(writer: PlainWriter, frame: ServerFrame): void {
     agent.Welcome.encode(welcomeToMessage(welcome), writer.uint32(delimited(1)).fork()).ldelim();
   for (const answer of answers) {
     writer.uint32(delimited(2)).fork();
-    if (!writeAnswer(writer, answer)) agent.Answer.encode(answerToMessage(answer), writer);
+    if (!writeAnswer(writer, answer) && !writeReadAnswer(writer, answer))
+      agent.Answer.encode(answerToMessage(answer), writer);
     writer.ldelim();
   }
   for (const push of pushes) {
@@ -156,7 +174,7 @@ const describeUnknown = (field: number): string =>
 
 function readRequest(reader: StrictReader, ids: RequestIds): Request | RefusedRequest {
   const length = reader.size();
-  const plain = readWriteRequest(reader, length);
+  const plain = readWriteRequest(reader, length) ?? readGetRequest(reader, length);
   if (plain !== undefined) {
     ids.add(plain.id);
     return checkedRequest(plain);
@@ -171,6 +189,8 @@ function readRequest(reader: StrictReader, ids: RequestIds): Request | RefusedRe
 }
 
 function readServerFrame(reader: StrictReader): ReceivedServerFrame {
+  const plain = readPlainServerFrame(reader);
+  if (plain !== undefined) return { ...plain, answers: answeredOnce(plain.answers) };
   const message = agent.ServerFrame.decode(reader.reader);
   refuseUnknown(reader, 'the frame');
   return serverFrameFromMessage(message);

@@ -201,11 +201,8 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
     given(authExpiring) ||
     revision !== undefined;
   if (!something) throw malformed('the frame', 'has nothing in it');
-  if (answers.length > 1 && new Set(answers.map(({ id }) => id)).size < answers.length) {
-    throw malformed('the frame', 'answers one request twice');
-  }
   return {
-    answers,
+    answers: answeredOnce(answers),
     pushes,
     ...(!given(welcome) ? undefined : { welcome: welcomeFromMessage(welcome) }),
     ...(!given(goaway) ? undefined : { goaway: goawayFromMessage(goaway) }),
@@ -214,6 +211,13 @@ export function serverFrameFromMessage(message: ServerFrameMessage): ReceivedSer
       ? undefined
       : { authExpiring: { remainingMs: incoming(authExpiring.remainingMs, 'auth_expiring.remaining_ms') } }),
   };
+}
+
+/** Throws PROTOCOL_ERROR where one request is answered twice. */
+export function answeredOnce(answers: readonly Answer[]): readonly Answer[] {
+  if (answers.length > 1 && new Set(answers.map(({ id }) => id)).size < answers.length)
+    throw malformed('the frame', 'answers one request twice');
+  return answers;
 }
 
 function incomingId(value: number | null | undefined, field: string): number {
@@ -333,8 +337,8 @@ function receivedFuture(message: FutureMessage): Future {
   return checkedFuture(futureFromMessage(message));
 }
 
-/** A future whose parts agree with its state. */
-function checkedFuture(future: Future): Future {
+/** A future whose parts agree with its state. Throws PROTOCOL_ERROR for others. */
+export function checkedFuture(future: Future): Future {
   receivedKey('a future with the key', future.key);
   const { key, state, value, rejection, generation } = future;
   if (generation === 0) throw malformed(`the future ${key}`, 'has no generation');

@@ -108,6 +108,32 @@ export class StrictReader extends Base {
     return this.#buffer.toString('hex', from, this.pos);
   }
 
+  /** Whether two stretches of what is read have the same bytes. */
+  sameBytes(start: number, end: number, otherStart: number, otherEnd: number): boolean {
+    return (
+      end - start === otherEnd - otherStart &&
+      this.#buffer.compare(this.#buffer, otherStart, otherEnd, start, end) === 0
+    );
+  }
+
+  /** A text that mostly is `usual`, which is given then, and no other one is made. */
+  textOr(usual: string): string {
+    const before = this.pos;
+    const partsBefore = this.#partsLeft;
+    const length = this.size();
+    const start = this.pos;
+    if (length === usual.length && start + length <= this.len) {
+      let at = 0;
+      while (at < length && this.#buffer[start + at] === usual.charCodeAt(at)) at += 1;
+      if (at === length) {
+        this.pos = start + length;
+        return usual;
+      }
+    }
+    this.rewind(before, partsBefore);
+    return this.stringVerify();
+  }
+
   stringVerify(): string {
     const length = this.size();
     const start = this.pos;

@@ -295,9 +295,10 @@ export class Components {
   }
 
   #snapshotsOf(): Snapshots {
-    const { self, logger, metrics } = this.#options;
+    const { self, environment, logger, metrics } = this.#options;
     const { storage, transport, storeOptions, raft } = this.#given;
     return new Snapshots({
+      environment,
       storage,
       transport,
       storeOptions,

@@ -79,8 +79,7 @@ const stage = async (
   };
   const staging = await storage.stageSnapshot(point);
   for (let part = await reader.next(); part !== undefined; part = await reader.next()) {
-    const records = await staging.add(part);
-    understanding(() => store.load(records));
+    await staging.add(part, (records) => understanding(() => store.load(records)));
   }
   understanding(() => store.finishLoad());
   return store;

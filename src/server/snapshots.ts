@@ -3,9 +3,10 @@ import type { Configuration, LogIndex, MemberId, SnapshotPoint, Term } from '../
 import type { PeerTransport, SnapshotStreamPart } from '../peers/index.ts';
 import type { SnapshotStaging, Storage } from '../storage/index.ts';
 import { Store, type StoreOptions } from '../store/index.ts';
-import type { Logger, ServerMetrics } from './environment.ts';
+import type { Environment, Logger, ServerMetrics } from './environment.ts';
 
 export interface SnapshotsOptions {
+  readonly environment: Environment;
   readonly storage: Storage;
   readonly transport: PeerTransport;
   readonly storeOptions: StoreOptions;
@@ -94,9 +95,10 @@ export class Snapshots {
       );
     }
     try {
-      incoming.store.load(await incoming.staging.add(part));
+      await incoming.staging.add(part, (records) => incoming.store.load(records));
       if (!incoming.staging.complete) return;
-      incoming.store.finishLoad();
+      const steps = incoming.store.finishLoadInSteps();
+      while (steps.next().done !== true) await this.#nextTurn();
     } catch (error) {
       await this.#discard();
       this.#options.metrics.snapshotReceived(false);
@@ -126,6 +128,11 @@ export class Snapshots {
     this.#options.metrics.snapshotReceived(true);
     this.#options.logger.info({ index: point.index }, 'the snapshot is the state now');
     return incoming.store;
+  }
+
+  /** Heartbeats and agents have theirs between two steps. */
+  #nextTurn(): Promise<void> {
+    return new Promise((resolve) => this.#options.environment.defer(resolve));
   }
 
   async #discard(): Promise<void> {

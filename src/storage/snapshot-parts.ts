@@ -14,19 +14,25 @@ import type { SnapshotPart, SnapshotReader } from './types.ts';
 const partBytes = 256 * 1024;
 const headerBytes = 6;
 
-const packRow = (key: string, record: Buffer): Buffer => {
-  const packed = Buffer.allocUnsafe(headerBytes + key.length + record.length);
-  packed.writeUInt16BE(key.length, 0);
-  packed.writeUInt32BE(record.length, 2);
-  packed.write(key, headerBytes, 'latin1');
-  packed.set(record, headerBytes + key.length);
+const packRows = (rows: readonly Row[], bytes: number): Buffer => {
+  const packed = Buffer.allocUnsafe(bytes);
+  let at = 0;
+  for (const [key, record] of rows) {
+    packed.writeUInt16BE(key.length, at);
+    packed.writeUInt32BE(record.length, at + 2);
+    packed.write(key, at + headerBytes, 'latin1');
+    packed.set(record, at + headerBytes + key.length);
+    at += headerBytes + key.length + record.length;
+  }
   return packed;
 };
 
-export interface PackedRecord {
+interface PackedRecord {
   readonly key: string;
   /** With its checksum. */
   readonly record: Buffer;
+  /** What is behind the checksum, which is right. */
+  readonly value: Buffer;
 }
 
 /** Takes a part's bytes apart; throws DATA_DAMAGED. The records are views of `bytes`. */
@@ -38,10 +44,11 @@ const unpackRecords = (bytes: Uint8Array, refuse: (what: string) => never): read
     const keyEnd = at + headerBytes + buffer.readUInt16BE(at);
     const end = keyEnd + buffer.readUInt32BE(at + 2);
     if (end > buffer.length) refuse('ends within a record');
-    records.push({
-      key: buffer.toString('latin1', at + headerBytes, keyEnd),
-      record: buffer.subarray(keyEnd, end),
-    });
+    const key = buffer.toString('latin1', at + headerBytes, keyEnd);
+    const record = buffer.subarray(keyEnd, end);
+    if (record.length < sealedHeaderBytes) refuse(`has a record without a checksum, "${key}"`);
+    const value = unseal(key, record) ?? refuse(`has the state record "${key}" with a wrong checksum`);
+    records.push({ key, record, value });
     at = end;
   }
   return records;
@@ -81,21 +88,20 @@ export class ViewSnapshotReader implements SnapshotReader {
 
   async next(): Promise<SnapshotPart | undefined> {
     if (this.#ended) return undefined;
-    const packed: Buffer[] = [];
+    const rows: Row[] = [];
     let bytes = 0;
     while (bytes < partBytes && (await this.#more())) {
       const row = this.#rows[this.#at];
       if (row === undefined) break;
       const key = row[0].slice(this.#prefixLength);
       decodeStateRecord(this.#where, key, row[1]);
-      const record = packRow(key, row[1]);
-      packed.push(record);
-      bytes += record.length;
+      rows.push([key, row[1]]);
+      bytes += headerBytes + key.length + row[1].length;
       this.#at += 1;
       this.#recordsTotal += 1;
     }
     this.#ended = !(await this.#more());
-    const records = Buffer.concat(packed);
+    const records = packRows(rows, bytes);
     const number = this.#number;
     this.#number += 1;
     return {
@@ -148,9 +154,7 @@ export class PartChecker {
     if (part.number !== this.#next) refuse(`comes where part ${this.#next} was expected`);
     if (crc32(part.records) !== part.checksum) refuse('has a wrong checksum');
     const records = unpackRecords(part.records, refuse);
-    for (const { key, record } of records) {
-      if (record.length < sealedHeaderBytes) refuse(`has a record without a checksum, "${key}"`);
-      if (unseal(key, record) === undefined) refuse(`has the state record "${key}" with a wrong checksum`);
+    for (const { key } of records) {
       if (key <= this.#lastKey) refuse(`has "${key}" after "${this.#lastKey}"`);
       this.#lastKey = key;
     }

@@ -4,9 +4,8 @@ import type { BatchChain } from './batch-chain.ts';
 import { damaged } from './damage.ts';
 import type { Engine } from './engine.ts';
 import { generationRange, statePrefix } from './keyspaces.ts';
-import { sealedHeaderBytes } from './sealed.ts';
 import { PartChecker } from './snapshot-parts.ts';
-import type { SnapshotPart, SnapshotStaging } from './types.ts';
+import type { SnapshotPart, SnapshotStaging, StagedRecord } from './types.ts';
 
 /** A snapshot being written into a generation of its own, which nothing refers to until it is activated. */
 export class GenerationStaging implements SnapshotStaging {
@@ -42,7 +41,7 @@ export class GenerationStaging implements SnapshotStaging {
     return this.#usable && this.#written;
   }
 
-  async add(part: SnapshotPart): Promise<readonly { readonly key: string; readonly value: Uint8Array }[]> {
+  async add(part: SnapshotPart, take?: (records: readonly StagedRecord[]) => void): Promise<void> {
     assert(
       this.#adding === undefined,
       `part ${part.number} of a snapshot was added before the one before was answered`,
@@ -55,23 +54,23 @@ export class GenerationStaging implements SnapshotStaging {
     const prefix = statePrefix(this.generation);
     for (const { key, record } of records) batch.put(prefix + key, record);
     this.#chain.link(batch, this.generation);
-    const writing = batch.write(false);
-    this.#adding = writing;
-    try {
-      await writing;
-    } catch (error) {
+    const writing = batch.write(false).catch((error: unknown) => {
       this.#onFailure(error);
       throw error;
+    });
+    this.#adding = writing;
+    try {
+      // The other thread writes meanwhile.
+      take?.(records);
     } finally {
-      this.#adding = undefined;
+      try {
+        await writing;
+      } finally {
+        this.#adding = undefined;
+      }
     }
     this.#usable = true;
     this.#written = part.last;
-    // Copies, so that what a store keeps does not keep the part alive.
-    return records.map(({ key, record }) => ({
-      key,
-      value: new Uint8Array(record.subarray(sealedHeaderBytes)),
-    }));
   }
 
   /** It has become the state: nothing may be added or discarded any more. */

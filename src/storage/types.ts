@@ -83,11 +83,20 @@ export interface SnapshotReader {
   close(): Promise<void>;
 }
 
+export interface StagedRecord {
+  readonly key: string;
+  readonly value: Uint8Array;
+}
+
 /** Receives a snapshot beside the present state. Only `WriteBatch.activate` makes it the state. */
 export interface SnapshotStaging {
   readonly point: SnapshotPoint;
-  /** Parts in order; throws DATA_DAMAGED for a wrong checksum, number or total. Gives the records to feed to a store. */
-  add(part: SnapshotPart): Promise<readonly { readonly key: string; readonly value: Uint8Array }[]>;
+  /**
+   * Parts in order; rejects with DATA_DAMAGED for a wrong checksum, number or total. `take` is given the records while they
+   * are being written, to feed them to a store; they are views of the part, to be copied if they are kept. Rejects with
+   * what it throws.
+   */
+  add(part: SnapshotPart, take?: (records: readonly StagedRecord[]) => void): Promise<void>;
   /** True once the last part has been added. */
   readonly complete: boolean;
   /** Removes what was staged. */

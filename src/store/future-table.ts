@@ -73,6 +73,9 @@ export const instantOf = (future: Future): number | undefined => {
   }
 };
 
+/** At a quarter of a microsecond each these are a few milliseconds. */
+const recordsPerStep = 16_384;
+
 export class FutureTable {
   readonly #records = new ShardedMap<KeyRecord>();
   /** Of the keys that are there, without the deleted. */
@@ -142,8 +145,8 @@ export class FutureTable {
    * revisions. undefined: the key was there already.
    */
   load(key: string, slot: Slot, revision: number, deletedAtMs: number): KeyRecord | undefined {
-    if (this.#records.has(key)) return undefined;
-    const record = this.#create(key);
+    const record = new KeyRecord(key);
+    if (!this.#records.add(key, record)) return undefined;
     this.#fill(record, slot, revision, deletedAtMs, false);
     return record;
   }
@@ -155,8 +158,12 @@ export class FutureTable {
     (session.tied ??= new Set()).add(record);
   }
 
-  placeLoaded(records: readonly KeyRecord[]): void {
+  /** In steps. */
+  *placeLoaded(records: readonly KeyRecord[]): Generator<void, void, undefined> {
+    let placed = 0;
     for (const record of records) {
+      placed += 1;
+      if (placed % recordsPerStep === 0) yield;
       this.revisions.append(record);
       if (record.tombstone !== undefined) this.#tombstones.append(record.tombstone);
       this.#schedule(record);
@@ -205,9 +212,8 @@ export class FutureTable {
   }
 
   #create(key: string): KeyRecord {
-    assert(!this.#records.has(key), 'a key has two records');
     const record = new KeyRecord(key);
-    this.#records.set(key, record);
+    assert(this.#records.add(key, record), 'a key has two records');
     return record;
   }
 

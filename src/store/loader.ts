@@ -4,6 +4,7 @@ import { assert } from './assert.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
 import type { MemberTable } from './members.ts';
+import { inRevisionOrder } from './revision-order.ts';
 import type { ServerTable } from './servers.ts';
 import type { SessionTable } from './sessions.ts';
 import type { TicketKeyTable } from './ticket-keys.ts';
@@ -64,7 +65,8 @@ export class StateLoader {
     }
   }
 
-  finish(keepUp: (timeMs: number) => void): void {
+  /** In steps, so that a large state does not stop the loop; all of them are to be taken. */
+  *finish(keepUp: (timeMs: number) => void): Generator<void, void, undefined> {
     const { futures, counters } = this.#target;
     const loaded = this.#counters;
     if (loaded === undefined) {
@@ -76,9 +78,10 @@ export class StateLoader {
     }
     Object.assign(counters, loaded);
     keepUp(counters.timeMs);
-    this.#endExpired(loaded);
-    this.#records.sort((a, b) => a.revision - b.revision);
-    this.#checkRevisions(loaded);
+    yield* this.#endExpired(loaded);
+    const records = yield* inRevisionOrder(this.#records);
+    this.#checkRevisions(loaded, records);
+    yield;
     this.#checkMembers(loaded);
     this.#checkAccess(loaded);
     for (const session of this.#sessions.values()) this.#putSession(session);
@@ -90,7 +93,7 @@ export class StateLoader {
         throw damaged(recordKeys.future(record.key), 'is tied to a session that is not there');
       futures.tieLoaded(record, found);
     }
-    futures.placeLoaded(this.#records);
+    yield* futures.placeLoaded(records);
   }
 
   #addKey(recordKey: string, bytes: Uint8Array): void {
@@ -149,7 +152,7 @@ export class StateLoader {
   }
 
   /** What the groups say, where a key has not changed since. */
-  #endExpired({ revision }: Counters): void {
+  *#endExpired({ revision }: Counters): Generator<void, void, undefined> {
     const { futures } = this.#target;
     this.#groups.sort((a, b) => a.revision - b.revision);
     for (const group of this.#groups) {
@@ -164,18 +167,19 @@ export class StateLoader {
         futures.endLoaded(record, expired(future, group.revision, group.atMs), group);
       }
       futures.expiries.loaded(group);
+      yield;
     }
   }
 
-  #checkRevisions({ revision, forgottenUpTo }: Counters): void {
-    const last = this.#records.at(-1);
+  #checkRevisions({ revision, forgottenUpTo }: Counters, records: readonly KeyRecord[]): void {
+    const last = records.at(-1);
     if (last !== undefined && last.revision > revision) {
       throw damaged(
         recordKeys.future(last.key),
         `has revision ${last.revision}, behind the state's ${revision}`,
       );
     }
-    for (const record of this.#records) {
+    for (const record of records) {
       if (record.tombstone !== undefined && record.revision <= forgottenUpTo) {
         throw damaged(recordKeys.future(record.key), 'is a deletion that was forgotten');
       }

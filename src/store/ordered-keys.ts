@@ -37,6 +37,14 @@ export class OrderedKeys {
 
   /** False: it was there already. */
   add(key: string): boolean {
+    const lastChunk = this.#chunks.at(-1);
+    // As keys come from a disk. A new chunk is begun behind the very last key, so that keys added in order fill theirs.
+    if (lastChunk !== undefined && (lastChunk.at(-1) ?? '') < key) {
+      if (lastChunk.length < chunkMax) lastChunk.push(key);
+      else this.#chunks.push([key]);
+      this.#size++;
+      return true;
+    }
     const place = Math.max(0, this.#chunkOf(key));
     const chunk = this.#chunks[place];
     if (chunk === undefined) {
@@ -49,11 +57,6 @@ export class OrderedKeys {
     this.#size++;
     if (chunk.length < chunkMax) {
       chunk.splice(at, 0, key);
-      return true;
-    }
-    // Behind the very last key a new chunk is begun, so that keys added in order fill their chunks.
-    if (place === this.#chunks.length - 1 && at === chunk.length) {
-      this.#chunks.push([key]);
       return true;
     }
     const upper = chunk.splice(chunkMax / 2);

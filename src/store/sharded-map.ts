@@ -27,6 +27,13 @@ export class ShardedMap<V> {
     return this.#shard(key).has(key);
   }
 
+  /** As `set`, with one look-up for both; false: the key was there before. */
+  add(key: string, value: V): boolean {
+    const before = this.#size;
+    this.set(key, value);
+    return this.#size > before;
+  }
+
   set(key: string, value: V): void {
     const shard = this.#shard(key);
     const before = shard.size;

@@ -201,7 +201,13 @@ export class Store {
 
   /** All records are there. Throws DATA_DAMAGED if they contradict each other. */
   finishLoad(): void {
-    this.#loader?.finish((timeMs) => this.#tables.wheel.keepUp(timeMs));
+    const steps = this.finishLoadInSteps();
+    while (steps.next().done !== true);
+  }
+
+  /** `finishLoad` in steps of a few milliseconds, between which the store is of no use. */
+  *finishLoadInSteps(): Generator<void, void, undefined> {
+    if (this.#loader !== undefined) yield* this.#loader.finish((timeMs) => this.#tables.wheel.keepUp(timeMs));
     this.#loader = undefined;
     // What was loaded is on disk.
     this.#tables.futures.takeDirty(() => undefined);

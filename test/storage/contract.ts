@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { SnapshotPart, Storage, StorageIdentity } from '../../src/storage/index.ts';
+import type { SnapshotPart, StagedRecord, Storage, StorageIdentity } from '../../src/storage/index.ts';
 import {
   batch,
   bytes,
@@ -334,7 +334,7 @@ const snapshotContract = (disk: () => Disk): void => {
       }),
     );
     const staging = await storage.stageSnapshot(point(20, 3));
-    const records = [];
+    const records: StagedRecord[] = [];
     for (const part of await snapshotParts(
       20,
       3,
@@ -344,7 +344,9 @@ const snapshotContract = (disk: () => Disk): void => {
       ]),
     )) {
       expect(staging.complete).toBe(false);
-      records.push(...(await staging.add(part)));
+      await staging.add(part, (added) => {
+        for (const { key, value } of added) records.push({ key, value: Uint8Array.from(value) });
+      });
     }
     expect(staging.complete).toBe(true);
     expect(records).toEqual([
