@@ -16,6 +16,7 @@ export class AgentSession {
   #toDetach: string | undefined;
   /** Whether the one that was asked for last is to be a new one. */
   #isNew = false;
+  #isPutOff = false;
 
   /** Undefined: none, requests that need one are refused. */
   get id(): string | undefined {
@@ -30,6 +31,15 @@ export class AgentSession {
   /** Whose loss is to be told when the connection ends, even if its opening was given up here. */
   get toDetach(): string | undefined {
     return this.#toDetach;
+  }
+
+  /** One was asked for, and its client was told to ask for it later: what was sent behind it is no mistake. */
+  get isPutOff(): boolean {
+    return this.#isPutOff;
+  }
+
+  putOff(): void {
+    this.#isPutOff = true;
   }
 
   /** Why this one cannot be opened; undefined: it can. */
@@ -51,6 +61,7 @@ export class AgentSession {
   /** It has been asked for; `resume`: it was there before. */
   open(session: string, resume: boolean): void {
     this.#isNew = !resume;
+    this.#isPutOff = false;
     this.#id = session;
     this.#toDetach = session;
     this.#number += 1;

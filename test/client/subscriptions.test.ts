@@ -226,6 +226,17 @@ describe('pitfall 45: every end of a subscription is told', () => {
       { kind: 'after', position: position(3) },
     ]);
   });
+
+  test('but what may pass later is not asked again before', async () => {
+    const { world, server, subscription, id } = await subscribed();
+    follow(subscription);
+    const ended = { code: 'RATE_LIMITED', message: 'too many', retryAfterMs: 5_000 } as const;
+    server.connection.push({ subscription: id, revision: 3, ended });
+    await world.advance(4_900);
+    expect(server.connection.of('subscribe')).toHaveLength(1);
+    await world.advance(200);
+    expect(server.connection.of('subscribe')).toHaveLength(2);
+  });
 });
 
 test('leaving the loop cancels it at the server', async () => {

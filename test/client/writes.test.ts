@@ -33,6 +33,26 @@ describe('the session', () => {
     expect(get.state).toBe('pending');
   });
 
+  test('that may be opened later is not asked for before', async () => {
+    const world = new World();
+    const server = world.server('wss://a');
+    let asked = 0;
+    server.handle = (request) => {
+      if (request.body.kind !== 'open_session') return serves(request);
+      asked += 1;
+      if (asked > 1) return opened;
+      return {
+        kind: 'failed',
+        failure: { code: 'RATE_LIMITED', message: 'too many', retryAfterMs: 5_000 },
+      };
+    };
+    watch(world.client().resolve('a', 'x'));
+    await world.advance(4_900);
+    expect(asked).toBe(1);
+    await world.advance(200);
+    expect(asked).toBe(2);
+  });
+
   test('is not opened by reads', async () => {
     const world = new World();
     const server = world.server('wss://a');
