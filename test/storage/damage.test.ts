@@ -164,7 +164,7 @@ describe('damaged files', { timeout: 30_000 }, () => {
       const mark = join(directory, 'synced');
       if (state === 'has no mark') rmSync(mark);
       else truncateSync(mark);
-      const write = Reflect.get(SyncedMark.prototype, 'write') as (number: number) => void;
+      const write = Reflect.get(SyncedMark.prototype, 'write');
       const killed = vi.spyOn(SyncedMark.prototype, 'write').mockImplementation(function (
         this: SyncedMark,
         number: number,
