@@ -428,7 +428,7 @@ test('pitfall 40: whatever breaks, no write happens twice, and every answered on
   }
 });
 
-test('pitfall 40: however late and out of order answers come, each says what happened, or that it cannot be known', async () => {
+test('however late and out of order answers come, each says what happened, or that it cannot be known', async () => {
   for (let seed = 1; seed <= 12; seed += 1) {
     const random = randomOf(seed);
     const world = new World();
