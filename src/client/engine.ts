@@ -485,7 +485,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       this.#sessionLost('the session has expired');
     } else if (isTransient(failure) || failure.code === 'TIMED_OUT') {
       this.#session.postponed();
-      this.#retrySession();
+      this.#retrySession(failure.retryAfterMs);
     } else this.#sessionRefused(errorOf(failure));
   }
 
@@ -504,10 +504,10 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     this.#scheduleFlush();
   }
 
-  #retrySession(): void {
-    const waitMs = fullJitter(requestBackoff, this.#sessionRetries, this.#environment.random());
+  #retrySession(notBeforeMs = 0): void {
+    const jitterMs = fullJitter(requestBackoff, this.#sessionRetries, this.#environment.random());
     this.#sessionRetries += 1;
-    this.#timers.set(this.#sessionRetry, this.#environment.now() + waitMs);
+    this.#timers.set(this.#sessionRetry, this.#environment.now() + notBeforeMs + jitterMs);
   }
 
   #forgetSession(why: FuturestoreError): void {
@@ -566,7 +566,8 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       return;
     }
     subscription.detach();
-    const waitMs = fullJitter(requestBackoff, subscription.retries, this.#environment.random());
+    const jitterMs = fullJitter(requestBackoff, subscription.retries, this.#environment.random());
+    const waitMs = jitterMs + (failure.retryAfterMs ?? 0);
     subscription.retries += 1;
     this.#timers.set(subscription, this.#environment.now() + waitMs);
   }

@@ -9,7 +9,11 @@ import type { SubscriptionEvent } from './change-buffer.ts';
 import { CancelledError } from './errors.ts';
 import type { Timed } from './timers.ts';
 
-/** Beyond either the server is asked to stop, and to continue when the reader has taken most of it. */
+/**
+ * Beyond either the server is asked to stop, and to continue when the reader has taken most of it. One exception: where
+ * what is missing of the present state could not be continued from (its position was too old, and it began again), it is
+ * taken as a whole, however large. Stopped again it would begin again, and a slow reader would never arrive.
+ */
 const bufferedChangesMax = 16_384;
 const bufferedBytesMax = 16 * 1024 * 1024;
 const resumeBelow = 0.25;
@@ -46,6 +50,8 @@ export class Subscription implements AsyncIterableIterator<SubscriptionEvent, un
   readonly #waiters: Waiter[] = [];
   #phase: Phase = { kind: 'detached' };
   #caughtUpOnce = false;
+  /** `early`: the server was told to stop before it had sent all of the present state. `no_more`: and then began again. */
+  #stopped: 'no' | 'early' | 'no_more' = 'no';
   /** Refusals since it last went well. */
   retries = 0;
   dueAtMs = 0;
@@ -110,7 +116,10 @@ export class Subscription implements AsyncIterableIterator<SubscriptionEvent, un
   subscribed(position: Position, reset: boolean): void {
     if (this.#phase.kind !== 'requested') return;
     this.#phase = { kind: 'catching_up', request: this.#phase.request };
-    if (reset) this.#caughtUpOnce = false;
+    if (reset) {
+      this.#caughtUpOnce = false;
+      if (this.#stopped === 'early') this.#stopped = 'no_more';
+    }
     const present = this.#start.kind === 'present_state' && this.#buffer.received === undefined;
     this.#buffer.startedAt(position, reset ? 'reset' : present ? 'present_state' : 'continued');
     this.#serve();
@@ -127,9 +136,12 @@ export class Subscription implements AsyncIterableIterator<SubscriptionEvent, un
       // The reader is told once; that a resumed one has caught up again is no news.
       if (!this.#caughtUpOnce) this.#buffer.caughtUp();
       this.#caughtUpOnce = true;
+      this.#stopped = 'no';
     }
     this.#serve();
-    if (this.#buffer.size > bufferedChangesMax || this.#buffer.bytes > bufferedBytesMax) {
+    const full = this.#buffer.size > bufferedChangesMax || this.#buffer.bytes > bufferedBytesMax;
+    if (full && this.#stopped !== 'no_more') {
+      if (this.#phase.kind !== 'live') this.#stopped = 'early';
       this.#owner.unsubscribe(this, false);
       this.#phase = { kind: 'suspended' };
     }

@@ -19,8 +19,8 @@ export interface TokenRenewalOwner {
 export class TokenRenewal {
   readonly #options: TokenRenewalOptions;
   readonly #owner: TokenRenewalOwner;
-  /** A token is being got. */
-  #isUnderWay = false;
+  /** A token is being got for it; for another link it is asked for anew, as this one may never come. */
+  #underWayFor: Link | undefined;
 
   constructor(options: TokenRenewalOptions, owner: TokenRenewalOwner) {
     this.#options = options;
@@ -29,22 +29,25 @@ export class TokenRenewal {
 
   /** The server says so again and again until it has a newer one. */
   begin(remainingMs: number): void {
-    if (this.#isUnderWay) return;
+    const link = this.#owner.link();
+    if (link === undefined || this.#underWayFor === link) return;
     const { token, logger } = this.#options;
     if (typeof token !== 'function') {
       logger?.warn({ remainingMs }, 'the token expires soon, and this client can get no other by itself');
       return;
     }
-    this.#isUnderWay = true;
-    const link = this.#owner.link();
+    this.#underWayFor = link;
+    const isOver = (): void => {
+      if (this.#underWayFor === link) this.#underWayFor = undefined;
+    };
     currentToken(token).then(
       (text) => {
-        this.#isUnderWay = false;
+        isOver();
         // Another link has said hello with a token of its own.
         if (this.#owner.link() === link) this.#owner.authenticate(text);
       },
       (error: unknown) => {
-        this.#isUnderWay = false;
+        isOver();
         logger?.warn({ problem: tokenError(error).message, remainingMs }, 'the token was not renewed');
       },
     );

@@ -14,6 +14,7 @@ export class AgentSession {
   /** Counts the sessions that this connection had, so that late answers to one don't end the next. */
   #number = firstSessionNumber;
   #toDetach: string | undefined;
+  #isPutOff = false;
 
   /** Undefined: none, requests that need one are refused. */
   get id(): string | undefined {
@@ -28,6 +29,15 @@ export class AgentSession {
   /** Whose loss is to be told when the connection ends, even if its opening was given up here. */
   get toDetach(): string | undefined {
     return this.#toDetach;
+  }
+
+  /** One was asked for, and its client was told to ask for it later: what was sent behind it is no mistake. */
+  get isPutOff(): boolean {
+    return this.#isPutOff;
+  }
+
+  putOff(): void {
+    this.#isPutOff = true;
   }
 
   /** Why this one cannot be opened; undefined: it can. */
@@ -48,6 +58,7 @@ export class AgentSession {
 
   /** It has been asked for. */
   open(session: string): void {
+    this.#isPutOff = false;
     this.#id = session;
     this.#toDetach = session;
     this.#number += 1;

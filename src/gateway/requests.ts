@@ -201,14 +201,20 @@ export class Requests {
     const requestsInFlightMax = this.requestsInFlightMax;
     if (this.#inFlight.size >= requestsInFlightMax) {
       const message = `${requestsInFlightMax} requests are in flight, as many as a connection may have: wait for answers`;
-      return this.refuse(id, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
+      return this.#putOff(id, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
     const limited = this.#rateRefusal();
-    if (limited !== undefined) return this.refuse(id, limited, body.kind);
+    if (limited !== undefined) return this.#putOff(id, limited, body.kind);
     if (this.#scope === undefined) throw new Error('a request was looked at before it was known whose it is');
     const refusal = refusalOf(body, this.#scope, this.#principal);
     if (refusal !== undefined) return this.refuse(id, refusal.failure, refusal.verb, refusal.key);
     return this.#toServer(request);
+  }
+
+  /** It may be asked again later, and so may what needs the session that it would have opened. */
+  #putOff(id: number, failure: Failure, kind: Request['body']['kind']): undefined {
+    if (kind === 'open_session') this.#session.putOff();
+    return this.refuse(id, failure, kind);
   }
 
   #rateRefusal(): Failure | undefined {
@@ -237,7 +243,6 @@ export class Requests {
       case 'list':
         this.#inFlight.beginRead(id, body);
         return { ...base, ...body, ...listWithin(body.pattern, this.#scope) };
-      case 'get':
       case 'await':
       case 'clock':
       case 'status':
@@ -390,7 +395,7 @@ export class Requests {
   #refuseWithoutSession(id: number, kind: string): undefined {
     // It may have been sent before its sender knew that the opening failed: the same again, behind another opening, is right.
     const failure: Failure =
-      this.#session.toDetach === undefined
+      this.#session.toDetach === undefined && !this.#session.isPutOff
         ? { code: 'INVALID_ARGUMENT', message: openFirst }
         : { code: 'UNAVAILABLE', message: openAgain };
     return this.refuse(id, failure, kind);

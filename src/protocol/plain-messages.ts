@@ -13,7 +13,7 @@ import {
   stateToMessage,
 } from './future-messages.ts';
 import { defaultContentType, limits } from './futures.ts';
-import type { Change, Future, Operation, WriteResult } from './futures.ts';
+import type { Change, Future, Operation, Preconditions, WriteResult } from './futures.ts';
 import { messages } from './messages.ts';
 import type { PlainWriter } from './plain-writer.ts';
 import { outgoingId } from './server-frames.ts';
@@ -38,9 +38,13 @@ function writeFlag(writer: PlainWriter, field: number, value: boolean): void {
   if (value) writer.uint32(varint(field)).bool(true);
 }
 
+/** By its fields: what has crossed between threads is not `noPreconditions` itself. */
+const isConditional = ({ ifRevision, ifGeneration, ifAbsent }: Preconditions): boolean =>
+  ifRevision !== undefined || ifGeneration !== undefined || ifAbsent === true;
+
 /** agent.Operation */
 export function writeOperation(writer: PlainWriter, operation: Operation): void {
-  if (operation.kind !== 'resolve' || operation.preconditions !== noPreconditions) {
+  if (operation.kind !== 'resolve' || isConditional(operation.preconditions)) {
     messages.agent.Operation.encode(operationToMessage(operation), writer);
     return;
   }

@@ -5,8 +5,9 @@
  * Each happens once. An entry's number is its sequence in the idempotency session, and before it is sent for the first
  * time the name of the session is on disk, too (`mark`): sent again, by this process or the next one, it has the same
  * name, and the cluster gives the answer that it gave before. Only when the session is gone (the relay was away for longer
- * than its grace) while a sent entry was unanswered nobody can tell; then the key is read. Where it shows just what was
- * asked for, that is the answer, else OUTCOME_UNKNOWN. There is at most one such entry.
+ * than its grace) while a sent entry was unanswered, or policies that have changed refuse it when it is sent again, nobody
+ * can tell; then the key is read. Where it shows just what was asked for, that is the answer, else OUTCOME_UNKNOWN. There
+ * is at most one such entry.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FuturestoreError, isErrorCode, requestProblem } from '../protocol/index.ts';
@@ -30,6 +31,8 @@ const numberName = (number: number): string => String(number).padStart(16, '0');
 const overheadBytes = 512;
 /** After a failure that may pass and that the client has not waited for itself. */
 const retryMs = 1_000;
+const sessionGone =
+  'the relay was away from the servers for longer than its session lasts, in the middle of it';
 /** A shorter wait takes nothing from a TTL: it is what any write takes. */
 const agedFromMs = 1_000;
 
@@ -311,13 +314,19 @@ export class Outgoing {
       case 'CONNECTION_CLOSED':
         await this.#pause();
         return;
+      case 'PERMISSION_DENIED':
+      case 'VALUE_TOO_LARGE':
+        // Policies are asked before the session is: they may have changed since it was sent.
+        if (wasUnsent) this.#settle(entry, { state: 'failed', error });
+        else await this.#settleInDoubt(entry, `it is refused now (${error.message}), and was sent before`);
+        return;
       default:
         this.#settle(entry, { state: 'failed', error });
     }
   }
 
-  /** It was sent in a session that is no more, without an answer. */
-  async #settleInDoubt(entry: Entry): Promise<void> {
+  /** It was sent without an answer, and will get none: its session is no more, or it is not let through again. */
+  async #settleInDoubt(entry: Entry, why: string = sessionGone): Promise<void> {
     const { key, kind } = entry.operation;
     let future: Future | undefined;
     try {
@@ -336,7 +345,7 @@ export class Outgoing {
       this.#settle(entry, { state: 'committed', result: { state, generation, revision, unchanged: true } });
       return;
     }
-    const text = `whether ${kind} ${key} happened cannot be known: the relay was away from the servers for longer than its session lasts, in the middle of it; read the key, then write again`;
+    const text = `whether ${kind} ${key} happened cannot be known: ${why}; read the key, then write again`;
     this.#settle(entry, { state: 'failed', error: new FuturestoreError('OUTCOME_UNKNOWN', text) });
   }
 

@@ -111,6 +111,8 @@ export class KeyValueStorage implements Storage {
     const found = await readDisk(engine, identity);
     const disk = found ?? createdDisk(identity, makeDiskId());
     const storage = new KeyValueStorage(engine, disk);
+    // Cut short between its first batch and the mark: the second batch must not be without one.
+    if (found !== undefined && engine.syncedMark === undefined) engine.markSynced(disk.writes.number);
     const batch = engine.batch();
     if (found === undefined) {
       batch.put(keys.identity, encodeIdentity(keys.identity, disk.identity));

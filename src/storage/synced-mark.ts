@@ -30,7 +30,7 @@ export class SyncedMark {
   #underWay = false;
   #timer: NodeJS.Timeout | undefined;
   #failure: Error | undefined;
-  /** undefined: the file does not exist. */
+  /** undefined: the file does not exist, or is empty. */
   readonly found: number | undefined;
 
   constructor(directory: string) {
@@ -38,6 +38,8 @@ export class SyncedMark {
     const path = join(directory, fileName);
     if (!existsSync(path)) return;
     const record = readFileSync(path);
+    // Its making was cut short: it counts as not there.
+    if (record.length === 0) return;
     const content = record.length === recordBytes ? unseal(fileName, record) : undefined;
     if (content === undefined) throw damaged(directory, `the file ${fileName} has a wrong checksum`);
     this.found = readSafeInteger(content, 0);

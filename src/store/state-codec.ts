@@ -305,7 +305,16 @@ const readPlainKeyRecord = (recordKey: string, bytes: Uint8Array): LoadedKey | u
   checkKeyRecord(recordKey, key, generation, revision);
   check(recordKey, createdRevision > 0 && createdRevision <= revision, beganLate);
   checkFuture(recordKey, future);
-  return { key, future, generation, revision, createdRevision, changedAtMs, tiedSession: undefined };
+  return {
+    key,
+    future,
+    generation,
+    revision,
+    createdRevision,
+    changedAtMs,
+    tiedSession: undefined,
+    payer: undefined,
+  };
 };
 
 const beganLate = 'began after its last change';

@@ -226,6 +226,17 @@ describe('pitfall 45: every end of a subscription is told', () => {
       { kind: 'after', position: position(3) },
     ]);
   });
+
+  test('but what may pass later is not asked again before', async () => {
+    const { world, server, subscription, id } = await subscribed();
+    follow(subscription);
+    const ended = { code: 'RATE_LIMITED', message: 'too many', retryAfterMs: 5_000 } as const;
+    server.connection.push({ subscription: id, revision: 3, ended });
+    await world.advance(4_900);
+    expect(server.connection.of('subscribe')).toHaveLength(1);
+    await world.advance(200);
+    expect(server.connection.of('subscribe')).toHaveLength(2);
+  });
 });
 
 test('leaving the loop cancels it at the server', async () => {
@@ -274,4 +285,41 @@ test('a reader that takes nothing costs bounded memory: the server is stopped, a
   expect(taken.size).toBe(20_000);
   expect(followed.events).toHaveLength(20_001);
   expect(followed.events.at(-1)?.kind).toBe('caught_up');
+});
+
+test('a slow reader of a state from which it could not be continued arrives at caught_up all the same', async () => {
+  const { world, server, subscription, id } = await subscribed();
+  const count = 80;
+  const text = 'v'.repeat(512 * 1024);
+  const send = (to: number): void => {
+    for (let index = 1; index <= count; index += 1) {
+      const whole = change(`k/${String(index)}`, index, text);
+      const caughtUp = index === count;
+      server.connection.push({ subscription: to, changes: [whole], revision: index, caughtUp });
+    }
+  };
+  send(id);
+  await world.settle();
+  const taken: SubscriptionEvent[] = [];
+  let answered = 1;
+  while (taken.length < 10 * count && taken.at(-1)?.kind !== 'caught_up') {
+    const next = await subscription.next();
+    if (next.done === true) break;
+    taken.push(next.value);
+    await world.settle();
+    if (server.connection.of('subscribe').length === answered) continue;
+    answered += 1;
+    const start = server.connection.of('subscribe').at(-1)?.body.start;
+    const at = start?.kind === 'after' ? start.position.revision : 0;
+    // Deletions before the last change are forgotten.
+    if (at < count) send(accept(server, 0, true));
+    else {
+      const again = accept(server, count);
+      server.connection.push({ subscription: again, revision: count, caughtUp: true });
+    }
+  }
+  expect(taken.at(-1)?.kind).toBe('caught_up');
+  const last = taken.findLastIndex(({ kind }) => kind === 'reset');
+  expect(taken.slice(last + 1)).toHaveLength(count + 1);
+  expect(taken.filter(({ kind }) => kind === 'reset')).toHaveLength(1);
 });

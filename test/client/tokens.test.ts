@@ -95,6 +95,27 @@ describe('a token', () => {
     expect(world.dials).toHaveLength(1);
   });
 
+  test('that never comes does not keep a later connection from renewing its own', async () => {
+    const { world, server } = worldWithServer();
+    let asked = 0;
+    world.client({
+      token: () => {
+        asked += 1;
+        return asked === 2 ? new Promise<string>(() => undefined) : tokenOf(asked);
+      },
+    });
+    await world.settle();
+    server.connection.sendFrame({ authExpiring: { remainingMs: 60_000 } });
+    await world.settle();
+    expect(asked).toBe(2);
+    server.connection.end(4001, 'the token has expired');
+    await world.advance(20_000);
+    expect(server.connection.hello?.token).toBe(tokenOf(3));
+    server.connection.sendFrame({ authExpiring: { remainingMs: 60_000 } });
+    await world.settle();
+    expect(server.connection.of('authenticate').map(({ body }) => body.token)).toEqual([tokenOf(4)]);
+  });
+
   test('whose renewal is refused is warned of without showing it', async () => {
     const { world, server } = worldWithServer();
     const warnings: object[] = [];

@@ -33,6 +33,26 @@ describe('the session', () => {
     expect(get.state).toBe('pending');
   });
 
+  test('that may be opened later is not asked for before', async () => {
+    const world = new World();
+    const server = world.server('wss://a');
+    let asked = 0;
+    server.handle = (request) => {
+      if (request.body.kind !== 'open_session') return serves(request);
+      asked += 1;
+      if (asked > 1) return opened;
+      return {
+        kind: 'failed',
+        failure: { code: 'RATE_LIMITED', message: 'too many', retryAfterMs: 5_000 },
+      };
+    };
+    watch(world.client().resolve('a', 'x'));
+    await world.advance(4_900);
+    expect(asked).toBe(1);
+    await world.advance(200);
+    expect(asked).toBe(2);
+  });
+
   test('is not opened by reads', async () => {
     const world = new World();
     const server = world.server('wss://a');
@@ -388,5 +408,99 @@ test('pitfall 40: whatever breaks, no write happens twice, and every answered on
     }
     await Promise.all([client.close(), world.advance(5_000)]);
     expect(world.timerCount).toBe(0);
+  }
+});
+
+test('however late and out of order answers come, each says what happened, or that it cannot be known', async () => {
+  for (let seed = 1; seed <= 12; seed += 1) {
+    const random = randomOf(seed);
+    const world = new World();
+    world.random = random;
+    /** What a cluster would keep: answers by session and sequence, and how often each key was written. */
+    const sessions = new Map<string, Map<number, AnswerBody>>();
+    const floors = new Map<string, number>();
+    const applied = new Map<string, number>();
+    const execute = (session: string, body: Extract<Request['body'], { kind: 'write' }>): AnswerBody => {
+      const answers = sessions.get(session);
+      if (answers === undefined) return failed('SESSION_EXPIRED');
+      const floor = Math.max(floors.get(session) ?? 0, body.answeredBelow);
+      floors.set(session, floor);
+      for (const sequence of answers.keys()) if (sequence < floor) answers.delete(sequence);
+      if (body.sequence < floor) return failed('STALE_REQUEST');
+      const before = answers.get(body.sequence);
+      if (before !== undefined) return before;
+      const key = body.operations[0]?.key ?? '';
+      applied.set(key, (applied.get(key) ?? 0) + 1);
+      const answer = written(body.sequence);
+      answers.set(body.sequence, answer);
+      return answer;
+    };
+    const open = (session: string, resume: boolean): AnswerBody => {
+      // Now and then the cluster forgets a session that was confirmed.
+      if (resume && random() < 0.1) sessions.delete(session);
+      if (resume && !sessions.has(session)) return failed('SESSION_EXPIRED');
+      if (!sessions.has(session)) sessions.set(session, new Map());
+      return random() < 0.05 ? failed('TIMED_OUT') : opened;
+    };
+    for (const endpoint of ['wss://a', 'wss://b', 'wss://c']) {
+      const server = world.server(endpoint);
+      const bound = new WeakMap<object, string>();
+      server.handle = ({ id, body }, connection) => {
+        const answerIn = (ms: number, work: () => AnswerBody): undefined => {
+          world.setTimer(ms, () => {
+            const answer = work();
+            // The line may break before the answer leaves.
+            if (random() < 0.1) connection.break();
+            else connection.answer(id, answer);
+          });
+        };
+        if (random() < 0.03) {
+          const goaway = { graceMs: 200, reason: 'elsewhere' };
+          world.setTimer(random() * 100, () => {
+            connection.sendFrame({ goaway });
+          });
+        }
+        // At the door, whatever the session remembers.
+        if (body.kind === 'write' && random() < 0.08) return failed('PERMISSION_DENIED');
+        if (random() < 0.08) return failed(random() < 0.5 ? 'UNAVAILABLE' : 'RATE_LIMITED');
+        if (body.kind === 'open_session') {
+          bound.set(connection, body.session);
+          return answerIn(random() * 100, () => open(body.session, body.resume));
+        }
+        if (body.kind !== 'write') return undefined;
+        const session = bound.get(connection);
+        if (session === undefined) return failed('UNAVAILABLE');
+        if (random() < 0.1) {
+          world.setTimer(100 + random() * 400, () => void execute(session, body));
+          return answerIn(50, () => failed('TIMED_OUT'));
+        }
+        const happensInMs = 100 + random() * 50;
+        let answer: AnswerBody = failed('TIMED_OUT');
+        world.setTimer(happensInMs, () => {
+          answer = execute(session, body);
+        });
+        return answerIn(happensInMs + 1 + random() * 200, () => answer);
+      };
+    }
+    const client = world.client({ sessionGraceMs: 60_000 });
+    const writes = new Map<string, ReturnType<typeof watch>>();
+    for (let index = 0; index < 60; index += 1) {
+      const key = `k/${String(index)}`;
+      writes.set(key, watch(client.resolve(key, 'x', random() < 0.2 ? { timeoutMs: 300 } : {})));
+      if (random() < 0.5) await world.advance(Math.floor(random() * 200));
+    }
+    await world.advance(300_000);
+    for (const [key, write] of writes) {
+      const times = applied.get(key) ?? 0;
+      const where = `seed ${String(seed)}: ${key}`;
+      expect(times, where).toBeLessThanOrEqual(1);
+      expect(write.state, where).not.toBe('pending');
+      const code = write.state === 'fulfilled' ? 'done' : (write.error as { code: string }).code;
+      if (code === 'done') expect(times, where).toBe(1);
+      else if (code === 'PERMISSION_DENIED') expect(times, where).toBe(0);
+      else expect(['OUTCOME_UNKNOWN', 'TIMED_OUT', 'UNAVAILABLE'], where).toContain(code);
+    }
+    await Promise.all([client.close(), world.advance(5_000)]);
+    expect(client.state.kind, `seed ${String(seed)}`).toBe('closed');
   }
 });

@@ -291,6 +291,22 @@ describe('the policies of the cluster', () => {
     expect(await tooMany.closed).toMatchObject({ code: 4031 });
   });
 
+  test('a write behind an opening that was put off is put off, too, and is no mistake', async () => {
+    rig = await startGateway();
+    rig.gateway.deliver([access([...asBefore, { limit: { requests_per_second: 1 } }])]);
+    const agent = await rig.greeted();
+    agent.request({ kind: 'get', key: 'nodes/web1/a', stale: false });
+    const opening = agent.request(openSession);
+    expect(await agent.failure(opening)).toMatchObject({ code: 'RATE_LIMITED' });
+    rig.clock.advance(1_000);
+    const operations = [{ kind: 'delete', key: 'nodes/web1/out/a', preconditions: {} }] as const;
+    const behind = agent.request({ kind: 'write', sequence: 1, answeredBelow: 1, operations });
+    expect(await agent.failure(behind)).toMatchObject({
+      code: 'UNAVAILABLE',
+      message: expect.stringContaining('open_session') as string,
+    });
+  });
+
   test('a session is told of with all that policies look at', async () => {
     rig = await startGateway();
     const agent = await rig.greeted();

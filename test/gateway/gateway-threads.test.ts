@@ -29,7 +29,7 @@ import { toServer } from '../../src/gateway/workers/to-server.ts';
 import { FuturestoreError, protobufCodec } from '../../src/protocol/index.ts';
 import { compilePolicies } from '../../src/scopes/index.ts';
 import type { PolicyDocument } from '../../src/scopes/index.ts';
-import type { Gateway } from '../../src/server/index.ts';
+import type { Gateway, GatewayEvent } from '../../src/server/index.ts';
 import { issue } from './certificates.ts';
 import { FakePort, hello, LogBook, ManualClock, policyDocument, TestAgent, theWorld } from './harness.ts';
 
@@ -183,6 +183,66 @@ describe('a gateway in a thread', () => {
     const body = { kind: 'got' as const, revision: 9, future: undefined };
     server.deliver([{ kind: 'answer', connection: request?.connection ?? 0, request: 1, body }]);
     expect(await one.answer(1)).toEqual(body);
+  });
+
+  test('takes nothing that was said of a cancelled request or subscription for the next one of its number', async () => {
+    const { agent, server } = await start();
+    const one = await agent();
+    const get = (id: number, key: string) => ({ id, body: { kind: 'get' as const, key, stale: false } });
+    const cancel = (id: number, request: number) => ({ id, body: { kind: 'cancel' as const, request } });
+    const follow = (id: number, pattern: string) => ({
+      id,
+      body: { kind: 'subscribe' as const, patterns: [pattern], start: { kind: 'present_state' as const } },
+    });
+    one.send({ hello, requests: [get(1, 'shared/a'), follow(2, 'nodes/web1/in/**')] });
+    await server.until(({ requests }) => requests.length === 2);
+    const connection = server.requests[0]?.connection ?? 0;
+    const got = (revision: number): GatewayEvent => ({
+      kind: 'answer',
+      connection,
+      request: 1,
+      body: { kind: 'got', revision, future: undefined },
+    });
+    const position = { clusterId: 'c0ffee', epoch: 3, revision: 5 };
+    const subscribed: GatewayEvent = {
+      kind: 'answer',
+      connection,
+      request: 2,
+      body: { kind: 'subscribed', position, reset: false },
+    };
+    const push = (revision: number): GatewayEvent => ({
+      kind: 'push',
+      connection,
+      subscription: 2,
+      changes: [],
+      revision,
+      caughtUp: false,
+      bytes: revision,
+    });
+    server.deliver([subscribed]);
+    await one.answer(2);
+    // What the server has said when it hears of the cancels.
+    const notify = server.notify.bind(server);
+    server.notify = (notices) => {
+      if (notices.some(({ kind }) => kind === 'cancel')) server.deliver([got(9), push(9)]);
+      notify(notices);
+    };
+    one.send({ requests: [cancel(3, 1), cancel(4, 2)] });
+    one.send({ requests: [get(1, 'shared/b'), follow(2, 'nodes/web1/**')] });
+    await server.until(({ requests }) => requests.length === 4);
+    server.deliver([got(10), subscribed, push(10)]);
+    await expect.poll(() => one.frames.flatMap(({ pushes }) => pushes).at(-1)?.revision).toBe(10);
+    const answers = one.frames.flatMap((frame) => frame.answers).filter(({ id }) => id === 1);
+    expect(answers.map(({ body }) => body)).toMatchObject([
+      { kind: 'failed', failure: { code: 'CANCELLED' } },
+      { kind: 'got', revision: 10 },
+    ]);
+    const pushes = one.frames.flatMap((frame) => frame.pushes);
+    expect(pushes.map(({ revision, ended }) => [revision, ended?.code])).toEqual([
+      [5, 'CANCELLED'],
+      [10, undefined],
+    ]);
+    expect(server.notices).toContainEqual({ kind: 'delivered', connection, bytes: 9 });
   });
 
   test('holds frames until its agent is admitted, and refuses one too many of a principal', async () => {

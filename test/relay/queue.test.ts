@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Client } from '../../src/client/index.ts';
+import { FuturestoreError } from '../../src/protocol/index.ts';
 import { StateDirectory } from '../../src/relay/state-directory.ts';
 import { Site, eventually } from './support/site.ts';
 import type { RunningRelay } from './support/site.ts';
@@ -295,6 +296,24 @@ describe('a write that was sent and not known to be answered when the process wa
     const next = await site.relay({ stateDirectory: left });
     await drained(next);
     expect(await values(next)).toEqual([['nodes/a', 1, 1]]);
+    expect(await outcome(next, 1)).toMatchObject({
+      state: 'committed',
+      result: { generation: 1, unchanged: true },
+    });
+  });
+
+  test('is known by its effect when policies that have changed since do not let it through again', async () => {
+    const left = await killedWhileSending('one');
+    const next = await site.relay({
+      stateDirectory: left,
+      makeClient: (options) => {
+        const client = site.connect(options);
+        client.batch = () =>
+          Promise.reject(new FuturestoreError('PERMISSION_DENIED', 'nodes/a is not yours any more'));
+        return client;
+      },
+    });
+    await drained(next);
     expect(await outcome(next, 1)).toMatchObject({
       state: 'committed',
       result: { generation: 1, unchanged: true },

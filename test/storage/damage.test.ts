@@ -1,12 +1,15 @@
 import * as fc from 'fast-check';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { FuturestoreError } from '../../src/protocol/index.ts';
 import { openStorage } from '../../src/storage/index.ts';
+import { SyncedMark } from '../../src/storage/synced-mark.ts';
 import { temporaryDirectory } from './directories.ts';
 import type { Dump } from './support.ts';
 import { batch, dump, entries, hardState, identity, point, position, put } from './support.ts';
+
+afterEach(() => void vi.restoreAllMocks());
 
 interface Sample {
   readonly directory: string;
@@ -175,6 +178,30 @@ describe('damaged files', { timeout: 30_000 }, () => {
     expect(again.recovered.run).toBe(2);
     await again.close();
   });
+
+  test.each(['has no mark', 'has an empty mark'])(
+    'nor is one that was cut short again at the next start, where it %s',
+    async (state) => {
+      const directory = join(temporaryDirectory(), 'new');
+      await (await openStorage({ directory, identity })).close();
+      const mark = join(directory, 'synced');
+      if (state === 'has no mark') rmSync(mark);
+      else truncateSync(mark);
+      const write = Reflect.get(SyncedMark.prototype, 'write');
+      const killed = vi.spyOn(SyncedMark.prototype, 'write').mockImplementation(function (
+        this: SyncedMark,
+        number: number,
+      ) {
+        if (number > 1) throw new Error('killed');
+        write.call(this, number);
+      });
+      await expect(openStorage({ directory, identity })).rejects.toThrow('killed');
+      killed.mockRestore();
+      const again = await openStorage({ directory, identity });
+      expect(again.recovered.run).toBe(3);
+      await again.close();
+    },
+  );
 
   test('a disk that takes no new files is not called damaged, and opens again when it does', async () => {
     const root = temporaryDirectory();

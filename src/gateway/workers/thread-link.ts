@@ -144,7 +144,10 @@ export class ThreadLink implements DeliveryGateway {
       if (requests.length > 0) this.#port.submit(requests.splice(0));
     };
     const notify = (): void => {
-      if (notices.length > 0) this.#port.notify(notices.splice(0));
+      if (notices.length === 0) return;
+      const told = notices.splice(0);
+      this.#port.notify(told);
+      this.#confirmCancels(told);
     };
     for (const item of unpacker.items) {
       const request = unpackRequest(unpacker, item);
@@ -161,6 +164,15 @@ export class ThreadLink implements DeliveryGateway {
     }
     submit();
     notify();
+  }
+
+  /** Behind all that was said of them before. */
+  #confirmCancels(told: readonly GatewayNotice[]): void {
+    for (const notice of told) {
+      if (notice.kind !== 'cancel') continue;
+      this.#line.packer.add([toGateway.cancelled, notice.connection, notice.request]);
+      this.#line.schedule();
+    }
   }
 
   /** It lives; the tick that it was told of last may still be unanswered. */

@@ -26,6 +26,7 @@ import type { CallName, Calls } from './calls.ts';
 import { Line } from './line.ts';
 import type { ThreadPort } from './line.ts';
 import type { Item, Unpacker } from './packing.ts';
+import { CancelledRequests } from './cancelled-requests.ts';
 import { EventUnpacker, toGateway } from './to-gateway.ts';
 import { packNotice, packRequest, toServer } from './to-server.ts';
 
@@ -146,6 +147,7 @@ class GatewayThread implements GatewayPort {
   readonly standing: ServerStanding;
   readonly #line: Line;
   readonly #principals: RemotePrincipals;
+  readonly #cancelled = new CancelledRequests();
   readonly #counts = new Counts();
   readonly #gateway: LocalGateway;
   readonly #delay = monitorEventLoopDelay({ resolution: 10 });
@@ -192,7 +194,10 @@ class GatewayThread implements GatewayPort {
   }
 
   notify(notices: readonly GatewayNotice[]): void {
-    for (const notice of notices) packNotice(this.#line.packer, notice);
+    for (const notice of notices) {
+      if (notice.kind === 'cancel') this.#cancelled.add(notice);
+      packNotice(this.#line.packer, notice);
+    }
     this.#line.schedule();
   }
 
@@ -203,6 +208,11 @@ class GatewayThread implements GatewayPort {
     for (const item of unpacker.items) {
       const event = unpacked.event(item);
       if (event !== undefined) {
+        if (this.#cancelled.has(event)) {
+          if (event.kind === 'push')
+            this.notify([{ kind: 'delivered', connection: event.connection, bytes: event.bytes }]);
+          continue;
+        }
         if (event.kind === 'standing') this.#said = event.standing;
         events.push(event);
       } else if (item[0] !== toGateway.change) {
@@ -225,6 +235,9 @@ class GatewayThread implements GatewayPort {
         return;
       case toGateway.replaced:
         this.#gateway.replaced(String(item[1]));
+        return;
+      case toGateway.cancelled:
+        this.#cancelled.confirmed(Number(item[1]), Number(item[2]));
         return;
       case toGateway.tick:
         this.#report();

@@ -26,6 +26,8 @@ export const toGateway = {
   call: 10,
   tick: 11,
   replaced: 12,
+  /** The server has taken a cancel: of its request, or of the subscription that it made, nothing more comes. */
+  cancelled: 13,
 } as const;
 
 type Push = Extract<GatewayEvent, { readonly kind: 'push' }>;
