@@ -191,7 +191,7 @@ describe('strict quotas', () => {
           }
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 120 },
     );
     expect(refused).toBeGreaterThan(50);
   });
