@@ -1,5 +1,5 @@
 /** What is read by pattern takes the work that the reader's own keys take, whatever else there is. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { listWithin, subscribeWithin } from '../../src/gateway/allowances.ts';
 import {

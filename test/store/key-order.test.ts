@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { matches } from '../../src/scopes/index.ts';
 import { KeyOrder } from '../../src/store/key-order.ts';
