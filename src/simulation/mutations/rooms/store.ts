@@ -31,7 +31,8 @@ export const storeMutations: readonly Mutation[] = [
     rule: 'A generation is never used again, not even after a deletion.',
     file: 'store/transitions.ts',
     find: 'slot: { future: undefined, lastGeneration, createdRevision, tied: undefined, payer: undefined }',
-    replace: 'slot: { future: undefined, lastGeneration: 0, createdRevision, tied: undefined, payer: undefined }',
+    replace:
+      'slot: { future: undefined, lastGeneration: 0, createdRevision, tied: undefined, payer: undefined }',
     quick: true,
   },
   {
