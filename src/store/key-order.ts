@@ -17,11 +17,17 @@ const shapesMax = 8;
 /** A shape that nobody asked for while others were asked for so often makes room for a new one. */
 const unusedMax = 1000;
 
+/** Of one shape: about 20 MB when each is of one key. Where there are more, the shape has none. */
+const groupsMax = 100_000;
+
 class Groups {
   readonly shape: KeyShape;
-  readonly #keys = new Map<string, OrderedKeys>();
+  /** A lone key, which may be the usual case, has no set around it. */
+  readonly #keys = new Map<string, string | OrderedKeys>();
   /** All keys up to it are in their groups; undefined: all are. */
   #madeUpTo: string | undefined = '';
+  /** There would be too many. */
+  abandoned = false;
   usedAt = 0;
 
   constructor(shape: KeyShape) {
@@ -36,12 +42,12 @@ class Groups {
   make(all: OrderedKeys, most: number): void {
     let left = most;
     let last = this.#madeUpTo;
-    if (last === undefined) return;
+    if (last === undefined || this.abandoned) return;
     const from = last;
     this.#madeUpTo = undefined;
     all.scan(from, (key) => {
       if (key === from) return key;
-      if (left === 0) {
+      if (left === 0 || this.abandoned) {
         this.#madeUpTo = last;
         return undefined;
       }
@@ -58,30 +64,43 @@ class Groups {
   }
 
   #put(key: string): void {
-    const name = this.shape.groupOf(key);
+    const name = this.abandoned ? undefined : this.shape.groupOf(key);
     if (name === undefined) return;
-    let group = this.#keys.get(name);
+    const group = this.#keys.get(name);
     if (group === undefined) {
-      group = new OrderedKeys();
-      this.#keys.set(name, group);
-    }
-    group.add(key);
+      this.#keys.set(name, key);
+      if (this.#keys.size > groupsMax) this.#abandon();
+    } else if (typeof group !== 'string') group.add(key);
+    else if (group !== key) this.#keys.set(name, setOf(group, key));
+  }
+
+  #abandon(): void {
+    this.abandoned = true;
+    this.#keys.clear();
   }
 
   delete(key: string): void {
-    const name = this.shape.groupOf(key);
+    const name = this.abandoned ? undefined : this.shape.groupOf(key);
     const group = name === undefined ? undefined : this.#keys.get(name);
     if (name === undefined || group === undefined) return;
-    group.delete(key);
-    if (group.size === 0) this.#keys.delete(name);
+    if (typeof group !== 'string') group.delete(key);
+    if (group === key || (typeof group !== 'string' && group.size === 0)) this.#keys.delete(name);
   }
 
   of(name: string): OrderedKeys {
-    return this.#keys.get(name) ?? noKeys;
+    const group = this.#keys.get(name);
+    if (group === undefined) return noKeys;
+    return typeof group === 'string' ? setOf(group) : group;
   }
 }
 
 const noKeys = new OrderedKeys();
+
+const setOf = (...keys: readonly string[]): OrderedKeys => {
+  const set = new OrderedKeys();
+  for (const key of keys) set.add(key);
+  return set;
+};
 
 export class KeyOrder {
   /** Not to be changed but by `add` and `delete`. */
@@ -105,12 +124,13 @@ export class KeyOrder {
 
   /**
    * The keys that the pattern, one with `*`, matches. 'making': they are not known yet, but `most` keys more have been
-   * looked at. undefined: as many shapes as may be have groups.
+   * looked at. undefined: as many shapes as may be have groups, or this one would have too many.
    */
   matching(pattern: Pattern, most: number): OrderedKeys | 'making' | undefined {
     const groups = this.#groupsOf(new KeyShape(pattern));
     if (groups === undefined) return undefined;
     groups.make(this.all, most);
+    if (groups.abandoned) return undefined;
     return groups.complete ? groups.of(groupOfPattern(pattern)) : 'making';
   }
 

@@ -1,9 +1,10 @@
 /** What is read by pattern takes the work that the reader's own keys take, whatever else there is. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { listWithin, subscribeWithin } from '../../src/gateway/allowances.ts';
 import {
   compilePolicies,
+  KeyShape,
   matches,
   parsePattern,
   type Pattern,
@@ -140,32 +141,29 @@ describe('with 100,000 keys that the reader may not see', () => {
       own: ['nodes/n7/out', 'nodes/web1/out'],
     },
   ];
-  test.each(cases)(
-    'as many keys are looked at as without them: $what',
-    { timeout: 60_000 },
-    ({ rules, on, own }) => {
-      const scope = scopeOf(rules);
-      for (const verb of all) expect(scope.allowsPattern(verb, on)).toBe(true);
-      const cluster = new ClusterOfOne();
-      write(cluster, own);
-      grow(cluster);
-      const read = () => [
-        listed(cluster, scope, on, 1),
-        listed(cluster, scope, on),
-        followed(cluster, scope, on),
-      ];
-      const before = read();
-      expect(before[1]?.[0]?.keys.length).toBeGreaterThan(0);
-      const hidden = everyNode('private/x');
-      expect(hidden.filter((key) => scope.allows('list', key))).toEqual([]);
-      write(cluster, hidden);
-      expect(read()).toEqual(before);
-      // Half of them deleted, which is remembered.
-      for (let at = 0; at < many / 2; at += 250)
-        cluster.write(hidden.slice(at, at + 250).map((key) => op.delete(key)));
-      expect(read()).toEqual(before);
-    },
-  );
+  test('as many keys are looked at as without them, whatever the policies leave', { timeout: 60_000 }, () => {
+    const cluster = new ClusterOfOne();
+    write(cluster, [...new Set(cases.flatMap(({ own }) => own))]);
+    grow(cluster);
+    const scopes = cases.map(({ rules }) => scopeOf(rules));
+    const read = () =>
+      cases.map(({ what, on }, index) => {
+        const scope = scopes[index] ?? scopeOf([]);
+        for (const verb of all) expect(scope.allowsPattern(verb, on)).toBe(true);
+        const pages = [listed(cluster, scope, on, 1), listed(cluster, scope, on)];
+        return { what, pages, followed: followed(cluster, scope, on) };
+      });
+    const before = read();
+    for (const { pages } of before) expect(pages[1]?.[0]?.keys.length).toBeGreaterThan(0);
+    const hidden = everyNode('private/x');
+    for (const scope of scopes) expect(hidden.some((key) => scope.allows('list', key))).toBe(false);
+    write(cluster, hidden);
+    expect(read()).toEqual(before);
+    // Half of them deleted, which is remembered.
+    for (let at = 0; at < many / 2; at += 250)
+      cluster.write(hidden.slice(at, at + 250).map((key) => op.delete(key)));
+    expect(read()).toEqual(before);
+  });
 });
 
 describe('by any policies', () => {
@@ -199,6 +197,19 @@ describe('by any policies', () => {
       asked: [...asked, ...rules.map(({ on }) => on.replaceAll('${node}', 'web1'))],
     }));
 
+  /** No more shapes than a store keeps groups of. */
+  const ofFewShapes = (scope: Scope, texts: readonly string[], verb: 'list' | 'subscribe'): string[] => {
+    const shapes = new Set<string>();
+    return texts.filter((text) => {
+      if (!scope.allowsPattern(verb, text)) return false;
+      const { within } =
+        verb === 'list' ? listWithin(text, scope) : { within: subscribeWithin([text], scope).within?.[0] };
+      if (within === undefined) return true;
+      const { id } = new KeyShape(patternOf(within));
+      return shapes.size < 8 ? shapes.add(id) : shapes.has(id);
+    });
+  };
+
   test('a list shows what matches, and neither its pages nor their work tell of other keys', () => {
     let allowed = 0;
     fc.assert(
@@ -208,8 +219,7 @@ describe('by any policies', () => {
         const [full, bare] = [new ClusterOfOne(), new ClusterOfOne()];
         write(full, everything);
         write(bare, visible);
-        for (const text of asked) {
-          if (!scope.allowsPattern('list', text)) continue;
+        for (const text of ofFewShapes(scope, asked, 'list')) {
           allowed += 1;
           const pages = listed(full, scope, text, limit);
           expect(pages.flatMap((page) => page.keys)).toEqual(
@@ -232,8 +242,8 @@ describe('by any policies', () => {
         write(full, everything);
         write(bare, visible);
         for (const cluster of [full, bare]) grow(cluster);
-        for (const text of asked) {
-          if (!scope.allowsPattern('subscribe', text) || matches(patternOf(text), 'shared/clock')) continue;
+        for (const text of ofFewShapes(scope, asked, 'subscribe')) {
+          if (matches(patternOf(text), 'shared/clock')) continue;
           expect([text, followed(full, scope, text)]).toEqual([text, followed(bare, scope, text)]);
         }
       }),

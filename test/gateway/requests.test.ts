@@ -102,10 +102,12 @@ describe.each([protobufCodec, jsonCodec])('over $subprotocol', (codec) => {
         timeoutMs: 500,
       },
       { kind: 'await', alternatives: [['shared/a'], ['shared/b', 'shared/c']], leastGeneration: 2 },
-      { kind: 'list', pattern: 'shared/*', after: '', limit: 10, values: true, stale: true },
+      // A deny is about a part of what is allowed: it is looked for among what was asked for alone.
+      { kind: 'list', pattern: 'shared/*', within: 'shared/*', limit: 10, values: true, stale: true },
       { kind: 'subscribe', patterns: ['shared/public/**', 'nodes/web1/*'], start: { kind: 'present_state' } },
       { connection: 2, request: 6, kind: 'get', key: 'shared/a', stale: false },
     ]);
+    expect(Object.keys(rig.port.submissions[0]?.[4] ?? {})).not.toContain('within');
     expect(Object.keys(rig.port.submissions[0]?.[5] ?? {})).not.toContain('timeoutMs');
   });
 

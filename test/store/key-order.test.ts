@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { matches } from '../../src/scopes/index.ts';
 import { KeyOrder } from '../../src/store/key-order.ts';
@@ -53,6 +53,22 @@ test('groups have the keys that match, in order, whatever comes and goes before,
     { numRuns: 300 },
   );
   expect(made).toBeGreaterThan(1000);
+});
+
+test('a shape of which there would be more than 100,000 groups has none', { timeout: 20_000 }, () => {
+  const order = new KeyOrder();
+  for (let number = 0; number < 100_000; number += 1) order.add(`n/${number}/x`);
+  expect(keysOf(order.matching(pattern('*/7/x'), 1e6) as OrderedKeys)).toEqual(['n/7/x']);
+  order.add('n/one more/x');
+  expect(order.matching(pattern('*/7/x'), 1e6)).toBeUndefined();
+  order.delete('n/one more/x');
+  expect(order.matching(pattern('n/*/x'), 1e6)).toBeDefined();
+  for (let number = 0; number < 2; number += 1) order.add(`m/${number}/y`);
+  const other = new KeyOrder();
+  for (let number = 0; number <= 100_000; number += 1) other.add(`n/${number}/x`);
+  let found: OrderedKeys | 'making' | undefined = 'making';
+  while (found === 'making') found = other.matching(pattern('*/7/x'), 30_000);
+  expect(found).toBeUndefined();
 });
 
 test('groups of eight shapes are kept; one that nobody asks for any more makes room', () => {

@@ -30,8 +30,9 @@ export const storeMutations: readonly Mutation[] = [
     name: 'generation-used-twice',
     rule: 'A generation is never used again, not even after a deletion.',
     file: 'store/transitions.ts',
-    find: 'slot: { future: undefined, lastGeneration, createdRevision, tied: undefined }',
-    replace: 'slot: { future: undefined, lastGeneration: 0, createdRevision, tied: undefined }',
+    find: 'slot: { future: undefined, lastGeneration, createdRevision, tied: undefined, payer: undefined }',
+    replace:
+      'slot: { future: undefined, lastGeneration: 0, createdRevision, tied: undefined, payer: undefined }',
     quick: true,
   },
   {
