@@ -26,7 +26,10 @@ export const oneConnectionEach = (world: World): boolean => {
   while (before.size > 0) {
     if (world.time.nowMs >= endMs) {
       const agents = [...before].join(', ');
-      world.fail('one connection each', `${oneEachWithinMs} ms after the healing agents ${agents} have several`);
+      world.fail(
+        'one connection each',
+        `${oneEachWithinMs} ms after the healing agents ${agents} have several`,
+      );
       return false;
     }
     if (!world.runUntil(world.time.nowMs + stepMs)) return false;
@@ -55,11 +58,17 @@ export const nobodyOverstays = (world: World): boolean => {
     for (const [agent, since] of agentNetwork.openSinceMs) {
       const ageMs = time.nowMs - Math.min(...since);
       if (ageMs <= maxMs) continue;
-      world.fail('connections end', `agent ${agent} has one that is ${ageMs} ms old, at most ${maxMs} ms are allowed`);
+      world.fail(
+        'connections end',
+        `agent ${agent} has one that is ${ageMs} ms old, at most ${maxMs} ms are allowed`,
+      );
       return false;
     }
   }
   if (agentNetwork.overstayed === overstayed) return true;
-  world.fail('agents leave when asked', `${agentNetwork.overstayed - overstayed} connections had to be closed`);
+  world.fail(
+    'agents leave when asked',
+    `${agentNetwork.overstayed - overstayed} connections had to be closed`,
+  );
   return false;
 };

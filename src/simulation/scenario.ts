@@ -346,7 +346,8 @@ export const benchPlan: Plan = {
   faults: [],
 };
 
-export const drawPlan = (seed: number): Plan => withConnections(withDrains(withAccess(withTheme(drawBare(seed)))));
+export const drawPlan = (seed: number): Plan =>
+  withConnections(withDrains(withAccess(withTheme(drawBare(seed)))));
 
 const drawBare = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');

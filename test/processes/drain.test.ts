@@ -122,9 +122,7 @@ describe('maintenance of a server that runs', () => {
     // A rebalance by older numbers than these moves too many or too few: the servers tell each other once a second.
     await eventually('the server that is asked has heard how many agents each has', async () => {
       const { serverId, members } = await json<Status>('status');
-      return members.every(
-        ({ id, connections }) => connections === agentsAt(id) + (id === serverId ? 1 : 0),
-      );
+      return members.every(({ id, connections }) => connections === agentsAt(id) + (id === serverId ? 1 : 0));
     });
     const even = async (): Promise<readonly Share[]> => {
       const { servers } = await json<{ servers: readonly Share[] }>('rebalance', '--grace', '1s');

@@ -10,7 +10,12 @@ const draining = async (cluster: ServerCluster, at: number): Promise<number[]> =
   return body.status.members.filter((one) => one.draining === true).map(({ id }) => id);
 };
 
-const order = (cluster: ServerCluster, at: number, member: number, end: boolean): (() => Promise<unknown>) => {
+const order = (
+  cluster: ServerCluster,
+  at: number,
+  member: number,
+  end: boolean,
+): (() => Promise<unknown>) => {
   const agent = cluster.agent(at);
   const request = agent.send({ kind: 'drain_server', member, end, ...(!end && { graceMs: 3000 }) });
   return () => cluster.answer(agent, request, 6000);
