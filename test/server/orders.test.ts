@@ -103,7 +103,7 @@ describe('the last servers that take agents', () => {
         expect(cluster.server(left).readiness().ready).toBe(true);
         expect(cluster.door(left).calls).toEqual(['drain 3000', 'admit']);
       }
-      await cluster.time.run(60_000);
+      await cluster.time.run(5000);
       expect(await draining(cluster, 1)).toEqual(drained);
     }
   });
@@ -128,7 +128,7 @@ describe('the last servers that take agents', () => {
     await cluster.time.run(1500);
     await order(cluster, 3, 1, false)();
     cluster.network.isolate(1, cluster.ids);
-    await cluster.time.run(60_000);
+    await cluster.time.run(40_000);
     expect(cluster.door(1).calls).toEqual(['drain 3000']);
   });
 });
