@@ -21,6 +21,7 @@ export interface AccessOperatorWorld {
   readonly network: AgentNetwork;
   /** How many agents there are: they have the numbers from 1 on. */
   readonly agents: number;
+  readonly soleConnections: boolean;
   readonly endpoints: readonly string[];
   readonly random: Random;
   readonly access: AccessChecks;
@@ -123,7 +124,8 @@ export class AccessOperator {
     const options = { timeoutMs: requestTimeoutMs };
     switch (wish.kind) {
       case 'apply_policies': {
-        const document = documentOf(this.#world.agents, wish.restrictions);
+        const { agents, soleConnections } = this.#world;
+        const document = documentOf(agents, wish.restrictions, soleConnections);
         // Who it is stands from its dialing: no certificate shows that it may still change policies then.
         return client.applyPolicies(Buffer.from(JSON.stringify(document)), { ...options, force: true });
       }

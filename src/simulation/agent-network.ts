@@ -73,6 +73,7 @@ class Wire {
   /** The line is dead and neither end has been told. */
   dead = false;
   waitingForWay: (() => void)[] = [];
+  acceptedAtMs: number | undefined;
 
   constructor(
     network: AgentNetwork,
@@ -310,6 +311,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     if (wire.gatewayOver) return;
     this.ended = true;
     wire.network.note(wire, `closed by the gateway with ${code} (${reason})`);
+    if (reason.includes('has lasted longer than it may')) wire.network.overstayed += 1;
     wire.toClient(() => {
       wire.endClient(code, reason);
       wire.toGateway(() => wire.endGateway(code));
@@ -337,6 +339,8 @@ export class AgentNetwork {
   readonly #trace: Trace;
   readonly #counts: Counts;
   readonly #doors = new Map<number, ListeningDoor>();
+  /** Connections that gateways have closed because their agents did not go when they were asked to. */
+  overstayed = 0;
   readonly #wires = new Set<Wire>();
   readonly #blocked = new Set<number>();
 
@@ -403,6 +407,19 @@ export class AgentNetwork {
   agentsOf(door: Life): readonly number[] {
     const open = this.#wiresNow().filter((wire) => wire.door.life === door && wire.door.sockets.has(wire));
     return open.filter(({ gatewayEnd }) => !gatewayEnd.ended).map(({ agent }) => agent);
+  }
+
+  /** When those connections began that both sides take for open, by agent. */
+  get openSinceMs(): ReadonlyMap<number, readonly number[]> {
+    const since = new Map<number, number[]>();
+    for (const wire of this.#wires) {
+      const isOpen = wire.open && wire.door.sockets.has(wire) && !wire.gatewayEnd.ended && wire.client.alive;
+      if (!isOpen || wire.acceptedAtMs === undefined) continue;
+      const others = since.get(wire.agent);
+      if (others === undefined) since.set(wire.agent, [wire.acceptedAtMs]);
+      else others.push(wire.acceptedAtMs);
+    }
+    return since;
   }
 
   /** As they are now: ending one changes the set. */
@@ -525,6 +542,7 @@ export class AgentNetwork {
       return;
     }
     door.sockets.add(wire);
+    wire.acceptedAtMs = this.time.nowMs;
     const principal = { realm: agentRealm, name: nameOf(wire.agent) };
     const identity = {
       principal,

@@ -27,19 +27,24 @@ const policies: PolicyDocument['policies'] = {
   writes: [{ allow: ['declare', 'resolve', 'reject', 'delete', 'touch'], on: '**' }],
   few_keys: [{ allow: ['*'], on: ['k/1', 'k/2', 'none/*'] }],
   without_one: [everything, { deny: ['*'], on: 'k/2' }],
+  one_connection: [{ limit: { connections: 1 } }],
   few_pending: [everything, { limit: { pending: 2 } }],
 };
 
 export const documentOf = (
   agents: number,
   restrictions: readonly (readonly [agent: number, restriction: Restriction])[],
+  soleConnections = false,
 ): PolicyDocument => {
   const restricted = new Map(restrictions);
   const numbers = Array.from({ length: accessOperatorOf(agents) }, (_, at) => at + 1);
   const bindings = numbers.map((agent): BindingDocument => ({
     realm: agentRealm,
     principal: nameOf(agent),
-    policies: [restricted.get(agent) ?? 'all'],
+    policies: [
+      restricted.get(agent) ?? 'all',
+      ...(soleConnections && agent <= agents ? ['one_connection'] : []),
+    ],
   }));
   return {
     realms: { [agentRealm]: {} },

@@ -39,6 +39,8 @@ export interface AgentWorld {
   readonly fail: (check: string, problem: string) => void;
   /** Runs a check; what it throws becomes the run's failure. */
   readonly judge: (check: () => void) => void;
+  /** Whether there was another process with its certificate. */
+  readonly copied: (agent: number) => boolean;
 }
 
 export interface OpenAwait {
@@ -68,6 +70,8 @@ const decidedCodes = new Set([
 
 /** Where there is no client to ask. */
 const askAgainMs = 200;
+
+const openedAtOnce = { opened: (): void => undefined, lost: (): void => undefined };
 
 const describeCall = ({ agent, what }: { readonly agent: number; readonly what: string }): string =>
   `agent ${agent} ${what}`;
@@ -136,6 +140,8 @@ export class Agent {
         sessionGraceMs,
         connectTimeoutMs: 3000,
         ...(timeoutMs !== undefined && { timeoutMs }),
+        // Others see a connection by its session.
+        ...(world.plan.soleConnections === true && { session: openedAtOnce }),
         onStateChange: (state) => {
           if (state.kind === 'closed' && this.#life === life && !this.#closing)
             this.#shutOut(life, state.error);
@@ -157,12 +163,14 @@ export class Agent {
   /** The cluster wants it no more. Its process ends, and tries again later: it may have been restored. */
   #shutOut(life: Life, error: FuturestoreError): void {
     const world = this.#world;
-    if (!world.state.access.wasRevoked(this.#principal) || !error.message.includes('revoked')) {
+    const isReplaced = world.copied(this.id) && error.message.includes('another process took over');
+    const isRevoked = world.state.access.wasRevoked(this.#principal) && error.message.includes('revoked');
+    if (!isRevoked && !isReplaced) {
       world.fail('client', `agent ${this.id} was shut out: ${error.message}`);
       return;
     }
-    world.operations.add('agent shut out');
-    this.shutOuts += 1;
+    world.operations.add(isReplaced ? 'agent replaced' : 'agent shut out');
+    if (isRevoked) this.shutOuts += 1;
     world.time.after(this.#random.whole(300, 2000), world.time.world, 'input', () => {
       if (this.#life !== life || this.#closing) return;
       this.kill(false);
@@ -174,10 +182,11 @@ export class Agent {
     return { realm: agentRealm, name: nameOf(this.id) };
   }
 
-  /** It follows from policies or revocations. */
+  /** It follows from policies, from revocations, or from a copy that took its place. */
   refused(error: unknown): boolean {
     if (!(error instanceof FuturestoreError)) return false;
     const { access } = this.#world.state;
+    if (error.code === 'CONNECTION_CLOSED') return this.#world.copied(this.id);
     if (error.code === 'PERMISSION_DENIED') return access.wasRestricted(this.#principal);
     return error.code === 'UNAUTHENTICATED' && access.wasRevoked(this.#principal);
   }

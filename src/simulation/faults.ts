@@ -1,4 +1,5 @@
 /** What each fault does to the world, and how it ends. */
+import type { Copies } from './copies.ts';
 import type { Agent } from './agent.ts';
 import { Ambushes } from './ambushes.ts';
 import type { AgentNetwork } from './agent-network.ts';
@@ -26,6 +27,7 @@ export interface FaultWorld {
   readonly agentNetwork: AgentNetwork;
   readonly operator: Operator;
   readonly accessOperator: AccessOperator;
+  readonly copies: Copies;
   readonly leader: () => number | undefined;
   /** Whom the cluster counts, learners included. */
   readonly members: () => readonly number[];
@@ -202,6 +204,9 @@ export class Faults {
         time.after(fault.downMs + 3000, time.world, 'input', () => agent?.start());
         return;
       }
+      case 'copy_agent':
+        this.#world.copies.start(fault.agent);
+        return;
       case 'pause_agent': {
         const life = agents.find(({ id }) => id === fault.agent)?.life;
         if (life === undefined) return;

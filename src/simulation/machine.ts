@@ -26,6 +26,9 @@ import type { Random } from './random.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
+/** For leaving a server where connections have lasted as long as they may. */
+export const farewellGraceMs = 4000;
+
 const clusterId = '5'.repeat(32);
 
 /** A member with the place where it lives: several members may have had one place, one after the other. */
@@ -264,6 +267,10 @@ export class Machine {
       port,
       limits: {
         leaderlessMs: 5 * plan.electionTimeoutMs,
+        ...(plan.connectionMaxAgeMs !== undefined && {
+          connectionMaxAgeMs: plan.connectionMaxAgeMs,
+          farewellGraceMs,
+        }),
         ...(plan.answerBufferedBytesMax !== undefined && {
           answerBufferedBytesMax: plan.answerBufferedBytesMax,
         }),

@@ -151,6 +151,8 @@ export type Fault = { readonly atMs: number } &
         readonly restrictions: readonly (readonly [agent: number, restriction: Restriction])[];
       }
     | { readonly kind: 'revoke' | 'restore'; readonly agent: number }
+    /** A second process with the agent's certificate, which opens a session and stays until it is told not to. */
+    | { readonly kind: 'copy_agent'; readonly agent: number }
   );
 
 export type FaultKind = Fault['kind'];
@@ -219,6 +221,10 @@ export interface Plan {
   readonly agentsLatencyMs: number;
   /** Of the gateways, small so that answers and pushes wait for slow readers; 16 KiB at least. */
   readonly answerBufferedBytesMax?: number;
+  /** Of the gateways: after about this time an agent is asked to connect again. */
+  readonly connectionMaxAgeMs?: number;
+  /** The policies allow each agent one connection. */
+  readonly soleConnections?: boolean;
   readonly keys: number;
   readonly valueBytesMax: number;
   readonly agents: readonly AgentPlan[];

@@ -1,6 +1,7 @@
 /** One run: faults and load first, with checks after every step; then all heals, and everyone must be served. */
 import type { Agent } from './agent.ts';
 import { checkLinearizable, type HistoryOperation } from './checks/index.ts';
+import { nobodyOverstays, oneConnectionEach } from './connection-phases.ts';
 import { inOwnTurn } from './microtasks.ts';
 import { textOf, type Machine } from './machine.ts';
 import type { Plan } from './plan.ts';
@@ -83,6 +84,7 @@ const phases = (world: World, healing: () => void): void => {
   world.faults.heal();
   for (const agent of world.agents) agent.quiet = true;
   if (!settle(world)) return;
+  if (!oneConnectionEach(world) || !nobodyOverstays(world)) return;
   if (!serveAll(world)) return;
   if (!carryOut(world)) return;
   if (!shutOut(world)) return;

@@ -3,6 +3,7 @@
  * its own, since a kind that is always there hides what only shows without it.
  */
 import { withAccess } from './access-faults.ts';
+import { withConnections } from './connection-faults.ts';
 import { withDrains } from './drain-faults.ts';
 import type { AgentPlan, Fault, FaultKind, PartitionShape, Plan, ServerPlan, Target } from './plan.ts';
 import { Random, weighted } from './random.ts';
@@ -55,7 +56,7 @@ const forMs = (random: Random, context: Context): number =>
 
 type Drawn = Exclude<
   FaultKind,
-  'ambush' | 'apply_policies' | 'revoke' | 'restore' | 'drain_server' | 'rebalance'
+  'ambush' | 'apply_policies' | 'revoke' | 'restore' | 'drain_server' | 'rebalance' | 'copy_agent'
 >;
 
 const draws: { readonly [Kind in Drawn]: Draw } = {
@@ -345,7 +346,8 @@ export const benchPlan: Plan = {
   faults: [],
 };
 
-export const drawPlan = (seed: number): Plan => withDrains(withAccess(withTheme(drawBare(seed))));
+export const drawPlan = (seed: number): Plan =>
+  withConnections(withDrains(withAccess(withTheme(drawBare(seed)))));
 
 const drawBare = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');

@@ -8,6 +8,7 @@ import { AccessOperator } from './access-operator.ts';
 import { Agent } from './agent.ts';
 import type { Recorded } from './agent-records.ts';
 import { AgentNetwork, type SentFrame } from './agent-network.ts';
+import { Copies } from './copies.ts';
 import { agentRealm, documentOf, nameOf, operatorOf } from './agent-policies.ts';
 import {
   AnswerChecks,
@@ -74,6 +75,7 @@ export class World {
   readonly agents: readonly Agent[];
   readonly peers: PeerNetwork;
   readonly agentNetwork: AgentNetwork;
+  readonly copies: Copies;
   readonly faults: Faults;
   readonly operator: Operator;
   readonly accessOperator: AccessOperator;
@@ -119,7 +121,7 @@ export class World {
       counts: this.happenings,
       peers: this.peers,
       agents: this.agentNetwork,
-      policies: compilePolicies(documentOf(plan.agents.length, [])),
+      policies: compilePolicies(documentOf(plan.agents.length, [], plan.soleConnections)),
       fileOf: (machine) => this.#fileOf(machine),
       random,
       fail,
@@ -150,6 +152,7 @@ export class World {
           state: this.state,
           fail,
           judge: (check) => this.judge(check),
+          copied: (id) => this.copies.has(id),
         }),
     );
     this.operator = new Operator({
@@ -174,11 +177,13 @@ export class World {
       counts: this.operations,
       network: this.agentNetwork,
       agents: plan.agents.length,
+      soleConnections: plan.soleConnections === true,
       endpoints,
       random: random('access operator'),
       access: this.state.access,
       fail,
     });
+    this.copies = new Copies({ time, trace, network: this.agentNetwork, endpoints, random, fail });
     this.faults = new Faults({
       plan,
       time,
@@ -190,6 +195,7 @@ export class World {
       agentNetwork: this.agentNetwork,
       operator: this.operator,
       accessOperator: this.accessOperator,
+      copies: this.copies,
       leader: () => this.leader,
       members: () => this.members,
       hasLeft: (member) => this.consensus.hasLeft(member),

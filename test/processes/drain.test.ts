@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Client } from '../../src/client/index.ts';
-import { eventually, ProcessCluster, run, sleep } from '../support/process-cluster.ts';
+import { eventually, ProcessCluster, run } from '../support/process-cluster.ts';
 
 interface Standing {
   readonly draining: boolean;
@@ -62,7 +62,14 @@ const url = (id: number): string => `wss://127.0.0.1:${cluster.port + id - 1}`;
 const agentsAt = (id: number): number => agents.endpoints.filter((endpoint) => endpoint === url(id)).length;
 
 interface Status {
-  readonly members: readonly { readonly id: number; readonly role: string; readonly draining?: true }[];
+  /** Who was asked. */
+  readonly serverId: number;
+  readonly members: readonly {
+    readonly id: number;
+    readonly role: string;
+    readonly connections: number;
+    readonly draining?: true;
+  }[];
 }
 
 const leader = async (): Promise<number> => {
@@ -112,8 +119,11 @@ describe('maintenance of a server that runs', () => {
 
   test('rebalance moves just so many agents that their numbers are even', async () => {
     await eventually('everybody is somewhere', () => Promise.resolve(!agents.endpoints.includes(undefined)));
-    // Servers say once a second how many agents they have. A rebalance by older numbers moves too many or too few.
-    await sleep(2000);
+    // A rebalance by older numbers than these moves too many or too few: the servers tell each other once a second.
+    await eventually('the server that is asked has heard how many agents each has', async () => {
+      const { serverId, members } = await json<Status>('status');
+      return members.every(({ id, connections }) => connections === agentsAt(id) + (id === serverId ? 1 : 0));
+    });
     const even = async (): Promise<readonly Share[]> => {
       const { servers } = await json<{ servers: readonly Share[] }>('rebalance', '--grace', '1s');
       return servers;

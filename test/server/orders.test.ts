@@ -10,7 +10,12 @@ const draining = async (cluster: ServerCluster, at: number): Promise<number[]> =
   return body.status.members.filter((one) => one.draining === true).map(({ id }) => id);
 };
 
-const order = (cluster: ServerCluster, at: number, member: number, end: boolean): (() => Promise<unknown>) => {
+const order = (
+  cluster: ServerCluster,
+  at: number,
+  member: number,
+  end: boolean,
+): (() => Promise<unknown>) => {
   const agent = cluster.agent(at);
   const request = agent.send({ kind: 'drain_server', member, end, ...(!end && { graceMs: 3000 }) });
   return () => cluster.answer(agent, request, 6000);
@@ -98,7 +103,7 @@ describe('the last servers that take agents', () => {
         expect(cluster.server(left).readiness().ready).toBe(true);
         expect(cluster.door(left).calls).toEqual(['drain 3000', 'admit']);
       }
-      await cluster.time.run(60_000);
+      await cluster.time.run(5000);
       expect(await draining(cluster, 1)).toEqual(drained);
     }
   });
@@ -123,7 +128,7 @@ describe('the last servers that take agents', () => {
     await cluster.time.run(1500);
     await order(cluster, 3, 1, false)();
     cluster.network.isolate(1, cluster.ids);
-    await cluster.time.run(60_000);
+    await cluster.time.run(40_000);
     expect(cluster.door(1).calls).toEqual(['drain 3000']);
   });
 });

@@ -11,7 +11,9 @@ const told = (cluster: ServerCluster, id: number): string[] =>
     .map(({ session }) => session);
 
 const newer = (cluster: ServerCluster, id: number) =>
-  cluster.sessionsOpened(id).flatMap(({ session, newerThan }) => (newerThan === undefined ? [] : [{ session, newerThan }]));
+  cluster
+    .sessionsOpened(id)
+    .flatMap(({ session, newerThan }) => (newerThan === undefined ? [] : [{ session, newerThan }]));
 
 const opened = { kind: 'session_opened' };
 
@@ -106,7 +108,9 @@ describe('an opening that comes into the log twice', () => {
     // Its grace is 5 s.
     await cluster.time.run(8000);
     const late = cluster.agent(cluster.leader as number, agent.session);
-    expect(await cluster.answer(late, late.open(true))).toMatchObject({ failure: { code: 'SESSION_EXPIRED' } });
+    expect(await cluster.answer(late, late.open(true))).toMatchObject({
+      failure: { code: 'SESSION_EXPIRED' },
+    });
   });
 });
 

@@ -30,4 +30,18 @@ export const gatewayMutations: readonly Mutation[] = [
     find: 'flight === this.#number && !isOpening;',
     replace: 'flight === this.#number;',
   },
+  {
+    name: 'older-connection-stays',
+    rule: 'Where a principal may have one connection, it ends when a newer one is made at another server.',
+    file: 'gateway/sole-connections.ts',
+    find: 'return standing.session !== session && (newerThan === undefined || standing.session === newerThan);',
+    replace: 'return false;',
+  },
+  {
+    name: 'nobody-asked-to-go',
+    rule: 'Who has been connected for as long as may be is asked to go before being closed.',
+    file: 'gateway/farewells.ts',
+    find: "connection.goaway(this.#graceMs, 'the connection has lasted as long as it may: connect again');",
+    replace: '',
+  },
 ];

@@ -45,7 +45,7 @@ export const serverMutations: readonly Mutation[] = [
     name: 'answer-of-an-earlier-run',
     rule: 'A result belongs to the run of the server that asked for it.',
     file: 'server/applied-state.ts',
-    find: 'if (command.origin.member !== self.id || command.origin.run !== run) continue;',
+    find: 'if (!isOwn) continue;',
     replace: 'if (command.origin.member !== self.id) continue;',
   },
   {
