@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
-import { connect, createServer } from 'node:tls';
+import { connect, createServer, type TLSSocket } from 'node:tls';
 import { protobufCodec, type Request } from '../../src/protocol/index.ts';
 import { keyOf, value } from '../load/futurestore-jobs.ts';
 import { measureSyncs } from '../machine.ts';
@@ -69,6 +69,50 @@ const echoUs = async (together: number): Promise<number> => {
   return us;
 };
 
+/** Of a frame to each of a hundred sockets, to the last byte that is read there: what no fan-out can do without. */
+const fanOutUs = async (bytes: number): Promise<number> => {
+  const sockets = 100;
+  const directory = mkdtempSync(join(tmpdir(), 'futurestore-bounds-'));
+  const files = await makeCertificates(directory);
+  const [ca, cert, key] = [files.ca, files.cert, files.key].map((file) => readFileSync(file));
+  rmSync(directory, { recursive: true });
+  const accepted: TLSSocket[] = [];
+  const server = createServer({ ca, cert, key, noDelay: true }, (socket) => {
+    accepted.push(socket);
+    socket.on('error', () => undefined);
+    if (accepted.length === sockets) server.emit('all');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  let missing = 0;
+  let reached = (): void => {};
+  const all = once(server, 'all');
+  const readers = Array.from({ length: sockets }, () =>
+    connect({ port, ca, servername: 'localhost' }).on('data', (chunk: Buffer) => {
+      missing -= chunk.length;
+      if (missing === 0) reached();
+    }),
+  );
+  await all;
+  const frame = Buffer.alloc(bytes, 1);
+  const rounds = async (count: number): Promise<void> => {
+    for (let round = 0; round < count; round += 1) {
+      missing = sockets * bytes;
+      const read = new Promise<void>((resolve) => (reached = resolve));
+      for (const socket of accepted) socket.write(frame);
+      await read;
+    }
+  };
+  await rounds(200);
+  const before = process.cpuUsage();
+  await rounds(200);
+  const us = usOf(before, 200 * sockets);
+  for (const reader of readers) reader.destroy();
+  server.close();
+  return us;
+};
+
 const requests: readonly Request[] = Array.from({ length: 16 }, (_, number) => ({
   id: number + 1,
   body: {
@@ -107,10 +151,14 @@ const codecUs = (): { readonly encode: number; readonly decode: number } => {
 export const boundLines = async (): Promise<readonly string[]> => {
   const alone = await echoUs(1);
   const together = await echoUs(16);
+  const told = await fanOutUs(350);
+  const toldTen = await fanOutUs(3500);
   const { encode, decode } = codecUs();
   return [
     `${alone.toFixed(1).padStart(8)} µs  a message of 350 bytes over TLS to another socket, alone`,
     `${together.toFixed(1).padStart(8)} µs  the same, 16 in one write`,
+    `${told.toFixed(1).padStart(8)} µs  350 bytes to one of a hundred sockets, one way`,
+    `${toldTen.toFixed(1).padStart(8)} µs  3,500 bytes, ten changes`,
     `${encode.toFixed(2).padStart(8)} µs  a write encoded by a client`,
     `${decode.toFixed(2).padStart(8)} µs  a write decoded and checked by a gateway`,
     `${measureSyncs().toFixed(0).padStart(8)}     syncs of 4 KiB in a second`,
