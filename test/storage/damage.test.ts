@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { FuturestoreError } from '../../src/protocol/index.ts';
 import { openStorage } from '../../src/storage/index.ts';
 import { temporaryDirectory } from './directories.ts';
@@ -129,6 +129,29 @@ describe('damaged files', { timeout: 30_000 }, () => {
       );
       expect(outcome, `${left} of ${size} bytes`).toBe('DATA_DAMAGED');
     }
+  });
+
+  test('pitfall 44: the mark of synced writes follows them while the server runs', async () => {
+    const directory = join(temporaryDirectory(), 'running');
+    const storage = await openStorage({ directory, identity });
+    const mark = (): string => readFileSync(join(directory, 'synced'), 'hex');
+    const before = mark();
+    const written = { hardState: hardState(1, 1), entries: entries(1, 1), sync: true };
+    await storage.write(batch(written));
+    const running = await vi.waitUntil(() => (mark() === before ? undefined : mark()), { timeout: 5000 });
+    await storage.close();
+    expect(mark(), 'it was there without the close').toBe(running);
+  });
+
+  test('pitfall 44: the mark of synced writes has the last one after a close', async () => {
+    const directory = join(temporaryDirectory(), 'closed');
+    const storage = await openStorage({ directory, identity });
+    const number = (): number => readFileSync(join(directory, 'synced')).readUIntBE(4 + 2, 6);
+    const before = number();
+    const written = { hardState: hardState(1, 1), entries: entries(1, 1), sync: true };
+    await storage.write(batch(written));
+    await storage.close();
+    expect(number()).toBe(before + 1);
   });
 
   test.each([/\.log$/, /\.ldb$/, /^MANIFEST/, /^CURRENT$/, /^synced$/])(
