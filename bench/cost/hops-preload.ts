@@ -33,7 +33,7 @@ const wrap = async (
   name: string,
   method: string,
   markOf: (argument: unknown) => Mark | undefined,
-  done?: Mark,
+  afterwards?: Mark,
 ): Promise<void> => {
   const prototype = await prototypeOf(file, name);
   const original = prototype[method];
@@ -42,9 +42,9 @@ const wrap = async (
     const mark = markOf(args[0]);
     note(mark);
     const result = original.apply(this, args);
-    if (mark !== undefined && done !== undefined && result instanceof Promise)
+    if (mark !== undefined && afterwards !== undefined && result instanceof Promise)
       result.then(
-        () => note(done),
+        () => note(afterwards),
         () => undefined,
       );
     return result;

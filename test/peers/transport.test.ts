@@ -1,6 +1,7 @@
 import { connect as connectTcp } from 'node:net';
+import { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
 import type { PeerRefusal } from '../../src/peers/index.ts';
 import { encodeFrame } from '../../src/peers/peer-codec.ts';
@@ -50,6 +51,24 @@ describe('messages', () => {
     const [heard] = first.heard;
     expect(heard?.batch).toMatchObject({ forwardTerm: 3, leaderTimeMs: 99, transferTo: two, raft: [] });
     expect(Buffer.from(heard?.batch.forward[0] ?? []).toString()).toBe('command');
+  });
+
+  test("raft's messages leave within the call, and with them what was sent before", async () => {
+    const [first, second] = await startPair();
+    await first.signal.until(() => first.up.has(two));
+    const leaves = vi.spyOn(Duplex.prototype, 'uncork');
+    onTestFinished(() => leaves.mockRestore());
+    first.transport.send(two, { raft: [], forward: [Buffer.from('command')], forwardTerm: 3 });
+    expect(leaves).not.toHaveBeenCalled();
+    first.transport.send(two, batchOf(heartbeat(one, two, 1)));
+    expect(leaves).toHaveBeenCalledTimes(1);
+    first.transport.send(two, batchOf(heartbeat(one, two, 2)));
+    expect(leaves).toHaveBeenCalledTimes(2);
+    // What nobody waits for in this turn leaves at its end, also when there was more before it.
+    first.transport.send(two, { raft: [], forward: [Buffer.from('another')], forwardTerm: 3 });
+    expect(leaves).toHaveBeenCalledTimes(2);
+    await second.signal.until(() => second.heard.length === 4);
+    expect(second.heard.map(({ batch }) => batch.forward.length)).toEqual([1, 0, 0, 1]);
   });
 
   test('an entry of 12 MiB passes', async () => {
