@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
-// Two projects, because real processes measured against the clock must not share the machine with anything else.
+const processes = { testTimeout: 120_000, hookTimeout: 60_000 };
+
+// Three projects, one after the other: what is measured against the clock must not share the machine with anything else,
+// and clusters of real processes not with more than one other.
 export default defineConfig({
   test: {
     projects: [
@@ -8,18 +11,26 @@ export default defineConfig({
         test: {
           name: 'rooms',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/processes/**'],
+          exclude: ['test/processes/**', 'test/measured/**'],
           sequence: { groupOrder: 1 },
         },
       },
       {
         test: {
+          ...processes,
           name: 'processes',
           include: ['test/processes/**/*.test.ts'],
-          fileParallelism: false,
-          testTimeout: 120_000,
-          hookTimeout: 60_000,
+          maxWorkers: 2,
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          ...processes,
+          name: 'measured',
+          include: ['test/measured/**/*.test.ts'],
+          fileParallelism: false,
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -351,7 +351,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       const room = first
         ? protocolLimits.frameBytesBeforeHelloMax - helloBytes - link.tokenBytes
         : this.#outbox.limits.frameBytesMax;
-      const requests = this.#outbox.nextRequests(this.#openSession(nowMs), room, nowMs);
+      const requests = this.#outbox.nextRequests(this.#openSession(), room, nowMs);
       if (requests.length === 0 && !first) return;
       link.send(requests);
     }
@@ -362,13 +362,10 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     return this.#options.session !== undefined && this.#sessionRetry.heapIndex < 0;
   }
 
-  #openSession(nowMs: number): Request | undefined {
-    if (this.#session.isTooOld(nowMs)) {
-      this.#sessionLost('the answer to the opening of the session did not come in time');
-    }
+  #openSession(): Request | undefined {
     if (this.#session.state.kind === 'retrying' && this.#sessionRetry.heapIndex >= 0) return undefined;
     const id = this.#outbox.takeId();
-    const body = this.#session.open(id, this.#outbox.hasWrites || this.#wantsSession, nowMs);
+    const body = this.#session.open(id, this.#outbox.hasWrites || this.#wantsSession);
     return body === undefined ? undefined : { id, body };
   }
 
@@ -432,7 +429,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   }
 
   #writeWithoutSession(pending: Pending, failure: Failure): void {
-    // It came before the session's opening, whose answer is to come: nothing has happened yet.
+    // An answer from before, when this connection had a session that was lost since: nothing has happened.
     if (this.#session.state.kind !== 'attached') {
       this.#retryLater(pending, failure);
       return;
@@ -489,7 +486,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     } else if (isTransient(failure) || failure.code === 'TIMED_OUT') {
       this.#session.postponed();
       this.#retrySession();
-    } else this.#sessionRefused(errorOf(failure), state.fresh);
+    } else this.#sessionRefused(errorOf(failure));
   }
 
   /** Writes that were sent may have happened; the others go under a new session. */
@@ -520,14 +517,13 @@ export class Engine implements PendingOwner, SubscriptionOwner {
   }
 
   /** There can be no session: no write is possible now. */
-  #sessionRefused(error: FuturestoreError, fresh: boolean): void {
+  #sessionRefused(error: FuturestoreError): void {
     this.#forgetSession(error);
     if (this.#options.session !== undefined) this.#retrySession();
     for (const pending of this.#pending) {
       if (pending.content.kind !== 'write') continue;
-      const doubtful = pending.sequence !== 0 && !fresh;
       this.#withdraw(pending);
-      this.#settleFailed(pending, doubtful ? outcomeUnknown(error.message) : error);
+      this.#settleFailed(pending, pending.sequence !== 0 ? outcomeUnknown(error.message) : error);
     }
   }
 

@@ -1,12 +1,11 @@
 /**
  * The idempotency session: under which name this client's writes are known to the cluster, so that one sent twice
- * happens once. Its id is made here, opened with the first write, and taken up again on every later connection.
+ * happens once. Its id is made here, opened for the first write, and taken up again on every later connection.
  *
- * The one doubtful case is a first `open_session` whose answer never came. It is sent again without `resume`, which
- * makes the session anew if it is not there; so a write that was executed under it could be executed again once the
- * cluster has forgotten the session. It forgets no sooner than the grace after the connection's end, hence after half
- * the grace since the first sending the session is given up instead: the other half covers what clocks and delayed
- * frames may add.
+ * No write is sent before the opening is answered, and an opening whose answer a broken connection took away is not
+ * sent again: the next one has a new id. Otherwise a write could happen twice. `open_session` without `resume` makes a
+ * session that is not there, also one that was there, had a write executed, and was forgotten since; and how long a
+ * frame may be on its way, no clock bounds.
  */
 import { strict as assert } from 'node:assert';
 import type { FuturestoreError, RequestBody } from '../protocol/index.ts';
@@ -27,23 +26,16 @@ export interface LastingSession {
 interface Identity {
   /** 32 lower-case hex digits. */
   readonly id: string;
-  readonly firstSentAtMs: number;
-  /** The cluster has said that the session is there. */
+  /** The cluster has said that the session is there. Until then no write was sent under it. */
   readonly confirmed: boolean;
 }
 
 export type SessionState =
   /** No write was made yet, or the session was lost. */
   | { readonly kind: 'absent' }
-  /** There is one, but not on the present connection. */
+  /** There is one that was confirmed, but not on the present connection. */
   | { readonly kind: 'detached'; readonly identity: Identity }
-  /** `fresh`: its id was never sent before, so writes may follow in the same frame. */
-  | {
-      readonly kind: 'opening';
-      readonly identity: Identity;
-      readonly request: number;
-      readonly fresh: boolean;
-    }
+  | { readonly kind: 'opening'; readonly identity: Identity; readonly request: number }
   /** The server could not open it just now; it is tried again. */
   | { readonly kind: 'retrying'; readonly identity: Identity }
   | { readonly kind: 'attached'; readonly identity: Identity };
@@ -61,7 +53,7 @@ export class Session {
     this.#graceMs = graceMs;
     this.#newId = newId;
     if (known === undefined) return;
-    this.#state = { kind: 'detached', identity: { id: known, firstSentAtMs: 0, confirmed: true } };
+    this.#state = { kind: 'detached', identity: { id: known, confirmed: true } };
   }
 
   get state(): SessionState {
@@ -75,8 +67,7 @@ export class Session {
 
   /** Whether writes may be sent on the present connection. */
   get mayWrite(): boolean {
-    const state = this.#state;
-    return state.kind === 'attached' || (state.kind === 'opening' && state.fresh);
+    return this.#state.kind === 'attached';
   }
 
   /** The number the next write will get, if it is sent in this session. */
@@ -90,28 +81,20 @@ export class Session {
     return chosen;
   }
 
-  /** Whether the session, never confirmed, has become too old to be opened again under its name. */
-  isTooOld(nowMs: number): boolean {
-    const state = this.#state;
-    if (state.kind !== 'detached' && state.kind !== 'retrying') return false;
-    return !state.identity.confirmed && nowMs - state.identity.firstSentAtMs >= this.#graceMs / 2;
-  }
-
   /** What is to be sent to have the session on this connection; undefined if nothing is. */
-  open(request: number, hasWrites: boolean, nowMs: number): OpenSession | undefined {
+  open(request: number, hasWrites: boolean): OpenSession | undefined {
     const state = this.#state;
     switch (state.kind) {
       case 'absent': {
         if (!hasWrites) return undefined;
-        const identity = { id: this.#newId(), firstSentAtMs: nowMs, confirmed: false };
+        const identity = { id: this.#newId(), confirmed: false };
         this.#nextSequence = 1;
-        this.#state = { kind: 'opening', identity, request, fresh: true };
+        this.#state = { kind: 'opening', identity, request };
         return this.#openBody(identity);
       }
       case 'detached':
       case 'retrying':
-        assert(!this.isTooOld(nowMs), 'a session that is too old must be lost, not opened');
-        this.#state = { kind: 'opening', identity: state.identity, request, fresh: false };
+        this.#state = { kind: 'opening', identity: state.identity, request };
         return this.#openBody(state.identity);
       case 'opening':
       case 'attached':
@@ -141,7 +124,9 @@ export class Session {
   /** The connection is gone, or another one takes over. */
   detached(): void {
     const state = this.#state;
-    if (state.kind !== 'absent') this.#state = { kind: 'detached', identity: state.identity };
+    if (state.kind === 'absent') return;
+    const { identity } = state;
+    this.#state = identity.confirmed ? { kind: 'detached', identity } : { kind: 'absent' };
   }
 
   /** Its name is not used again; the next write opens another one. */

@@ -51,7 +51,13 @@ const bodyToMessage = (message: Message): RaftProperties => {
       return { appendResponse: { accepted: false, rejectedIndex, hintIndex, hintTerm } };
     }
     case 'heartbeat_request':
-      return { heartbeatRequest: { commit: message.commit, readRound: asWhole(message.readRound) } };
+      return {
+        heartbeatRequest: {
+          commit: message.commit,
+          readRound: asWhole(message.readRound),
+          settledTo: message.settledTo,
+        },
+      };
     case 'heartbeat_response':
       return { heartbeatResponse: { readRound: asWhole(message.readRound) } };
     case 'install_snapshot':
@@ -152,8 +158,13 @@ const others = (message: Received): MessageBody | undefined => {
   const { heartbeatRequest, heartbeatResponse, installSnapshot, readRequest, readResponse, timeoutNow } =
     message;
   if (heartbeatRequest) {
-    const { commit, readRound } = heartbeatRequest;
-    return { kind: 'heartbeat_request', commit: asLogIndex(commit ?? 0), readRound: asWhole(readRound ?? 0) };
+    const { commit, readRound, settledTo } = heartbeatRequest;
+    return {
+      kind: 'heartbeat_request',
+      commit: asLogIndex(commit ?? 0),
+      readRound: asWhole(readRound ?? 0),
+      settledTo: asLogIndex(settledTo ?? 0),
+    };
   }
   if (heartbeatResponse) {
     return { kind: 'heartbeat_response', readRound: asWhole(heartbeatResponse.readRound ?? 0) };

@@ -6,6 +6,7 @@ import type { Outbox } from './outbox.ts';
 import type { Progress } from './progress.ts';
 import type { ForwardedReads, LeaderReads } from './read-index.ts';
 import type { Settings } from './settings.ts';
+import { asLogIndex } from './types.ts';
 import type {
   Configuration,
   HardState,
@@ -77,6 +78,8 @@ export class Core {
   leader: MemberId | undefined;
   leadership: Leadership | undefined;
   install: Install | undefined;
+  /** A leader has told that the configurations up to this index are settled; that stays true whoever leads. */
+  settledTo = asLogIndex(0);
   /** In the present campaign. */
   readonly votes = new Map<MemberId, boolean>();
   /** The present campaign was asked for by the leader. */

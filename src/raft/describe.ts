@@ -48,7 +48,7 @@ const describeBody = (message: Message): string => {
       return `rejected at ${outcome.rejectedIndex}, hint ${outcome.hintIndex}@${outcome.hintTerm}`;
     }
     case 'heartbeat_request':
-      return `commit ${message.commit}, round ${message.readRound}`;
+      return `commit ${message.commit}, round ${message.readRound}, settled to ${message.settledTo}`;
     case 'heartbeat_response':
       return `round ${message.readRound}`;
     case 'install_snapshot':

@@ -63,6 +63,7 @@ export const handleAppendRequest = (core: Core, message: MessageOf<'append_reque
 /** A commit beyond the last entry is from before this member lost its disk: it is not believed. */
 export const handleHeartbeatRequest = (core: Core, message: MessageOf<'heartbeat_request'>): void => {
   follow(core, message.from);
+  if (message.settledTo > core.settledTo) core.settledTo = message.settledTo;
   if (core.install === undefined && message.commit <= core.log.last) core.log.commitTo(message.commit);
   core.send(message.from, { kind: 'heartbeat_response', readRound: message.readRound });
 };

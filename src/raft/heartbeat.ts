@@ -2,17 +2,19 @@
 
 import { violated } from './assert.ts';
 import type { Core, Leadership } from './core.ts';
+import { isChangeSettled } from './settled.ts';
 import { asLogIndex } from './types.ts';
 import type { Message } from './types.ts';
 
 type HeartbeatResponse = Extract<Message, { readonly kind: 'heartbeat_response' }>;
 
 export const broadcastHeartbeat = (core: Core, leadership: Leadership): void => {
+  const settledTo = isChangeSettled(core) ? core.log.applied : asLogIndex(0);
   for (const peer of leadership.peers) {
     // Beyond match the peer's log may differ: it must not take entries there for committed.
     const commit = asLogIndex(Math.min(peer.match, core.log.commit));
     if (commit > peer.commitSent) peer.commitSent = commit;
-    core.send(peer.id, { kind: 'heartbeat_request', commit, readRound: leadership.reads.round });
+    core.send(peer.id, { kind: 'heartbeat_request', commit, readRound: leadership.reads.round, settledTo });
   }
 };
 

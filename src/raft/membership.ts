@@ -14,7 +14,7 @@
  *
  * A leader seals each configuration: it appends an empty entry after it has applied it. When that is committed, a quorum
  * has on disk that the configuration is: those who left are not needed any more, be it to win an election. Only then
- * does a leader that is itself no voter any more hand over and go.
+ * does a leader that is itself no voter any more hand over and go. Its heartbeats tell the others (settled.ts).
  */
 
 import { violated } from './assert.ts';
@@ -24,6 +24,7 @@ import type { Core } from './core.ts';
 import { describeConfiguration } from './describe.ts';
 import type { Progress } from './progress.ts';
 import { confirmReads } from './read-index.ts';
+import { isChangeSettled } from './settled.ts';
 import { advanceCommit } from './replication.ts';
 import { appendAsLeader, appendSeal, becomeFollower, switchConfiguration } from './roles.ts';
 import type { DropReason, Input, LogIndex, MemberId } from './types.ts';
@@ -33,9 +34,6 @@ type ChangeInput = Extract<Input, { readonly kind: 'change_configuration' }>;
 const hasUnapplied = ({ log }: Core): boolean => log.configurationsBetween(log.applied, log.last).length > 0;
 
 export const isChangePending = (core: Core): boolean => isJoint(core.configuration) || hasUnapplied(core);
-
-export const isChangeSettled = ({ leadership, configuration, log }: Core): boolean =>
-  leadership?.seal !== undefined && leadership.seal <= log.commit && !isJoint(configuration);
 
 /** An entry of this leadership is committed: nothing that another leader had appended can still be committed. */
 const isReady = ({ log, term }: Core): boolean => log.termAt(log.commit) === term;

@@ -32,8 +32,8 @@ import {
   continueChange,
   handOverIfRemoved,
   isChangePending,
-  isChangeSettled,
 } from './membership.ts';
+import { isChangeSettled } from './settled.ts';
 import { Outbox } from './outbox.ts';
 import {
   confirmReads,

@@ -99,7 +99,13 @@ export type MessageBody =
             readonly hintTerm: Term;
           };
     }
-  | { readonly kind: 'heartbeat_request'; readonly commit: LogIndex; readonly readRound: number }
+  | {
+      readonly kind: 'heartbeat_request';
+      readonly commit: LogIndex;
+      readonly readRound: number;
+      /** The configuration that counts at this index is settled (`changeSettled`), and all before it; 0: says nothing. */
+      readonly settledTo: LogIndex;
+    }
   | { readonly kind: 'heartbeat_response'; readonly readRound: number }
   /** Sent by the server when it has streamed the whole snapshot; the receiver's storage has it staged. */
   | { readonly kind: 'install_snapshot'; readonly snapshot: SnapshotPoint }
@@ -277,8 +283,8 @@ export interface RaftStatus {
   /** A configuration entry is in the log and not applied, or the cluster is in a joint one: another change is refused. */
   readonly changePending: boolean;
   /**
-   * On a leader: a quorum has on its disks that `configuration` is committed, and it is not joint. Before that a member
-   * that is not in it any more may still be needed for an election.
+   * A quorum has on its disks that `configuration` is committed, and it is not joint. Before that a member that is not in
+   * it any more may still be needed for an election. A follower learns it from a heartbeat of the leader.
    */
   readonly changeSettled: boolean;
   readonly transferTarget: MemberId | undefined;

@@ -115,7 +115,6 @@ export class AppliedState {
       if (entry.kind !== 'commands') this.#options.observer?.applied(entry, undefined, undefined);
       this.#applied = { index: entry.index, term: entry.term };
       this.#tell.compaction.applied(entry);
-      this.#tell.membership.applied(entry);
     }
     this.#raft.step({ kind: 'applied', index: this.#applied.index });
     const isChanged = entries.some(({ kind }) => kind === 'configuration');

@@ -169,7 +169,6 @@ export class Components {
     for (const entry of entries) {
       if (entry.index > applied.index) break;
       this.compaction.applied(entry);
-      this.membership.applied(entry);
     }
   }
 

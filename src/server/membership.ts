@@ -102,9 +102,6 @@ export class Membership {
   /** Those with whom there are to be links. */
   #peers: ReadonlySet<number> = new Set();
   #configuration: Configuration;
-  /** See `applied`. */
-  #isSealed = false;
-  #lastTerm = -1;
   /** What `refresh` has been done for. */
   #seen: { readonly records: readonly MemberRecord[]; readonly leader: number | undefined } | undefined;
   #lastToken = 0;
@@ -210,22 +207,14 @@ export class Membership {
   }
 
   #refusalOfGone(member: number): PeerRefusal {
-    const { store } = this.#options;
+    const { store, raft } = this.#options;
     const isLeaving = store().members.some((record) => record.member === member);
-    const removed = !isLeaving && this.#isSettled;
+    // Before that who has left may still be needed for an election.
+    const removed = !isLeaving && raft.status().changeSettled;
     return {
       reason: `member ${member} ${removed ? 'has been' : 'is being'} removed from the cluster`,
       removed,
     };
-  }
-
-  /**
-   * Who has left is not needed any more, be it for an election: it may be told to stop. A leader knows; others know once
-   * they have applied what raft's leader appends when it has applied a configuration.
-   */
-  get #isSettled(): boolean {
-    const { soft, raft } = this.#options;
-    return soft().role === 'leader' ? raft.status().changeSettled : this.#isSealed;
   }
 
   /** A peer has refused this server. */
@@ -289,16 +278,6 @@ export class Membership {
 
   // ---- what is the case, and what is wanted ----
 
-  /**
-   * An entry was applied, also one that was before the start. An empty one that is not its leader's first was appended
-   * by a leader that had applied all configurations before it; `drive` begins no other change before it is committed.
-   */
-  applied({ kind, term }: Entry): void {
-    if (kind === 'configuration') this.#isSealed = false;
-    else if (kind === 'empty' && term === this.#lastTerm) this.#isSealed = true;
-    this.#lastTerm = term;
-  }
-
   /** Raft has been told of an applied configuration entry, or of a snapshot that was installed. */
   configurationChanged(): void {
     this.#configuration = this.#options.raft.status().configuration;
@@ -307,8 +286,6 @@ export class Membership {
 
   /** A snapshot is the state now: what came before it is not known. */
   restarted(): void {
-    this.#isSealed = false;
-    this.#lastTerm = -1;
     this.configurationChanged();
     this.refresh();
   }

@@ -27,6 +27,7 @@ export interface OperatorWorld {
   readonly machines: readonly Machine[];
   /** The last one that is committed. */
   readonly configuration: () => Configuration | undefined;
+  readonly mayBeForgotten: (member: number) => boolean;
   /** A new machine where none is. */
   readonly nextPlace: () => number;
   readonly describe: (place: number) => Omit<MachineMember, 'id'>;
@@ -134,9 +135,11 @@ export class Operator {
    * gone; `lost`: its disk will be, instead of its membership.
    */
   couldSpare(machine: Machine, lost: boolean): boolean {
-    const { machines } = this.#world;
+    const { machines, mayBeForgotten } = this.#world;
     const configuration = this.#world.configuration();
     if (configuration === undefined || configuration.votersOutgoing.length > 0) return false;
+    // Those who stay may not know yet that others have left, and need the votes of a quorum of old.
+    if (lost && !machines.every(({ id }) => mayBeForgotten(id))) return false;
     const damaged = new Set<number>(machines.filter((one) => one.damage !== undefined).map(({ id }) => id));
     if (lost) damaged.add(machine.id);
     const leaving = new Set(this.#mayLeave);

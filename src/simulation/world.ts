@@ -162,6 +162,7 @@ export class World {
       random: random('operator'),
       machines: this.#machines,
       configuration: () => this.consensus.configuration,
+      mayBeForgotten: (member) => this.consensus.mayBeForgotten(member),
       nextPlace: () => (this.#places += 1),
       describe: (place) => ({ ...describePlace(place), join: true }),
       addMachine: (member) => this.#addMachine(member),

@@ -15,6 +15,8 @@ export interface ChaosOptions {
   readonly servers: 3 | 5;
   /** Of faults under load; healing and checks come on top. */
   readonly seconds: number;
+  /** It lasts longer, if need be, until so many have ended: a busy machine gets less far in a second. */
+  readonly faultsMin?: number;
   readonly seed: number;
   /** Names of kinds; empty: all that this machine allows. */
   readonly faults: readonly string[];
@@ -90,8 +92,9 @@ class Faults {
   }
 
   get #isOver(): boolean {
+    if (this.violations.length > 0 || this.#options.signal?.aborted === true) return true;
     const endMs = this.#startedMs + this.#options.seconds * 1000;
-    return nowMs() >= endMs || this.violations.length > 0 || this.#options.signal?.aborted === true;
+    return nowMs() >= endMs && this.records.length >= (this.#options.faultsMin ?? 0);
   }
 
   async #lane(lane: number): Promise<void> {

@@ -13,7 +13,7 @@ const serves = (request: Request): AnswerBody | undefined =>
   request.body.kind === 'write' ? written(request.body.sequence) : opensSessions(request);
 
 describe('the session', () => {
-  test('is opened by the first write, first in its frame, together with hello', async () => {
+  test('is opened for the first write, together with hello; the write follows when it is open', async () => {
     const world = new World();
     const server = world.server('wss://a');
     server.handle = serves;
@@ -21,8 +21,8 @@ describe('the session', () => {
     const get = watch(client.get('a'));
     const write = watch(client.resolve('a/b', 'x'));
     await world.settle();
-    expect(server.connection.frames).toHaveLength(1);
-    expect(server.connection.requests.map(({ body }) => body.kind)).toEqual(['open_session', 'write', 'get']);
+    expect(server.connection.frames).toHaveLength(2);
+    expect(server.connection.requests.map(({ body }) => body.kind)).toEqual(['open_session', 'get', 'write']);
     expect(server.connection.of('open_session')[0]?.body).toEqual({
       kind: 'open_session',
       session: '01'.repeat(16),
@@ -59,16 +59,20 @@ describe('the session', () => {
     expect(server.connection.of('open_session')[0]?.body.session).toBe('01'.repeat(16));
   });
 
-  test('is opened again under its name while its first opening is unanswered', async () => {
+  // A delayed opening may come when its session was already forgotten, and makes it anew: a write that was sent with it
+  // would happen twice.
+  test('has no write before its opening is answered, and another name if the answer was lost', async () => {
     const world = new World();
     const server = world.server('wss://a');
     const client = world.client();
     const write = watch(client.resolve('a', 'x'));
     await world.settle();
+    expect(server.connection.of('open_session')[0]?.body).toMatchObject({ session: '01'.repeat(16) });
+    expect(server.connection.of('write')).toEqual([]);
     server.connection.break();
     await world.advance(1000);
     const [open] = server.connection.of('open_session');
-    expect(open?.body).toMatchObject({ resume: false, session: '01'.repeat(16) });
+    expect(open?.body).toMatchObject({ resume: false, session: '02'.repeat(16) });
     expect(server.connection.of('write')).toEqual([]);
     if (open !== undefined) server.connection.answer(open.id, opened);
     await world.settle();
@@ -76,27 +80,6 @@ describe('the session', () => {
     server.connection.answer(server.connection.of('write')[0]?.id ?? 0, written(1));
     await world.settle();
     expect(write.state).toBe('fulfilled');
-  });
-
-  test('is given up when its first opening stays unanswered for half its grace', async () => {
-    const world = new World();
-    const server = world.server('wss://a');
-    const client = world.client({ sessionGraceMs: 10_000 });
-    const sent = watch(client.resolve('a', 'x'));
-    await world.settle();
-    server.connection.break();
-    server.failure = { kind: 'unreachable', text: 'connect ECONNREFUSED' };
-    const unsent = watch(client.resolve('b', 'x'));
-    await world.advance(5_000);
-    server.failure = undefined;
-    server.handle = serves;
-    await world.advance(20_000);
-    expect(sent).toMatchObject({ state: 'rejected', error: { code: 'OUTCOME_UNKNOWN' } });
-    expect(unsent.state).toBe('fulfilled');
-    expect(server.connection.of('open_session')[0]?.body).toMatchObject({
-      resume: false,
-      session: '02'.repeat(16),
-    });
   });
 
   test('that cannot be opened for good fails the writes with the reason', async () => {

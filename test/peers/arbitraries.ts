@@ -86,7 +86,12 @@ const bodies: { readonly [Kind in MessageBody['kind']]: fc.Arbitrary<Extract<Mes
         }),
       ),
     }),
-    heartbeat_request: fc.record({ kind: kind('heartbeat_request'), commit: index, readRound: whole }),
+    heartbeat_request: fc.record({
+      kind: kind('heartbeat_request'),
+      commit: index,
+      readRound: whole,
+      settledTo: index,
+    }),
     heartbeat_response: fc.record({ kind: kind('heartbeat_response'), readRound: whole }),
     install_snapshot: fc.record({ kind: kind('install_snapshot'), snapshot }),
     read_request: fc.record({ kind: kind('read_request'), context: whole }),

@@ -210,6 +210,7 @@ export const heartbeat = (from: MemberId, to: MemberId, readRound: number): Mess
   kind: 'heartbeat_request',
   commit: asLogIndex(0),
   readRound,
+  settledTo: asLogIndex(0),
 });
 
 export const batchOf = (...raft: Message[]): PeerBatch => ({ raft, forward: [], forwardTerm: 0 });

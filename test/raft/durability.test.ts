@@ -64,8 +64,18 @@ describe('durability', () => {
     cluster.settle();
     expect(cluster.sentOf('vote_request')).toHaveLength(2);
     expect(cluster.sentOf('vote_response')).toEqual([]);
-    cluster.inject(3, 2, 7, { kind: 'heartbeat_request', commit: asLogIndex(0), readRound: 0 });
-    cluster.inject(3, 2, 7, { kind: 'heartbeat_request', commit: asLogIndex(0), readRound: 0 });
+    cluster.inject(3, 2, 7, {
+      kind: 'heartbeat_request',
+      commit: asLogIndex(0),
+      readRound: 0,
+      settledTo: asLogIndex(0),
+    });
+    cluster.inject(3, 2, 7, {
+      kind: 'heartbeat_request',
+      commit: asLogIndex(0),
+      readRound: 0,
+      settledTo: asLogIndex(0),
+    });
     expect(cluster.sentOf('heartbeat_response')).toEqual([]);
     cluster.completeWrites(2);
     expect(cluster.sentOf('heartbeat_response')).toHaveLength(2);

@@ -32,4 +32,11 @@ export const clientMutations: readonly Mutation[] = [
     find: 'const sent = this.#outbox.unansweredWrites;',
     replace: 'const sent = this.#outbox.unansweredWrites.slice(0, 0);',
   },
+  {
+    name: 'write-before-its-session',
+    rule: 'No write is sent before its session is known to be open.',
+    file: 'client/session.ts',
+    find: "return this.#state.kind === 'attached';",
+    replace: "return this.#state.kind === 'attached' || this.#state.kind === 'opening';",
+  },
 ];

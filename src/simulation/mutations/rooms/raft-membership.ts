@@ -61,4 +61,11 @@ export const raftMembershipMutations: readonly Mutation[] = [
     find: 'core.baseConfiguration = configuration;',
     replace: '',
   },
+  {
+    name: 'settled-before-it-is-known',
+    rule: 'A follower takes a change for settled only where the leader has told so.',
+    file: 'raft/settled.ts',
+    find: 'return settledTo >= log.baseIndex && log.configurationsBetween(settledTo, log.applied).length === 0;',
+    replace: 'return log.configurationsBetween(settledTo, settledTo).length === 0;',
+  },
 ];

@@ -118,7 +118,7 @@ export const serverMutations: readonly Mutation[] = [
     name: 'removed-never-told',
     rule: 'A server that was removed is told so.',
     file: 'server/membership.ts',
-    find: 'const removed = !isLeaving && this.#isSettled;',
+    find: 'const removed = !isLeaving && raft.status().changeSettled;',
     replace: 'const removed = false;',
     quick: true,
   },
@@ -126,7 +126,7 @@ export const serverMutations: readonly Mutation[] = [
     name: 'removed-told-too-early',
     rule: 'Nobody is told that it was removed before it is sure that it is not needed any more.',
     file: 'server/membership.ts',
-    find: 'const removed = !isLeaving && this.#isSettled;',
+    find: 'const removed = !isLeaving && raft.status().changeSettled;',
     replace: 'const removed = true;',
   },
 ];
