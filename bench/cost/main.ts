@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { Command, Option } from 'commander';
 import { median } from '../statistics.ts';
 import { boundLines } from './bounds.ts';
+import { hopLines } from './hops.ts';
 import { profileLines } from './profile.ts';
 import { works, type Round, type RoundOptions, type Work } from './round-options.ts';
 
@@ -21,6 +22,7 @@ interface Options {
   readonly rounds: string;
   readonly profile?: string;
   readonly bounds?: boolean;
+  readonly hops?: boolean;
 }
 
 const program = new Command('npm run bench:cost --')
@@ -35,6 +37,7 @@ const program = new Command('npm run bench:cost --')
     'a processor profile of the last round is written there, and its shares are printed',
   )
   .option('--bounds', 'only what the parts cost that nobody can do without')
+  .option('--hops', 'only where a single write is at which time, on servers that are processes of their own')
   .parse();
 const options = program.opts<Options>();
 const [connections = 1, outstanding = 1] = options.shape.split('x').map(Number);
@@ -60,6 +63,13 @@ if (options.bounds) {
 }
 
 const builds = program.args.length === 0 ? ['.'] : program.args;
+if (options.hops) {
+  // One by one: what suffices for many at a time would take minutes.
+  const settles = Math.min(Number(options.count), 1000);
+  for (const line of await hopLines(builds, Number(options.rounds), settles)) console.log(line);
+  process.exit(0);
+}
+
 const rounds = new Map<string, Round[]>(builds.map((build) => [build, []]));
 for (let round = 0; round < Number(options.rounds); round += 1) {
   for (const [build, own] of rounds) own.push(run(build));

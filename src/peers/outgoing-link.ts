@@ -90,14 +90,19 @@ export class OutgoingLink {
     if (!this.#corked) {
       this.#corked = true;
       socket.cork();
-      // All that is sent in this turn becomes one write.
-      process.nextTick(() => {
-        this.#corked = false;
-        socket.uncork();
-      });
+      // What is sent until then becomes one write.
+      if (batch.raft.length === 0) process.nextTick(() => this.#uncork(socket));
     }
     for (const frame of encodeBatch(this.#asKnown(batch))) socket.write(frame);
+    // The peer waits for raft's messages, which come together; this server has its own disk to write next.
+    if (batch.raft.length > 0) this.#uncork(socket);
     return true;
+  }
+
+  #uncork(socket: TLSSocket): void {
+    if (!this.#corked || socket !== this.#socket) return;
+    this.#corked = false;
+    socket.uncork();
   }
 
   /** A peer of an earlier version does not learn who takes agents, and hangs up on the word. */

@@ -339,7 +339,11 @@ export class Server {
       if (ready === undefined) return true;
       for (const message of ready.send) outgoing.post(message);
       if (ready.persist) this.#persist(ready.persist);
-      if (ready.apply) state.apply(ready.apply.entries, clusterMs);
+      if (ready.apply) {
+        // Others wait for the commit index, and need not wait for what follows from it here.
+        if (ready.soft === undefined) outgoing.flush();
+        state.apply(ready.apply.entries, clusterMs);
+      }
       for (const { token, index } of ready.reads) reads.confirmed(token, index);
       for (const dropped of ready.dropped) {
         if (dropped.kind === 'proposal') commands.dropped(dropped);
@@ -365,6 +369,7 @@ export class Server {
 
   #written({ sequence, afterDurable, activated, compactedTo }: Written): void {
     for (const message of afterDurable) this.#parts.outgoing.post(message);
+    this.#parts.outgoing.flush();
     if (activated) this.#parts.state.activated(activated);
     if (sequence !== undefined) this.#raft.step({ kind: 'persisted', sequence });
     // Raft takes the snapshot's configuration for its own only now.

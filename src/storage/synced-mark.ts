@@ -8,9 +8,9 @@ const fileName = 'synced';
 const recordBytes = sealedHeaderBytes + 8;
 
 /**
- * Between two writes of the mark. Each is a trip to another thread and back, as expensive as the sync's own; so it is not
- * made for each sync. The price: what a server has synced in the last moment before it was killed is not missed, should
- * its disk lose that afterwards.
+ * Between two writes of the mark. Each is a trip to another thread and back, as the sync itself is, and was in the way of
+ * what waits for the sync; so there is not one for each. The price: what a server has synced in the last moment before it
+ * was killed is not missed, should its disk lose that afterwards.
  */
 const intervalMs = 10;
 

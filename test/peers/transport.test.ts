@@ -1,6 +1,7 @@
 import { connect as connectTcp } from 'node:net';
+import { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { asLogIndex, asMemberId, asTerm } from '../../src/raft/index.ts';
 import type { PeerRefusal } from '../../src/peers/index.ts';
 import { encodeFrame } from '../../src/peers/peer-codec.ts';
@@ -50,6 +51,24 @@ describe('messages', () => {
     const [heard] = first.heard;
     expect(heard?.batch).toMatchObject({ forwardTerm: 3, leaderTimeMs: 99, transferTo: two, raft: [] });
     expect(Buffer.from(heard?.batch.forward[0] ?? []).toString()).toBe('command');
+  });
+
+  test("raft's messages leave within the call, and with them what was sent before", async () => {
+    const [first, second] = await startPair();
+    await first.signal.until(() => first.up.has(two));
+    const leaves = vi.spyOn(Duplex.prototype, 'uncork');
+    onTestFinished(() => leaves.mockRestore());
+    first.transport.send(two, { raft: [], forward: [Buffer.from('command')], forwardTerm: 3 });
+    expect(leaves).not.toHaveBeenCalled();
+    first.transport.send(two, batchOf(heartbeat(one, two, 1)));
+    expect(leaves).toHaveBeenCalledTimes(1);
+    first.transport.send(two, batchOf(heartbeat(one, two, 2)));
+    expect(leaves).toHaveBeenCalledTimes(2);
+    // What nobody waits for in this turn leaves at its end, also when there was more before it.
+    first.transport.send(two, { raft: [], forward: [Buffer.from('another')], forwardTerm: 3 });
+    expect(leaves).toHaveBeenCalledTimes(2);
+    await second.signal.until(() => second.heard.length === 4);
+    expect(second.heard.map(({ batch }) => batch.forward.length)).toEqual([1, 0, 0, 1]);
   });
 
   test('an entry of 12 MiB passes', async () => {
@@ -182,7 +201,7 @@ describe('who may speak', () => {
     ],
     ['another cluster', { clusterId: 'other' }, /this is cluster "test", not "other"/],
     ['another receiver', { to: three }, /this is member 1 \("server1.test"\), not 3/],
-    ['a later version', { version: 6 }, /version 6 of the protocol is not known here, 1 to 5 are/],
+    ['a later version', { version: 7 }, /version 7 of the protocol is not known here, 1 to 6 are/],
   ] as const)('a hello of %s is refused, with the reason', async (_, changes, reason) => {
     const peer = await startPeer(1, new Ports());
     const socket = await rawClient(peer.transport.port, nameOf(2));

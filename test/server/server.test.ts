@@ -14,6 +14,24 @@ const text = (body: AnswerBody): string | undefined => {
 const get = (agent: Agent, key: string, stale = false): number => agent.send({ kind: 'get', key, stale });
 
 describe('a cluster of servers', () => {
+  test('tells its followers what is committed before the leader applies it', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const leader = cluster.leader as number;
+    const [follower] = cluster.followers as [number];
+    const { raft } = cluster.server(leader).inspect();
+    const agent = cluster.agent(leader);
+    await cluster.answer(agent, agent.open());
+    const ahead: number[] = [];
+    cluster.network.lose(leader, follower, (batch) => {
+      for (const message of batch.raft)
+        if (message.kind === 'append_request' && message.commit > raft.status().applied)
+          ahead.push(message.commit);
+      return false;
+    });
+    await cluster.answer(agent, agent.write([resolveOperation('k', 'v')]));
+    expect(ahead).toContain(raft.status().applied);
+  });
+
   test('ends an await on one server by a resolve on another, whichever they are', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
     for (const waitsAt of cluster.ids) {

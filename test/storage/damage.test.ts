@@ -134,7 +134,7 @@ describe('damaged files', { timeout: 30_000 }, () => {
     }
   });
 
-  test('pitfall 44: the mark of synced writes follows them while the server runs', async () => {
+  test('the mark of synced writes follows them while the server runs', async () => {
     const directory = join(temporaryDirectory(), 'running');
     const storage = await openStorage({ directory, identity });
     const mark = (): string => readFileSync(join(directory, 'synced'), 'hex');
@@ -146,7 +146,7 @@ describe('damaged files', { timeout: 30_000 }, () => {
     expect(mark(), 'it was there without the close').toBe(running);
   });
 
-  test('pitfall 44: the mark of synced writes has the last one after a close', async () => {
+  test('the mark of synced writes has the last one after a close', async () => {
     const directory = join(temporaryDirectory(), 'closed');
     const storage = await openStorage({ directory, identity });
     const number = (): number => readFileSync(join(directory, 'synced')).readUIntBE(4 + 2, 6);
