@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 const processes = { testTimeout: 120_000, hookTimeout: 60_000 };
 
 // Three projects, one after the other: what is measured against the clock must not share the machine with anything else,
-// and clusters of real processes not with more than one other.
+// and clusters of real processes, which mostly wait, with few others.
 export default defineConfig({
   test: {
     projects: [
@@ -20,7 +20,7 @@ export default defineConfig({
           ...processes,
           name: 'processes',
           include: ['test/processes/**/*.test.ts'],
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 2 },
         },
       },

@@ -274,7 +274,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     for (const subscription of this.#subscribed.values()) subscription.detach();
     this.#subscribed.clear();
     this.#timers.clear(this.#sessionRetry);
-    this.#session.detached();
+    this.#session.detached(this.#environment.now());
     if (this.#closing !== undefined) this.#closing.sessionRequest = 0;
   }
 
@@ -351,7 +351,7 @@ export class Engine implements PendingOwner, SubscriptionOwner {
       const room = first
         ? protocolLimits.frameBytesBeforeHelloMax - helloBytes - link.tokenBytes
         : this.#outbox.limits.frameBytesMax;
-      const requests = this.#outbox.nextRequests(this.#openSession(), room, nowMs);
+      const requests = this.#outbox.nextRequests(this.#openSession(nowMs), room, nowMs);
       if (requests.length === 0 && !first) return;
       link.send(requests);
     }
@@ -362,7 +362,10 @@ export class Engine implements PendingOwner, SubscriptionOwner {
     return this.#options.session !== undefined && this.#sessionRetry.heapIndex < 0;
   }
 
-  #openSession(): Request | undefined {
+  #openSession(nowMs: number): Request | undefined {
+    if (this.#session.isDoubtful(nowMs)) {
+      this.#sessionLost('the session may have been forgotten meanwhile, and made anew by a late opening');
+    }
     if (this.#session.state.kind === 'retrying' && this.#sessionRetry.heapIndex >= 0) return undefined;
     const id = this.#outbox.takeId();
     const body = this.#session.open(id, this.#outbox.hasWrites || this.#wantsSession);

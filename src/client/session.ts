@@ -2,10 +2,11 @@
  * The idempotency session: under which name this client's writes are known to the cluster, so that one sent twice
  * happens once. Its id is made here, opened for the first write, and taken up again on every later connection.
  *
- * No write is sent before the opening is answered, and an opening whose answer a broken connection took away is not
- * sent again: the next one has a new id. Otherwise a write could happen twice. `open_session` without `resume` makes a
- * session that is not there, also one that was there, had a write executed, and was forgotten since; and how long a
- * frame may be on its way, no clock bounds.
+ * No write is sent before the opening is answered. `open_session` without `resume` makes a session that is not there,
+ * also one that was there, had a write executed, and was forgotten since; and how long a frame may be on its way, no
+ * clock bounds. An opening whose answer was lost is sent again under its id all the same, for to servers another id would
+ * be another agent. It may still come, though; so a session that was opened more than once is given up when its client
+ * was away for half its grace: it may be forgotten soon, and the late opening must not pass for it.
  */
 import { strict as assert } from 'node:assert';
 import type { FuturestoreError, RequestBody } from '../protocol/index.ts';
@@ -28,13 +29,15 @@ interface Identity {
   readonly id: string;
   /** The cluster has said that the session is there. Until then no write was sent under it. */
   readonly confirmed: boolean;
+  /** How often it was sent without `resume`. */
+  readonly openings: number;
 }
 
 export type SessionState =
   /** No write was made yet, or the session was lost. */
   | { readonly kind: 'absent' }
-  /** There is one that was confirmed, but not on the present connection. */
-  | { readonly kind: 'detached'; readonly identity: Identity }
+  /** There is one, but not on the present connection. */
+  | { readonly kind: 'detached'; readonly identity: Identity; readonly sinceMs: number }
   | { readonly kind: 'opening'; readonly identity: Identity; readonly request: number }
   /** The server could not open it just now; it is tried again. */
   | { readonly kind: 'retrying'; readonly identity: Identity }
@@ -53,7 +56,7 @@ export class Session {
     this.#graceMs = graceMs;
     this.#newId = newId;
     if (known === undefined) return;
-    this.#state = { kind: 'detached', identity: { id: known, confirmed: true } };
+    this.#state = { kind: 'detached', identity: { id: known, confirmed: true, openings: 0 }, sinceMs: 0 };
   }
 
   get state(): SessionState {
@@ -81,21 +84,26 @@ export class Session {
     return chosen;
   }
 
+  /** Whether a late opening of the session could pass for it, if it is taken up now. */
+  isDoubtful(nowMs: number): boolean {
+    const state = this.#state;
+    if (state.kind !== 'detached') return false;
+    const { confirmed, openings } = state.identity;
+    return confirmed && openings > 1 && nowMs - state.sinceMs >= this.#graceMs / 2;
+  }
+
   /** What is to be sent to have the session on this connection; undefined if nothing is. */
   open(request: number, hasWrites: boolean): OpenSession | undefined {
     const state = this.#state;
     switch (state.kind) {
       case 'absent': {
         if (!hasWrites) return undefined;
-        const identity = { id: this.#newId(), confirmed: false };
         this.#nextSequence = 1;
-        this.#state = { kind: 'opening', identity, request };
-        return this.#openBody(identity);
+        return this.#begin({ id: this.#newId(), confirmed: false, openings: 0 }, request);
       }
       case 'detached':
       case 'retrying':
-        this.#state = { kind: 'opening', identity: state.identity, request };
-        return this.#openBody(state.identity);
+        return this.#begin(state.identity, request);
       case 'opening':
       case 'attached':
         return undefined;
@@ -104,7 +112,9 @@ export class Session {
     }
   }
 
-  #openBody(identity: Identity): OpenSession {
+  #begin(before: Identity, request: number): OpenSession {
+    const identity = before.confirmed ? before : { ...before, openings: before.openings + 1 };
+    this.#state = { kind: 'opening', identity, request };
     return { kind: 'open_session', session: identity.id, graceMs: this.#graceMs, resume: identity.confirmed };
   }
 
@@ -122,11 +132,10 @@ export class Session {
   }
 
   /** The connection is gone, or another one takes over. */
-  detached(): void {
+  detached(nowMs: number): void {
     const state = this.#state;
-    if (state.kind === 'absent') return;
-    const { identity } = state;
-    this.#state = identity.confirmed ? { kind: 'detached', identity } : { kind: 'absent' };
+    if (state.kind === 'absent' || state.kind === 'detached') return;
+    this.#state = { kind: 'detached', identity: state.identity, sinceMs: nowMs };
   }
 
   /** Its name is not used again; the next write opens another one. */

@@ -26,6 +26,11 @@ export interface SentFrame {
 }
 
 /** A gateway's way in. */
+export interface OpenConnection {
+  readonly server: number;
+  readonly sinceMs: number;
+}
+
 interface ListeningDoor {
   readonly life: Life;
   readonly server: number;
@@ -409,17 +414,18 @@ export class AgentNetwork {
     return open.filter(({ gatewayEnd }) => !gatewayEnd.ended).map(({ agent }) => agent);
   }
 
-  /** When those connections began that both sides take for open, by agent. */
-  get openSinceMs(): ReadonlyMap<number, readonly number[]> {
-    const since = new Map<number, number[]>();
+  /** Those connections that both sides take for open, by agent. */
+  get openConnections(): ReadonlyMap<number, readonly OpenConnection[]> {
+    const open = new Map<number, OpenConnection[]>();
     for (const wire of this.#wires) {
       const isOpen = wire.open && wire.door.sockets.has(wire) && !wire.gatewayEnd.ended && wire.client.alive;
       if (!isOpen || wire.acceptedAtMs === undefined) continue;
-      const others = since.get(wire.agent);
-      if (others === undefined) since.set(wire.agent, [wire.acceptedAtMs]);
-      else others.push(wire.acceptedAtMs);
+      const connection = { server: wire.door.server, sinceMs: wire.acceptedAtMs };
+      const others = open.get(wire.agent);
+      if (others === undefined) open.set(wire.agent, [connection]);
+      else others.push(connection);
     }
-    return since;
+    return open;
   }
 
   /** As they are now: ending one changes the set. */

@@ -13,10 +13,18 @@ const stepMs = 200;
 /** The age is more or less by a fifth, clocks go wrong by a few percent, and gateways look once a second. */
 const ageMax = (maxAgeMs: number): number => 1.3 * maxAgeMs + farewellGraceMs + 4000;
 
-const several = (world: World): number[] =>
-  [...world.agentNetwork.openSinceMs]
-    .filter(([agent, since]) => agent <= world.plan.agents.length && since.length > 1)
+/**
+ * Who has more than one. A server that was restarted, or sent a snapshot, may not know when sessions at others were taken
+ * up; then both stay, rather than none.
+ */
+const several = (world: World): number[] => {
+  const knowsAll = (server: number): boolean =>
+    world.machines.some((machine) => machine.id === server && machine.starts === 1 && machine.installs === 0);
+  return [...world.agentNetwork.openConnections]
+    .filter(([agent, open]) => agent <= world.plan.agents.length && open.length > 1)
+    .filter(([, open]) => open.every(({ server }) => knowsAll(server)))
     .map(([agent]) => agent);
+};
 
 /** Where an agent may have one connection it soon has one at most; while it moves it may have two for a moment. */
 export const oneConnectionEach = (world: World): boolean => {
@@ -55,8 +63,8 @@ export const nobodyOverstays = (world: World): boolean => {
       overstayed = agentNetwork.overstayed;
       continue;
     }
-    for (const [agent, since] of agentNetwork.openSinceMs) {
-      const ageMs = time.nowMs - Math.min(...since);
+    for (const [agent, open] of agentNetwork.openConnections) {
+      const ageMs = time.nowMs - Math.min(...open.map(({ sinceMs }) => sinceMs));
       if (ageMs <= maxMs) continue;
       world.fail(
         'connections end',

@@ -110,6 +110,8 @@ export class Machine {
   removals = 0;
   /** How often it has been started. */
   starts = 0;
+  /** Snapshots that it was sent and that took the place of its state. */
+  installs = 0;
   /** It is being stopped in good order. */
   #stopping = false;
 

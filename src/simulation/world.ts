@@ -414,6 +414,7 @@ export class World {
       },
       restored: ({ index, term }) => {
         this.happenings.add('snapshot installed');
+        machine.installs += 1;
         this.trace.say(`server ${machine.id} has installed the snapshot at ${index}@${term}`);
         const server = machine.process?.server;
         if (server !== undefined && index % digestEvery === 0) {

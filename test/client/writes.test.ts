@@ -81,7 +81,7 @@ describe('the session', () => {
 
   // A delayed opening may come when its session was already forgotten, and makes it anew: a write that was sent with it
   // would happen twice.
-  test('has no write before its opening is answered, and another name if the answer was lost', async () => {
+  test('has no write before its opening is answered, also where that is sent again', async () => {
     const world = new World();
     const server = world.server('wss://a');
     const client = world.client();
@@ -92,7 +92,7 @@ describe('the session', () => {
     server.connection.break();
     await world.advance(1000);
     const [open] = server.connection.of('open_session');
-    expect(open?.body).toMatchObject({ resume: false, session: '02'.repeat(16) });
+    expect(open?.body).toMatchObject({ resume: false, session: '01'.repeat(16) });
     expect(server.connection.of('write')).toEqual([]);
     if (open !== undefined) server.connection.answer(open.id, opened);
     await world.settle();
@@ -100,6 +100,26 @@ describe('the session', () => {
     server.connection.answer(server.connection.of('write')[0]?.id ?? 0, written(1));
     await world.settle();
     expect(write.state).toBe('fulfilled');
+  });
+
+  test('that was opened twice is given up after half its grace without a server: a late opening must not pass for it', async () => {
+    const world = new World();
+    const server = world.server('wss://a');
+    const client = world.client({ sessionGraceMs: 10_000 });
+    watch(client.resolve('a', 'x'));
+    await world.settle();
+    server.connection.break();
+    server.handle = opensSessions;
+    await world.advance(1000);
+    const sent = watch(client.resolve('b', 'x'));
+    await world.settle();
+    server.connection.break();
+    server.failure = { kind: 'unreachable', text: 'connect ECONNREFUSED' };
+    await world.advance(5000);
+    server.failure = undefined;
+    server.handle = serves;
+    await world.advance(20_000);
+    expect(sent).toMatchObject({ state: 'rejected', error: { code: 'OUTCOME_UNKNOWN' } });
   });
 
   test('that cannot be opened for good fails the writes with the reason', async () => {

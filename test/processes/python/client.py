@@ -133,9 +133,6 @@ class Client:
             subprotocols=["futurestore.v1.protobuf"],
             max_size=SERVER_FRAME_BYTES_MAX,
         ) as socket:
-            if not self.confirmed:
-                # An opening that was not answered may still come: its name is not used again.
-                self.session_id = os.urandom(16)
             opening = agent.OpenSession(session_id=self.session_id, grace_ms=GRACE_MS, resume=self.confirmed)
             first = agent.ClientFrame(
                 hello=agent.Hello(client_name="python"),
