@@ -172,7 +172,7 @@ export class AppliedState {
       // Among its own connections a server knows the newest before any log does.
       if (command.kind === 'session_open' && !isOwn && connected.has(position)) {
         const { session, principal } = command;
-        const agoMs = Math.max(0, clusterMs - decoded.timeMs);
+        const agoMs = Math.max(0, clusterMs - (command.askedAtMs ?? decoded.timeMs));
         this.#tell.gateways.sessionOpened({ session, principal, agoMs });
       }
       if (!isOwn) continue;

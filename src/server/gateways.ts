@@ -361,8 +361,9 @@ export class Gateways {
         this.#requests.setSession(gateway, request.connection, attached);
         const connection = connectionNumber(gateway, request.connection);
         const described = this.#described(subject);
+        const askedAtMs = Math.max(0, Math.floor(this.#options.clusterMs()));
         this.#send(
-          { kind: 'session_open', session, principal, graceMs, resume, connection, ...described },
+          { kind: 'session_open', session, principal, graceMs, resume, connection, askedAtMs, ...described },
           inFlight,
         );
         return;

@@ -173,7 +173,7 @@ export type GatewayEvent =
 export interface OpenedSession {
   readonly session: string;
   readonly principal: string;
-  /** How long ago that was put into the log. */
+  /** How long ago that was asked for, as far as is known; else, how long ago it was put into the log. */
   readonly agoMs: number;
   /** Said again some time later: that it is newer than this session, and of others nothing. */
   readonly newerThan?: string;

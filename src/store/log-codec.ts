@@ -255,6 +255,7 @@ const bodyToMessage = (command: CommandBody): CommandBodyMessage => {
           graceMs: outgoing(command.graceMs),
           resume: command.resume,
           connection: outgoing(command.connection),
+          ...(command.askedAtMs !== undefined && { askedAtMs: outgoing(command.askedAtMs) }),
           ...(command.subject !== undefined && { subject: subjectToMessage(command.subject) }),
         },
       };
@@ -346,6 +347,9 @@ const bodyFromMessage = (message: CommandBodyMessage): CommandBody => {
       graceMs: incoming(sessionOpen.graceMs, 'session_open.grace_ms'),
       resume: sessionOpen.resume ?? false,
       connection: incoming(sessionOpen.connection, 'session_open.connection'),
+      ...(isGiven(sessionOpen.askedAtMs) && {
+        askedAtMs: incoming(sessionOpen.askedAtMs, 'session_open.asked_at_ms'),
+      }),
       ...(isGiven(sessionOpen.subject) && {
         subject: subjectFromMessage(sessionOpen.subject, 'session_open.subject'),
       }),

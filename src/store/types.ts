@@ -52,6 +52,11 @@ export type CommandBody =
       readonly graceMs: number;
       readonly resume: boolean;
       readonly connection: number;
+      /**
+       * Cluster time when it was asked for, as its server took it; it may wait long for a leader. Absent: a server attaches
+       * again what it had, or is of an earlier version. Nothing in the state depends on it.
+       */
+      readonly askedAtMs?: number;
       /** Only where the cluster decides over access. */
       readonly subject?: Subject;
     }

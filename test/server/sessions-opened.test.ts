@@ -60,6 +60,18 @@ describe('sessions that are opened', () => {
     expect(told(cluster, other)).toEqual([agent.session]);
   });
 
+  test('with the time since they were asked for, however long they waited for a leader', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const [cut, other] = cluster.followers as [number, number];
+    const agent = cluster.agent(cut);
+    cluster.network.isolate(cut, cluster.ids);
+    agent.open();
+    await cluster.time.run(3000);
+    cluster.network.heal();
+    await cluster.time.until('it is told', () => told(cluster, other).includes(agent.session));
+    expect(cluster.sessionsOpened(other)[0]?.agoMs).toBeGreaterThan(2500);
+  });
+
   test('refused ones replace nobody', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
     const agent = cluster.agent(1);

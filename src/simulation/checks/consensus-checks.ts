@@ -184,6 +184,9 @@ export class ConsensusChecks {
     if (batch.activate !== undefined) {
       const { index, term } = batch.activate;
       this.#checkSnapshot(member, index, term);
+      // All that came behind it is cut off with what it takes the place of.
+      this.#checkTruncation(member, log, batch, index + 1);
+      log.acknowledged = Math.min(log.acknowledged, index);
       log.terms = [];
       log.checksums = [];
       log.baseIndex = index;
@@ -197,7 +200,7 @@ export class ConsensusChecks {
           `member ${member} cuts its log off from ${batch.truncateFrom} on, but knew ${log.comparedTo} as committed`,
         );
       }
-      this.#checkTruncation(member, log, batch);
+      this.#checkTruncation(member, log, batch, batch.truncateFrom);
       log.truncateFrom(batch.truncateFrom);
       // What takes its place is not there before the next answer.
       const last = Math.min(log.durable.last, batch.truncateFrom - 1);
@@ -380,9 +383,8 @@ export class ConsensusChecks {
   }
 
   /** What was acknowledged to a leader may be cut off by a later leader only. */
-  #checkTruncation(member: number, log: MemberLog, batch: WriteBatch): void {
+  #checkTruncation(member: number, log: MemberLog, batch: WriteBatch, from: number): void {
     const term = Math.max(batch.hardState?.term ?? 0, log.previous?.term ?? 0);
-    const from = batch.truncateFrom ?? Infinity;
     if (from > log.acknowledged || term > log.acknowledgedInTerm || term === 0) return;
     violated(
       'acknowledged entries',
