@@ -73,8 +73,8 @@ export interface LocalGateway extends AgentGateway, DeliveryGateway {
   admit(shared?: SharedSocket): Promise<void>;
   /** As of the last time that it began to. */
   readonly listening: Listening | undefined;
-  /** A connection at another gateway has taken the place of the one that the principal may have. */
-  replaced(principal: string): void;
+  /** A connection at another gateway, so old, takes the place of the one that the principal may have, if that is older. */
+  replaced(principal: string, newerAgeMs: number): void;
   replaceCertificate(certificate: CertificateAndKey): void;
 }
 
@@ -350,9 +350,11 @@ class Agents implements LocalGateway, ConnectionOwner {
       this.#setup.principals.sole(principal, this.#setup.clock.nowMs() - connection.acceptedAtMs);
   }
 
-  replaced(principal: string): void {
+  replaced(principal: string, newerAgeMs: number): void {
     const connection = this.#sole.of(principal);
-    if (connection !== undefined) replace(connection);
+    if (connection === undefined) return;
+    // It may be another one than the one that was compared: that had to go, too, for a newer one here.
+    if (this.#setup.clock.nowMs() - connection.acceptedAtMs >= newerAgeMs) replace(connection);
   }
 
   #arrived({ ws, socket, codec, remote, level, identity, identify }: Arrival): void {

@@ -512,12 +512,12 @@ describe('a server with gateways in threads', () => {
       [[1, true]],
     ]);
     expect([first.take(toGateway.replaced), second.take(toGateway.replaced)]).toEqual([
-      [['puppet:web1']],
+      [['puppet:web1', 0]],
       [],
     ]);
     first.say([toServer.leave, 'puppet:web1'], [toServer.enter, 2, 'puppet:web1', 1]);
     await immediate();
-    expect(second.take(toGateway.replaced)).toEqual([['puppet:web1']]);
+    expect(second.take(toGateway.replaced)).toEqual([['puppet:web1', 0]]);
     expect(first.take(toGateway.replaced)).toEqual([]);
   });
 
@@ -534,7 +534,7 @@ describe('a server with gateways in threads', () => {
       if (secondIsFirst) found.reverse();
       for (const find of found) find();
       await immediate();
-      expect(first.take(toGateway.replaced)).toEqual([['puppet:web1']]);
+      expect(first.take(toGateway.replaced)).toEqual([['puppet:web1', 5_000]]);
       expect(second.take(toGateway.replaced)).toEqual([]);
     }
   });
@@ -547,7 +547,7 @@ describe('a server with gateways in threads', () => {
     first.take(toGateway.replaced);
     first.say([toServer.sole, 'puppet:web1', 9_000]);
     await immediate();
-    expect(first.take(toGateway.replaced)).toEqual([['puppet:web1']]);
+    expect(first.take(toGateway.replaced)).toEqual([['puppet:web1', 0]]);
     expect(second.take(toGateway.replaced)).toEqual([]);
     // Nothing is kept of those that have left.
     first.say([toServer.leave, 'puppet:web1'], [toServer.sole, 'puppet:web1', 0]);

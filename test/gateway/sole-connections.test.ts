@@ -91,6 +91,19 @@ describe('a principal that may have one connection', () => {
     another.ws.close();
   });
 
+  test('keeps one that is newer than the one at another gateway that was compared with one here before', async () => {
+    await start();
+    await rig.greeted();
+    rig.clock.advance(100);
+    const second = await rig.greeted();
+    rig.clock.advance(20);
+    // Meant was the first one, which is 120 ms old.
+    rig.gateway.replaced('puppet:web1', 80);
+    expect(await isServed(second)).toBe(true);
+    rig.gateway.replaced('puppet:web1', 10);
+    expect(await second.closed).toEqual(replaced);
+  });
+
   test('has only the newest one left once its policies say so', async () => {
     await start(3);
     const [first, second, third] = [await rig.greeted(), await rig.greeted(), await rig.greeted()];

@@ -55,13 +55,13 @@ const settledConnections = async (): Promise<readonly number[]> => {
 
 /**
  * Each thread accepts what it gets hold of first, and one that is idle gets hold of nearly all that come one by one: so
- * they come several at once, until both threads have at least two more.
+ * they come several at once, more in each round, until both threads have at least two more.
  */
 const connectToBoth = async (name: string, least: number): Promise<TestAgent[]> => {
   const before = await settledConnections();
   const agents: TestAgent[] = [];
-  for (let round = 0; round < 10; round += 1) {
-    const more = await Promise.all(Array.from({ length: 8 }, () => connectRaw(name)));
+  for (let round = 1; round <= 10; round += 1) {
+    const more = await Promise.all(Array.from({ length: 8 * round }, () => connectRaw(name)));
     await Promise.all(more.map((agent) => agent.frame()));
     agents.push(...more);
     if (agents.length < least) continue;

@@ -81,6 +81,11 @@ describe('maintenance of a server that runs', () => {
   test('drain moves the agents and the leadership of a server elsewhere, and no wait is lost', async () => {
     const drained = await leader();
     const before = agentsAt(drained);
+    // Those that threads serve are counted once a second.
+    await eventually(
+      'the server has counted its agents',
+      async () => (await cluster.metric(drained, 'futurestore_connections')) === before,
+    );
     const standing = await json<Standing>('drain', String(drained), '--grace', '2s');
     expect(standing).toMatchObject({ draining: true });
     expect(standing.agents).toBeGreaterThanOrEqual(before);

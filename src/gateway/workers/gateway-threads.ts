@@ -80,7 +80,8 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
     this.#clock = clock;
     this.#ledger = new PrincipalLedger({
       tellShare: (place, principal, share) => this.#link(place).tellShare(principal, share),
-      tellReplaced: (place, principal) => this.#link(place).tellReplaced(principal),
+      tellReplaced: (place, principal, sinceMs) =>
+        this.#link(place).tellReplaced(principal, Math.max(0, this.#clock.nowMs() - sinceMs)),
     });
     const sockets = SocketCounts.memory(threads);
     this.#links = Array.from({ length: threads }, (_, place) => startLink(options, place, sockets, this));
@@ -160,7 +161,7 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
     if (!admitted) return;
     // Behind the admission: before it the thread has nobody of that name.
     this.#ledger.tellShares(principal);
-    if (max === 1) this.#ledger.tellReplaced(place, principal);
+    if (max === 1) this.#ledger.tellReplaced(place, principal, this.#clock.nowMs());
   }
 
   sole(place: number, principal: string, ageMs: number): void {

@@ -7,8 +7,8 @@
 export interface LedgerOwner {
   /** Which part of the principal's requests the thread may admit. */
   tellShare(thread: number, principal: string, share: number): void;
-  /** A connection at another thread has taken the place of the one that the principal may have. */
-  tellReplaced(thread: number, principal: string): void;
+  /** A connection at another thread, there since then, is to take the place of the one that the principal may have. */
+  tellReplaced(thread: number, principal: string, sinceMs: number): void;
 }
 
 export class PrincipalLedger {
@@ -43,8 +43,8 @@ export class PrincipalLedger {
     if (this.#counts.get(principal)?.has(thread) !== true) return;
     for (const [other, otherSinceMs] of this.#setSole(thread, principal, sinceMs)) {
       if (other === thread) continue;
-      this.#owner.tellReplaced(otherSinceMs >= sinceMs ? thread : other, principal);
-      if (otherSinceMs >= sinceMs) return;
+      if (otherSinceMs >= sinceMs) return this.#owner.tellReplaced(thread, principal, otherSinceMs);
+      this.#owner.tellReplaced(other, principal, sinceMs);
     }
   }
 
@@ -81,9 +81,9 @@ export class PrincipalLedger {
   }
 
   /** To all threads but this one that have connections of the principal. */
-  tellReplaced(by: number, principal: string): void {
+  tellReplaced(by: number, principal: string, sinceMs: number): void {
     for (const thread of this.#counts.get(principal)?.keys() ?? [])
-      if (thread !== by) this.#owner.tellReplaced(thread, principal);
+      if (thread !== by) this.#owner.tellReplaced(thread, principal, sinceMs);
   }
 
   #tell(principal: string, counts: ReadonlyMap<number, number>): void {

@@ -120,8 +120,9 @@ export class ThreadLink implements DeliveryGateway {
     this.#line.schedule();
   }
 
-  tellReplaced(principal: string): void {
-    this.#line.packer.add([toGateway.replaced, principal]);
+  /** `newerAgeMs`: since when the other one is there; what is newer than that was not meant. */
+  tellReplaced(principal: string, newerAgeMs: number): void {
+    this.#line.packer.add([toGateway.replaced, principal, newerAgeMs]);
     this.#line.schedule();
   }
 

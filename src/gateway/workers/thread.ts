@@ -234,7 +234,7 @@ class GatewayThread implements GatewayPort {
         this.#principals.share(String(item[1]), Number(item[2]));
         return;
       case toGateway.replaced:
-        this.#gateway.replaced(String(item[1]));
+        this.#gateway.replaced(String(item[1]), Number(item[2]));
         return;
       case toGateway.cancelled:
         this.#cancelled.confirmed(Number(item[1]), Number(item[2]));
