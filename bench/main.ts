@@ -113,7 +113,7 @@ const runOnSystems = async (workload: SystemsWorkload): Promise<SystemRounds[]> 
       if (system !== undefined) started.push({ column: one, system, rounds: [] });
     }
     if (workload.warm) {
-      for (const { system } of started) await system.round({ quick: true, round: rounds });
+      for (const { system } of started) await system.round({ quick, round: rounds, warming: true });
     }
     for (let round = 0; round < rounds; round += 1) {
       for (const one of started) one.rounds.push(await one.system.round({ quick, round }));

@@ -8,6 +8,8 @@ export interface Conditions {
   readonly quick: boolean;
   /** From 0; keys of one round are not those of another. */
   readonly round: number;
+  /** Before the rounds that count: with many requests under way, whatever is measured then. */
+  readonly warming?: true;
 }
 
 /** What one round on one system gave: a number for each of the workload's figures. */
@@ -33,8 +35,8 @@ interface Described {
 /** One on three servers of each system. */
 export interface SystemsWorkload extends Described {
   /**
-   * A short round on each system before those that count: a load is measured on servers that have been at work, as they
-   * are in service, with their code compiled.
+   * A round on each system before those that count: a load is measured on servers that have been at work, as they are in
+   * service, with their code compiled. (V8 is still at it after six seconds of load on a small machine.)
    */
   readonly warm?: boolean;
   readonly futurestore: (system: RunningFuturestore, conditions: Conditions) => Promise<Measured>;

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { protobufCodec, type Request } from '../../src/protocol/index.ts';
-import { keyOf, value } from '../load/futurestore-jobs.ts';
+import { keyOf, value } from '../load/operations.ts';
 import { measureSyncs } from '../machine.ts';
 import { makeCertificates } from '../systems/certificates.ts';
 

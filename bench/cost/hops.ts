@@ -14,7 +14,7 @@ import { connect as connectTls } from 'node:tls';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type * as Client from '../../src/client/index.ts';
 import { eventually, ProcessCluster } from '../../test/support/process-cluster.ts';
-import { keyOf, value } from '../load/futurestore-jobs.ts';
+import { keyOf, value } from '../load/operations.ts';
 import { median, percentile } from '../statistics.ts';
 import { makeCertificates } from '../systems/certificates.ts';
 import { nowUs, type HopsFile, type Mark } from './hop-marks.ts';

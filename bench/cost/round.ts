@@ -12,7 +12,7 @@ import { pathToFileURL } from 'node:url';
 import type * as Serve from '../../src/cli/serve.ts';
 import type * as Client from '../../src/client/index.ts';
 import { freeBasePort } from '../../test/support/process-cluster.ts';
-import { keyOf, value } from '../load/futurestore-jobs.ts';
+import { keyOf, value } from '../load/operations.ts';
 import { percentile } from '../statistics.ts';
 import type { Round, RoundOptions, Work } from './round-options.ts';
 

@@ -1,6 +1,6 @@
 /** Very many futures, put there as quickly as the store takes them. */
 import type { Client } from '../../src/client/index.ts';
-import { value } from './futurestore-jobs.ts';
+import { value } from './operations.ts';
 
 const perBatch = 250;
 const lanes = 8;

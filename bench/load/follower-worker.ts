@@ -6,7 +6,7 @@ import { answerParent } from './answer-parent.ts';
 import { EtcdClient } from './etcd-client.ts';
 import { Follower } from './follower.ts';
 import type { FollowerJob, FollowerJobDone } from './follower-jobs.ts';
-import { value } from './futurestore-jobs.ts';
+import { value } from './operations.ts';
 import { Turnstile } from '../../test/support/turnstile.ts';
 import { processorSeconds } from '../machine.ts';
 

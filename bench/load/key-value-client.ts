@@ -1,6 +1,6 @@
 /**
  * What the workloads ask of a store that has keys and values. With callbacks and one write to the socket for all of a
- * turn, so that what another store is measured with costs less than our own client.
+ * turn, so that no store is measured by what a comfortable client costs.
  */
 
 /** Called once; with an error where the store refused, or the connection is gone. */
@@ -19,7 +19,7 @@ export interface KeyValueClient {
 }
 
 /** The stores that are spoken to this way. */
-type KeyValueStore = 'nats' | 'zookeeper';
+type KeyValueStore = 'futurestore' | 'nats' | 'zookeeper';
 
 /** How a server is reached; plain data, since it goes through a pipe. */
 export interface KeyValueEndpoint {
@@ -28,24 +28,26 @@ export interface KeyValueEndpoint {
   readonly port: number;
   /** PEM; undefined: without TLS. */
   readonly ca: string | undefined;
+  /** Who the client is, in PEM; absent: nobody asks. */
+  readonly identity?: { readonly cert: string; readonly key: string };
 }
 
 /** Puts what is written in one turn into one write. */
-export class Gathered {
-  readonly #write: (bytes: Buffer) => void;
-  #parts: Buffer[] = [];
+export class Gathered<Part> {
+  readonly #write: (parts: readonly Part[]) => void;
+  #parts: Part[] = [];
 
-  constructor(write: (bytes: Buffer) => void) {
+  constructor(write: (parts: readonly Part[]) => void) {
     this.#write = write;
   }
 
-  add(bytes: Buffer): void {
-    this.#parts.push(bytes);
+  add(part: Part): void {
+    this.#parts.push(part);
     if (this.#parts.length > 1) return;
     setImmediate(() => {
       const parts = this.#parts;
       this.#parts = [];
-      this.#write(Buffer.concat(parts));
+      this.#write(parts);
     });
   }
 }

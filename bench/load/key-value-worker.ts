@@ -1,11 +1,11 @@
-/** A process that makes load on NATS or ZooKeeper, as it is told by its parent. */
+/** A process that makes load on a store of keys and values, as it is told by its parent. */
 import process from 'node:process';
+import { Turnstile } from '../../test/support/turnstile.ts';
 import { answerParent } from './answer-parent.ts';
-import { keyOf, value } from './futurestore-jobs.ts';
 import type { Done, KeyValueClient } from './key-value-client.ts';
 import { connectKeyValue } from './key-value-clients.ts';
 import type { KeyValueJob } from './key-value-load.ts';
-import type { FuturestoreJobDone } from './futurestore-jobs.ts';
+import { keyOf, value, type LoadDone } from './operations.ts';
 
 const operationOf = (
   { operation }: KeyValueJob,
@@ -26,13 +26,19 @@ const operationOf = (
   }
 };
 
+const handshakesAtOnce = 50;
+
 /** Closed loop: every lane sends its next request when it has the answer to the last one. */
-const work = async (job: KeyValueJob): Promise<FuturestoreJobDone> => {
+const work = async (job: KeyValueJob): Promise<LoadDone> => {
+  const turnstile = new Turnstile(handshakesAtOnce);
   const clients = await Promise.all(
-    Array.from({ length: job.connections }, (_, index) => {
+    Array.from({ length: job.connections }, async (_, index) => {
       const endpoint = job.endpoints[index % job.endpoints.length];
       if (endpoint === undefined) throw new Error('a load has at least one server');
-      return connectKeyValue(endpoint);
+      const leave = await turnstile.enter();
+      const client = await connectKeyValue(endpoint);
+      leave();
+      return client;
     }),
   );
   const latenciesMs: number[] = [];

@@ -2,7 +2,7 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { LoadResult } from './load.ts';
-import type { FuturestoreJobDone } from './futurestore-jobs.ts';
+import type { LoadDone } from './operations.ts';
 
 /** `worker`: the built module beside this one that does the job, and gives a `Done`. */
 export const childProcess = async <Done>(worker: string, job: object): Promise<Done> => {
@@ -20,7 +20,7 @@ export const loadProcess = async (
   worker: string,
   job: object & { readonly seconds: number },
 ): Promise<LoadResult> => {
-  const done = await childProcess<FuturestoreJobDone>(worker, job);
+  const done = await childProcess<LoadDone>(worker, job);
   return {
     operations: done.latenciesMs.length,
     seconds: job.seconds,

@@ -21,7 +21,7 @@ interface Answer {
 
 export class NatsClient implements KeyValueClient {
   readonly #socket: Socket;
-  readonly #gathered: Gathered;
+  readonly #gathered: Gathered<Buffer>;
   readonly #inbox = `_INBOX.${Math.random().toString(36).slice(2)}${Math.random().toString(36).slice(2)}`;
   readonly #waiting = new Map<string, (answer: Answer | Error) => void>();
   readonly #watches = new Map<string, (key: string) => void>();
@@ -32,7 +32,7 @@ export class NatsClient implements KeyValueClient {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
-    this.#gathered = new Gathered((bytes) => socket.write(bytes));
+    this.#gathered = new Gathered((parts) => socket.write(Buffer.concat(parts)));
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('close', () => {
       for (const told of this.#waiting.values()) told(new Error('the connection to NATS is gone'));

@@ -58,7 +58,7 @@ type Told = (error: number, body: Buffer) => void;
 
 export class ZookeeperClient implements KeyValueClient {
   readonly #socket: Socket;
-  readonly #gathered: Gathered;
+  readonly #gathered: Gathered<Buffer>;
   readonly #waiting = new Map<number, Told>();
   readonly #watches = new Map<string, () => void>();
   readonly #pings: NodeJS.Timeout;
@@ -68,7 +68,7 @@ export class ZookeeperClient implements KeyValueClient {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
-    this.#gathered = new Gathered((bytes) => socket.write(bytes));
+    this.#gathered = new Gathered((parts) => socket.write(Buffer.concat(parts)));
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('error', () => socket.destroy());
     socket.on('close', () => {

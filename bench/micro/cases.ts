@@ -2,7 +2,7 @@
 import type { Operation } from '../../src/protocol/index.ts';
 import type { Message, Raft } from '../../src/raft/index.ts';
 import type { LogEntry } from '../../src/store/index.ts';
-import { keyOf, value } from '../load/futurestore-jobs.ts';
+import { keyOf, value } from '../load/operations.ts';
 import type { Modules } from './modules.ts';
 
 export interface MicroCase {

@@ -2,6 +2,7 @@
 import process from 'node:process';
 import { connect, loadProfile, type Client } from '../../src/client/index.ts';
 import { command, ProcessCluster } from '../../test/support/process-cluster.ts';
+import type { KeyValueEndpoint } from '../load/key-value-client.ts';
 import { versionOf } from './programs.ts';
 import type { RunningSystem, System } from './system.ts';
 
@@ -9,12 +10,27 @@ export interface RunningFuturestore extends RunningSystem {
   /** The administrator's. */
   readonly profile: string;
   readonly cluster: ProcessCluster;
+  /** For loads, as the administrator. */
+  readonly loadEndpoints: readonly KeyValueEndpoint[];
 }
 
 export const runningFuturestore = (cluster: ProcessCluster): RunningFuturestore => ({
   cluster,
   profile: cluster.path('admin.yaml'),
   endpoints: cluster.ids.map((id) => `wss://127.0.0.1:${cluster.port + id - 1}`),
+  get loadEndpoints() {
+    const { ca, cert, key } = loadProfile(cluster.path('admin.yaml'));
+    if (cert === undefined || key === undefined) throw new Error('the administrator has no certificate');
+    return cluster.ids.map((id): KeyValueEndpoint => {
+      return {
+        store: 'futurestore',
+        host: '127.0.0.1',
+        port: cluster.port + id - 1,
+        ca,
+        identity: { cert, key },
+      };
+    });
+  },
   get pids() {
     return cluster.ids.map((id) => cluster.processId(id));
   },

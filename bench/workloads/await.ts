@@ -1,13 +1,11 @@
 /** From a resolve on one server to the one who waits for it on another. */
-import { connect, loadProfile, type Client } from '../../src/client/index.ts';
-import { keyOf, value } from '../load/futurestore-jobs.ts';
+import { keyOf, value } from '../load/operations.ts';
 import { openLoop } from '../load/open-loop.ts';
 import { percentile } from '../statistics.ts';
 import type { EtcdClient } from '../load/etcd-client.ts';
-import { whenDone, type KeyValueClient } from '../load/key-value-client.ts';
+import { whenDone, type KeyValueClient, type KeyValueEndpoint } from '../load/key-value-client.ts';
 import { connectKeyValue } from '../load/key-value-clients.ts';
-import type { RunningFuturestore } from '../systems/futurestore.ts';
-import type { Measured, SystemsWorkload } from '../workload.ts';
+import type { Conditions, Measured, SystemsWorkload } from '../workload.ts';
 
 const waiters = 1000;
 const perSecond = 1000;
@@ -19,44 +17,6 @@ const measured = (tookMs: readonly number[], missing: number): Measured => ({
   'never told': missing,
 });
 
-const clientsOf = (system: RunningFuturestore, count: number, shift: number): Client[] => {
-  const profile = loadProfile(system.profile);
-  return Array.from({ length: count }, (_, index) =>
-    connect({ ...profile, endpoints: [system.endpoints[(index + shift) % system.endpoints.length] ?? ''] }),
-  );
-};
-
-/** Waiters are on the servers in turn; each key is resolved by a client of the next server. */
-const onFuturestore = async (
-  system: RunningFuturestore,
-  rounds: number,
-  prefix: string,
-): Promise<Measured> => {
-  const listening = clientsOf(system, connections, 0);
-  const producing = clientsOf(system, connections, 1);
-  const tookMs: number[] = [];
-  let told = 0;
-  for (let round = 0; round < rounds; round += 1) {
-    const scheduled = new Map<string, number>();
-    const keys = Array.from({ length: waiters }, (_, index) => keyOf(`${prefix}-${round}`, index, 0));
-    const waits = keys.map(async (key, index) => {
-      await listening[index % connections]?.await(key, { timeoutMs: 30_000 });
-      told += 1;
-      tookMs.push(performance.now() - (scheduled.get(key) ?? Number.NaN));
-    });
-    // A read is answered behind the awaits of the same connection.
-    await Promise.all(listening.map((client) => client.get('bench/none')));
-    await openLoop(perSecond, waiters, (index, atMs) => {
-      const key = keys[index] ?? '';
-      scheduled.set(key, atMs);
-      return producing[index % connections]?.resolve(key, value);
-    });
-    await Promise.all(waits);
-  }
-  await Promise.all([...listening, ...producing].map((client) => client.close()));
-  return measured(tookMs, rounds * waiters - told);
-};
-
 export const awaitWorkload: SystemsWorkload = {
   name: 'await',
   about: `${waiters} waiters on distinct keys, ${perSecond} resolves/s at fixed times on another server, until each is told (etcd: watches and puts)`,
@@ -66,15 +26,15 @@ export const awaitWorkload: SystemsWorkload = {
     { name: 'scheduled → told p99', unit: 'ms', better: 'less', ratioGoal: 0.5, limit: 50 },
     { name: 'never told', unit: '', better: 'less', limit: 0 },
   ],
-  futurestore: (system, { quick, round }) => onFuturestore(system, quick ? 2 : 5, `a${round}`),
-  etcd: async (system, { quick, round }) => {
+  futurestore: (system, conditions) => onKeyValue(system.loadEndpoints, conditions),
+  etcd: async (system, conditions) => {
     const listening: EtcdClient[] = [];
     const producing: EtcdClient[] = [];
     for (let index = 0; index < connections; index += 1) {
       listening.push(system.client(index % system.endpoints.length));
       producing.push(system.client((index + 1) % system.endpoints.length));
     }
-    const result = await byWatches(quick ? 2 : 5, `a${round}`, {
+    const result = await byWatches(conditions, {
       watch: async (own, keys, told) =>
         (await listening[own]?.watch(keys, ({ key }) => told(key))) ?? nothing,
       put: (own, key) => producing[own]?.put(key, value),
@@ -82,25 +42,31 @@ export const awaitWorkload: SystemsWorkload = {
     for (const client of [...listening, ...producing]) client.close();
     return result;
   },
-  keyValue: async (system, { quick, round }) => {
-    const clients = (shift: number): Promise<KeyValueClient[]> =>
-      Promise.all(
-        Array.from({ length: connections }, (_, index) =>
-          connectKeyValue(at(system.endpoints, (index + shift) % system.endpoints.length)),
-        ),
-      );
-    const listening = await clients(0);
-    const producing = await clients(1);
-    const result = await byWatches(quick ? 2 : 5, `a${round}`, {
-      watch: async (own, keys, told) => {
-        await at(listening, own).watch(keys, told);
-        return nothing;
-      },
-      put: (own, key) => whenDone((done) => at(producing, own).put(key, value, done)),
-    });
-    for (const client of [...listening, ...producing]) client.close();
-    return result;
-  },
+  keyValue: (system, conditions) => onKeyValue(system.endpoints, conditions),
+};
+
+/** Waiters are on the servers in turn; each key is put by a client of the next server. */
+const onKeyValue = async (
+  endpoints: readonly KeyValueEndpoint[],
+  conditions: Conditions,
+): Promise<Measured> => {
+  const clients = (shift: number): Promise<KeyValueClient[]> =>
+    Promise.all(
+      Array.from({ length: connections }, (_, index) =>
+        connectKeyValue(at(endpoints, (index + shift) % endpoints.length)),
+      ),
+    );
+  const listening = await clients(0);
+  const producing = await clients(1);
+  const result = await byWatches(conditions, {
+    watch: async (own, keys, told) => {
+      await at(listening, own).watch(keys, told);
+      return nothing;
+    },
+    put: (own, key) => whenDone((done) => at(producing, own).put(key, value, done)),
+  });
+  for (const client of [...listening, ...producing]) client.close();
+  return result;
 };
 
 const nothing = (): void => {};
@@ -117,12 +83,15 @@ interface Watching {
   readonly put: (own: number, key: string) => Promise<void> | undefined;
 }
 
-/** The same for stores that have no awaits. */
-const byWatches = async (rounds: number, prefix: string, { watch, put }: Watching): Promise<Measured> => {
+const byWatches = async (
+  { quick, round, warming }: Conditions,
+  { watch, put }: Watching,
+): Promise<Measured> => {
+  const rounds = quick && !warming ? 2 : 5;
   const tookMs: number[] = [];
   for (let part = 0; part < rounds; part += 1) {
     const scheduled = new Map<string, number>();
-    const keys = Array.from({ length: waiters }, (_, index) => keyOf(`${prefix}-${part}`, index, 0));
+    const keys = Array.from({ length: waiters }, (_, index) => keyOf(`a${round}-${part}`, index, 0));
     let left = waiters;
     let resolve = nothing;
     const allTold = new Promise<void>((told) => (resolve = told));

@@ -1,7 +1,7 @@
 /** A server that was away for so long that the log does not reach back: it gets a snapshot. */
 import { eventually } from '../../test/support/process-cluster.ts';
 import { fill } from '../load/fill.ts';
-import { value } from '../load/futurestore-jobs.ts';
+import { value } from '../load/operations.ts';
 import { clientOf, otherThan } from '../systems/futurestore.ts';
 import type { SystemsWorkload } from '../workload.ts';
 

@@ -1,7 +1,7 @@
 /** What happens when a server is lost, comes back, or very much expires at once. */
 import { sleep } from '../../test/support/process-cluster.ts';
 import { fill } from '../load/fill.ts';
-import { value } from '../load/futurestore-jobs.ts';
+import { value } from '../load/operations.ts';
 import { residentBytes } from '../machine.ts';
 import { clientOf, otherThan } from '../systems/futurestore.ts';
 import type { EtcdClient } from '../load/etcd-client.ts';

@@ -2,8 +2,8 @@
 import { connect, loadProfile } from '../../src/client/index.ts';
 import { ProcessCluster } from '../../test/support/process-cluster.ts';
 import { fill } from '../load/fill.ts';
-import { futurestoreLoad } from '../load/futurestore-load.ts';
-import type { FuturestoreOperation } from '../load/futurestore-jobs.ts';
+import { keyValueLoad } from '../load/key-value-load.ts';
+import type { LoadOperation } from '../load/operations.ts';
 import { runningFuturestore, type RunningFuturestore } from '../systems/futurestore.ts';
 import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '../workload.ts';
 
@@ -11,13 +11,12 @@ const connections = 100;
 const outstanding = 10;
 
 const perSecond = async (
-  { profile, endpoints }: RunningFuturestore,
-  operation: FuturestoreOperation,
+  { loadEndpoints }: RunningFuturestore,
+  operation: LoadOperation,
   seconds: number,
 ): Promise<number> => {
-  const result = await futurestoreLoad({
-    profile,
-    endpoints,
+  const result = await keyValueLoad({
+    endpoints: loadEndpoints,
     operation,
     connections,
     outstanding,

@@ -1,16 +1,15 @@
 /** Reads of one key: with a quorum's word, and from what a server has. */
 import { grpcFrame, type EtcdClient } from '../load/etcd-client.ts';
 import { h2load } from '../load/h2load.ts';
-import { futurestoreLoad } from '../load/futurestore-load.ts';
-import { value } from '../load/futurestore-jobs.ts';
+import { value } from '../load/operations.ts';
 import { whenDone } from '../load/key-value-client.ts';
 import { connectKeyValue } from '../load/key-value-clients.ts';
 import { keyValueLoad } from '../load/key-value-load.ts';
 import type { RunningEtcd } from '../systems/etcd.ts';
 import type { RunningFuturestore } from '../systems/futurestore.ts';
 import type { RunningKeyValue } from '../systems/system.ts';
-import type { Conditions, SystemsWorkload } from '../workload.ts';
-import { loadFigures, withProcessors } from './settle.ts';
+import type { SystemsWorkload } from '../workload.ts';
+import { loadFigures, shapeOf, withProcessors } from './settle.ts';
 
 const connections = 100;
 const outstanding = 10;
@@ -41,39 +40,34 @@ const readWorkload = (name: string, stale: boolean, goal: number): SystemsWorklo
   about: `${connections} connections × ${outstanding} outstanding, one key${stale ? ', without asking the leader (etcd: serializable)' : ''}`,
   warm: true,
   figures: loadFigures({ throughput: goal }),
-  futurestore: async (system, { quick }: Conditions) => {
+  futurestore: async (system, conditions) => {
     await putFuturestore(system);
     return await withProcessors(system.pids, () =>
-      futurestoreLoad({
-        profile: system.profile,
-        endpoints: system.endpoints,
+      keyValueLoad({
+        endpoints: system.loadEndpoints,
         operation: { kind: 'get', key, stale },
-        connections,
-        outstanding,
-        seconds: quick ? 2 : 8,
+        ...shapeOf(connections, outstanding, conditions),
       }),
     );
   },
-  etcd: async (system, { quick }) => {
+  etcd: async (system, conditions) => {
     await putEtcd(system);
     const body = grpcFrame('RangeRequest', { key: Buffer.from(key), serializable: stale });
     return await withProcessors(system.pids, () =>
       h2load(
         system.endpoints,
         { method: 'etcdserverpb.KV/Range', body },
-        { connections, outstanding, seconds: quick ? 2 : 8 },
+        shapeOf(connections, outstanding, conditions),
       ),
     );
   },
-  keyValue: async (system, { quick }) => {
+  keyValue: async (system, conditions) => {
     await putKeyValue(system);
     return await withProcessors(system.pids, () =>
       keyValueLoad({
         endpoints: system.endpoints,
         operation: { kind: 'get', key, stale },
-        connections,
-        outstanding,
-        seconds: quick ? 2 : 8,
+        ...shapeOf(connections, outstanding, conditions),
       }),
     );
   },

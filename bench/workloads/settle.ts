@@ -2,12 +2,11 @@
 import { percentile } from '../statistics.ts';
 import { h2load } from '../load/h2load.ts';
 import { grpcFrame } from '../load/etcd-client.ts';
-import { futurestoreLoad } from '../load/futurestore-load.ts';
-import { keyOf, value, type FuturestoreOperation } from '../load/futurestore-jobs.ts';
+import { keyOf, value, type LoadOperation } from '../load/operations.ts';
 import { whenDone } from '../load/key-value-client.ts';
 import { connectKeyValue } from '../load/key-value-clients.ts';
 import { keyValueLoad } from '../load/key-value-load.ts';
-import type { LoadResult } from '../load/load.ts';
+import type { LoadResult, LoadShape } from '../load/load.ts';
 import type { RunningKeyValue } from '../systems/system.ts';
 import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '../workload.ts';
 import { processorSeconds } from '../machine.ts';
@@ -52,6 +51,12 @@ export const withProcessors = async (
 
 const secondsOf = ({ quick }: Conditions): number => (quick ? 2 : 8);
 
+/** One lane would take minutes to have the servers' code compiled. */
+const warmingShape: LoadShape = { connections: 100, outstanding: 10, seconds: 6 };
+
+export const shapeOf = (connections: number, outstanding: number, conditions: Conditions): LoadShape =>
+  conditions.warming ? warmingShape : { connections, outstanding, seconds: secondsOf(conditions) };
+
 const putFrame = (): Buffer =>
   grpcFrame('PutRequest', { key: Buffer.from(keyOf('bench', 0, 0)), value: Buffer.from(value) });
 
@@ -61,7 +66,7 @@ const settleWorkload = (
   connections: number,
   outstanding: number,
   goals: LoadGoals,
-  operation: (round: number) => FuturestoreOperation = (round) => ({ kind: 'settle', prefix: `b${round}` }),
+  operation: (round: number) => LoadOperation = (round) => ({ kind: 'settle', prefix: `b${round}` }),
 ): SystemsWorkload => ({
   name,
   about: `${connections} connections × ${outstanding} outstanding, ${about}`,
@@ -69,13 +74,10 @@ const settleWorkload = (
   figures: loadFigures(goals),
   futurestore: (system, conditions) =>
     withProcessors(system.pids, () =>
-      futurestoreLoad({
-        profile: system.profile,
-        endpoints: system.endpoints,
+      keyValueLoad({
+        endpoints: system.loadEndpoints,
         operation: operation(conditions.round),
-        connections,
-        outstanding,
-        seconds: secondsOf(conditions),
+        ...shapeOf(connections, outstanding, conditions),
       }),
     ),
   etcd: (system, conditions) =>
@@ -83,7 +85,7 @@ const settleWorkload = (
       h2load(
         system.endpoints,
         { method: 'etcdserverpb.KV/Put', body: putFrame() },
-        { connections, outstanding, seconds: secondsOf(conditions) },
+        shapeOf(connections, outstanding, conditions),
       ),
     ),
   keyValue: async (system, conditions) => {
@@ -93,9 +95,7 @@ const settleWorkload = (
       keyValueLoad({
         endpoints: system.endpoints,
         operation: wanted,
-        connections,
-        outstanding,
-        seconds: secondsOf(conditions),
+        ...shapeOf(connections, outstanding, conditions),
       }),
     );
   },

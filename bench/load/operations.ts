@@ -1,21 +1,14 @@
-/** What a process that makes load on futurestore can be told to do; plain data, since it goes through a pipe. */
-import type { LoadShape } from './load.ts';
+/** What processes that make load do again and again; plain data, since it goes through a pipe. */
 
-export type FuturestoreOperation =
-  /** A new future each time. */
+export type LoadOperation =
+  /** A new key each time. */
   | { readonly kind: 'settle'; readonly prefix: string }
   /** Of so many keys, again and again. */
   | { readonly kind: 'overwrite'; readonly keys: number }
   | { readonly kind: 'get'; readonly key: string; readonly stale: boolean };
 
-export interface FuturestoreJob extends LoadShape {
-  readonly profile: string;
-  readonly endpoints: readonly string[];
-  readonly operation: FuturestoreOperation;
-}
-
-/** The answer; latencies in ms. */
-export interface FuturestoreJobDone {
+/** What became of them. */
+export interface LoadDone {
   readonly latenciesMs: readonly number[];
   readonly processorMs: number;
 }
