@@ -205,7 +205,7 @@ export class Store {
     while (steps.next().done !== true);
   }
 
-  /** `finishLoad` in steps of a few milliseconds, between which the store is of no use. */
+  /** `finishLoad` in steps, between which the store is of no use. (bench/PROFILE.md has what the longest takes.) */
   *finishLoadInSteps(): Generator<void, void, undefined> {
     if (this.#loader !== undefined) yield* this.#loader.finish((timeMs) => this.#tables.wheel.keepUp(timeMs));
     this.#loader = undefined;
