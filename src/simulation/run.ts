@@ -150,7 +150,9 @@ const settle = (world: World): boolean => {
         const keys = new Set(agents.flatMap((agent) => [...agent.awaits].flatMap((open) => open.keys)));
         agents[0]?.settle([...keys]);
       }
-      const opened = !world.state.access.active || world.accessOperator.opened();
+      const { accessOperator, state } = world;
+      // What it waits for may close doors once it is answered.
+      const opened = accessOperator.idle && (!state.access.active || accessOperator.opened());
       return opened && agents.every((agent) => agent.inFlight === 0 && agent.awaits.size === 0);
     },
     () => {
