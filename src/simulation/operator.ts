@@ -140,6 +140,9 @@ export class Operator {
     if (configuration === undefined || configuration.votersOutgoing.length > 0) return false;
     // Those who stay may not know yet that others have left, and need the votes of a quorum of old.
     if (lost && !machines.every(({ id }) => mayBeForgotten(id))) return false;
+    // It is to take the place of one that leaves: nobody could be asked to go once it is lost.
+    const { voters: present, learners } = configuration;
+    if (lost && ![...present, ...learners].some((id) => id === machine.id)) return false;
     const damaged = new Set<number>(machines.filter((one) => one.damage !== undefined).map(({ id }) => id));
     if (lost) damaged.add(machine.id);
     const leaving = new Set(this.#mayLeave);
