@@ -83,6 +83,7 @@ export class Realms {
   readonly #files: FileReader;
   readonly #readRevocationLists: ReadRevocationLists;
   readonly #logger: IdentityLogger;
+  readonly #changed: () => void;
   #table: Table;
   #version = 1;
   /** By the SHA-256 of the certificate; of the present table. */
@@ -92,17 +93,19 @@ export class Realms {
 
   /**
    * Throws CONFIGURATION_INVALID for what is no certificate or key, and for an issuer that two realms share. A realm
-   * with a revocation list accepts no certificate before `look` has read it.
+   * with a revocation list accepts no certificate before `look` has read it. `changed` is called when `version` has changed.
    */
   constructor(
     documents: RealmDocuments,
     files: FileReader,
     logger: IdentityLogger,
     readLists: ReadRevocationLists = revocationListReader(undefined),
+    changed: () => void = () => undefined,
   ) {
     this.#files = files;
     this.#readRevocationLists = readLists;
     this.#logger = logger;
+    this.#changed = changed;
     this.#table = tableOf(documents);
   }
 
@@ -135,7 +138,7 @@ export class Realms {
       }
       this.#table = table;
       this.#proved.clear();
-      this.#version += 1;
+      this.#differs();
     });
   }
 
@@ -277,6 +280,11 @@ export class Realms {
     return refused(found.text, found.revoked ? closeCodes.revoked : closeCodes.identityUnavailable);
   }
 
+  #differs(): void {
+    this.#version += 1;
+    this.#changed();
+  }
+
   async #readLists(realm: Realm, wallMs: number): Promise<void> {
     const path = realm.document.tls?.crl;
     if (path === undefined) return;
@@ -293,7 +301,8 @@ export class Realms {
       realm.lists = realm.lists === undefined ? read : read.withNewerOf(realm.lists);
       realm.listProblem = undefined;
       realm.listVersion = version;
-      this.#version += 1;
+      // Those of realms that do not count yet come with them.
+      if (this.#table.get(realm.name) === realm) this.#differs();
       this.#logger.info({ realm: realm.name, file: path }, 'a revocation list was read');
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);

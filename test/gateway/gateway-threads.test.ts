@@ -30,7 +30,7 @@ import { FuturestoreError, protobufCodec } from '../../src/protocol/index.ts';
 import { compilePolicies } from '../../src/scopes/index.ts';
 import type { PolicyDocument } from '../../src/scopes/index.ts';
 import type { Gateway, GatewayEvent } from '../../src/server/index.ts';
-import { issue } from './certificates.ts';
+import { issue, makeAuthority } from './certificates.ts';
 import { FakePort, hello, LogBook, ManualClock, policyDocument, TestAgent, theWorld } from './harness.ts';
 
 class Metrics implements ThreadMetrics {
@@ -288,6 +288,17 @@ describe('a gateway in a thread', () => {
     ]);
     expect((await one.closed).code).toBe(4503);
     expect(one.frames.flatMap(({ answers }) => answers)).toEqual([]);
+  });
+
+  test('judges who is connected again, within a second, when other authorities count', async () => {
+    const { agent, gateway, clock } = await start();
+    const one = await agent();
+    one.send({ hello, requests: [] });
+    await one.frame();
+    const next = await makeAuthority('CN=Puppet CA');
+    await gateway.replaceFileRealms({ puppet: { tls: { issuer: next.pem, identity: 'cn' } } });
+    clock.advance(999);
+    expect((await one.closed).code).toBe(4501);
   });
 
   test('takes another certificate, and tells why it does not', async () => {
