@@ -13,7 +13,7 @@ import { readCertificate } from './certificates.ts';
 import type { CertificateFacts } from './certificates.ts';
 import { revocationListReader } from './revocation-list-reader.ts';
 import type { ReadRevocationLists } from './revocation-list-reader.ts';
-import { RevocationLists } from './revocation-lists.ts';
+import { RevocationLists, skewMs } from './revocation-lists.ts';
 import { tokenIssuer, TokenRealm } from './tokens.ts';
 import type { ProvenToken } from './tokens.ts';
 import type { FileReader } from './watched-files.ts';
@@ -260,7 +260,7 @@ export class Realms {
       );
     if (!(certificate.expiresAtMs > wallMs))
       return refused(`the certificate expired at ${instant(certificate.expiresAtMs)}: renew it`);
-    if (!(certificate.issuedAtMs <= wallMs))
+    if (!(certificate.issuedAtMs <= wallMs + skewMs))
       return refused(
         `the certificate is not valid before ${instant(certificate.issuedAtMs)}: check the clocks`,
       );

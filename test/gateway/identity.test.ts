@@ -126,6 +126,13 @@ describe('an identity', () => {
     );
   });
 
+  test('is given by a certificate that was issued just now, also where the clock is five minutes behind', async () => {
+    const { cert } = await issue(puppet, { subject: 'CN=web1', notBefore: 0 });
+    const minute = 60_000;
+    expect(judgeLeaf(cert, realms, Date.now() - 4 * minute)).toMatchObject({ ok: true });
+    expect(problemOf(judgeLeaf(cert, realms, Date.now() - 6 * minute))).toContain('not valid before');
+  });
+
   test('is not given by a certificate that is for something else', async () => {
     const subject = 'CN=web1';
     const forServers = await judge(puppet, { subject, usages: [x509.ExtendedKeyUsage.serverAuth] });
