@@ -175,7 +175,7 @@ export class Realms {
     for (const realm of this.#table.values()) {
       const issuer = realm.authorities.find((authority) => hasIssued(authority, leaf));
       if (issuer === undefined) continue;
-      const read = readCertificate(leaf);
+      const read = readCertificate(leaf, realm.document.tls?.identity ?? 'cn');
       if (!read.ok) return refused(read.problem);
       return { ok: true, proved: { ...read.facts, realm: realm.name, issuer: issuer.fingerprint } };
     }
@@ -258,6 +258,11 @@ export class Realms {
       return refused(
         'the CA that signed the certificate is no CA of its realm any more: have a new one issued',
       );
+    if (realm.document.tls?.identity !== certificate.namedBy) {
+      // Its new name is found in the certificate when that is shown again.
+      const text = `the realm takes names from another part of certificates (${realm.document.tls?.identity}) now: connect again`;
+      return refused(text, closeCodes.authenticationExpired);
+    }
     if (!(certificate.expiresAtMs > wallMs))
       return refused(`the certificate expired at ${instant(certificate.expiresAtMs)}: renew it`);
     if (!(certificate.issuedAtMs <= wallMs + skewMs))
