@@ -19,7 +19,10 @@ const peerVersionLeast = 3;
  * What a document may have that not all servers know, and the first version of which all do: others would refuse it, each
  * for itself. Where the policies that are applied have it already, who cannot apply them could not be in the cluster.
  */
-const documentParts: readonly { readonly versionLeast: number; has(document: PolicyDocument): boolean }[] = [
+const documentParts: readonly {
+  readonly versionLeast: number;
+  readonly has: (document: PolicyDocument) => boolean;
+}[] = [
   {
     versionLeast: 5,
     has: ({ policies }) =>

@@ -213,7 +213,7 @@ describe('an identity by DNS name', () => {
       [['dns', `${'a'.repeat(63)}.${'b'.repeat(63)}.c`]],
       'segment of a key',
     ],
-  ] as const)('is not %s', async (_what, names, problem) => {
+  ] as const)('is not taken from %s', async (_what, names, problem) => {
     const extensions = names.length === 0 ? [] : [named(...names)];
     expect(problemOf(await judgeNamed('CN=web1', ...extensions))).toContain(problem);
   });
