@@ -419,6 +419,19 @@ describe('the gateway in its thread', () => {
   const tags = (heard: readonly Item[]): unknown[] =>
     heard.map(([tag]) => tag).filter((tag) => tag !== toServer.reply);
 
+  test('judges again who was judged before other authorities count and is admitted after', async () => {
+    const { agent, heard, say, call } = await start();
+    const next = await makeAuthority('CN=Puppet CA');
+    const realms = { puppet: { tls: { issuer: next.pem, identity: 'cn' } } };
+    say([toGateway.call, 2, 'replaceFileRealms', realms]);
+    await expect.poll(() => heard.filter(([tag]) => tag === toServer.reply)).toHaveLength(2);
+    say([toGateway.admission, 1, true]);
+    expect(await agent.closed).toMatchObject({ code: 4501 });
+    expect(heard.map(([tag]) => tag)).not.toContain(toServer.get);
+    expect(agent.frames).toEqual([]);
+    await call(3, 'close');
+  });
+
   test('takes nothing from an agent that is not admitted yet, and then all in order', async () => {
     const { agent, heard, say, call } = await start();
     for (let turn = 0; turn < 20; turn += 1) await immediate();
