@@ -242,14 +242,20 @@ const instantOf = (name: string, text: string): number => {
   throw new UsageError(`${name} ${JSON.stringify(text)} is no instant: write it as in 2026-11-22T18:00:00Z`);
 };
 
-const revocationOf = async (who: string, options: RevocationOptions): Promise<Revocation> => {
+/** Certificates and tokens say when they were issued in whole seconds: 'now' leaves those of this second alone. */
+const secondOf = (ms: number): number => Math.floor(ms / 1000) * 1000;
+
+const issuedBeforeOf = (text: string, nowMs: number): number =>
+  text === 'now' ? secondOf(nowMs) : instantOf('--issued-before', text);
+
+const revocationOf = async (who: string, options: RevocationOptions, nowMs: number): Promise<Revocation> => {
   const { parsePrincipal, parseSerial } = await import('../scopes/index.ts');
   const { serial, token, issuedBefore } = options;
   if ([serial, token, issuedBefore].filter((option) => option !== undefined).length > 1)
     throw new UsageError('give one of --serial, --token and --issued-before');
   const principal: Principal | undefined = parsePrincipal(who);
   if (issuedBefore !== undefined) {
-    const atMs = instantOf('--issued-before', issuedBefore);
+    const atMs = issuedBeforeOf(issuedBefore, nowMs);
     if (principal === undefined) return { kind: 'issued_before', realm: who, atMs };
     return { kind: 'issued_before', ...principal, atMs };
   }
@@ -304,12 +310,22 @@ const change = async (
   });
 };
 
+/** Whoever revokes by an instant mostly wants to issue anew at once. */
+const warnOfComing = (environment: CommandEnvironment, revocation: Revocation): void => {
+  if (revocation.kind !== 'issued_before' || revocation.atMs <= secondOf(environment.now())) return;
+  const instant = new Date(revocation.atMs).toISOString();
+  environment.stderr.write(
+    `futurestore: ${instant} is to come: what is issued before it is revoked from the beginning, as what futurestore cert makes now\n`,
+  );
+};
+
 const revoke = async (
   environment: CommandEnvironment,
   who: string,
   options: RevokeOptions,
 ): Promise<void> => {
-  const revocation = await revocationOf(who, options);
+  const revocation = await revocationOf(who, options, environment.now());
+  warnOfComing(environment, revocation);
   const until = options.until === undefined ? {} : { untilMs: instantOf('--until', options.until) };
   await change(
     environment,
@@ -325,7 +341,7 @@ const restore = async (
   who: string,
   options: RevocationOptions,
 ): Promise<void> => {
-  const revocation = await revocationOf(who, options);
+  const revocation = await revocationOf(who, options, environment.now());
   await change(
     environment,
     revocation,
@@ -362,7 +378,15 @@ const withCredential = (command: Command): Command =>
     .argument('<who>', 'realm:name, or with an option the realm alone')
     .option('--serial <hex>', 'the certificate with this serial number')
     .option('--token <id>', 'the token with this id (jti)')
-    .option('--issued-before <instant>', 'all that was issued before, to the principal or the whole realm');
+    .option(
+      '--issued-before <instant>',
+      "all that was issued before (or before 'now'), to the principal or the whole realm",
+    );
+
+const backdatingHelp = `
+A certificate was issued when its validity begins (notBefore). Those of futurestore cert say the truth. Of an authority that
+backdates (Puppet's: by a day) give --issued-before an instant that is so much earlier, or revoke with --serial: else what
+it issues next is revoked, too.`;
 
 const withPolicy = (command: Command): Command =>
   command.option('--policy <file>', "a policy file instead of the cluster's policies");
@@ -398,6 +422,7 @@ export const addAclCommands = (program: Command, environment: CommandEnvironment
   withCredential(clientCommand(acl, 'revoke'))
     .description('close the connections of a credential everywhere, and refuse new ones')
     .option('--until <instant>', 'forget the revocation then, because the credential has expired')
+    .addHelpText('after', backdatingHelp)
     .action((who: string, options: RevokeOptions) => revoke(environment, who, options));
   clientCommand(acl, 'revocations')
     .description('print what is revoked')

@@ -1,6 +1,6 @@
 /** snapshot save|verify|restore. */
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { SnapshotFileSummary } from '../storage/index.ts';
 import type { PlanOptions } from './cluster-commands.ts';
@@ -11,6 +11,7 @@ import type { CommandClient, CommandEnvironment } from './environment.ts';
 import { UsageError } from './exit-codes.ts';
 import { hasErrorCode } from './member-changes.ts';
 import { amountOfBytes } from './output.ts';
+import type { RestoredCluster } from './restore-cluster.ts';
 
 interface SaveOptions extends ClientOptions {
   readonly force?: true;
@@ -118,11 +119,27 @@ interface RestoreOptions extends PlanOptions, OfflineOptions {
   readonly filePolicies?: true;
 }
 
-const policiesLine = (revision: number): string =>
-  revision === 0
-    ? 'its policy.yaml is the one that init writes: copy your own there before its servers are started\n'
-    : `the policies of the snapshot (revision ${revision}) count on, with the certificates that these accept: ` +
-      'with --file-policies its policy.yaml would\n';
+/** What agents need, and what decides over them. `directory`: of the new cluster. */
+const accessLines = ({ policiesRevision, admitted }: RestoredCluster, directory: string): string => {
+  const newOnes = `futurestore cert NAME --dir ${directory}`;
+  const profiles = `agents' profiles need its endpoints, and ${join(directory, 'ca', 'servers.pem')} as their ca`;
+  if (policiesRevision === 0 || admitted === undefined) {
+    return (
+      `its certificates are new: agents need new ones (${newOnes})\n` +
+      'its policy.yaml is the one that init writes: copy your own there before its servers are started\n' +
+      (admitted === undefined ? '' : 'the revocations of the snapshot count on\n')
+    );
+  }
+  const { changes, realm, forAgents } = admitted;
+  return (
+    `the policies of the snapshot count on (revision ${policiesRevision} now), and policy.yaml does not: with --file-policies it would\n` +
+    changes.map((change) => `  changed in them: ${change}\n`).join('') +
+    `certificates that these policies accept are good here, too; ${profiles}\n` +
+    (forAgents
+      ? `new certificates of the realm ${realm}, with such profiles: ${newOnes}\n`
+      : `what ${newOnes} makes is of the realm ${realm}, which the policies say nothing of yet: see futurestore acl get\n`)
+  );
+};
 
 const restore = async (
   environment: CommandEnvironment,
@@ -135,15 +152,15 @@ const restore = async (
   const plan = await plannedCluster(environment, directory, options);
   const restored = await restoreCluster(file, plan, { keepAccess: options.filePolicies !== true });
   if (options.json === true) {
-    writeJson(environment, restored);
+    const { admitted, ...rest } = restored;
+    writeJson(environment, { ...rest, policyChanges: admitted?.changes ?? [] });
     return;
   }
   const { clusterId, keys, epoch, snapshot, serverConfigurations, adminProfile } = restored;
   const servers = serverConfigurations.map((path) => `  futurestore server --config ${path}\n`).join('');
   environment.stdout.write(
     `cluster ${clusterId} (epoch ${epoch}) is made of revision ${snapshot.revision} of cluster ${snapshot.clusterId}, with ${keys === 1 ? '1 key' : `${keys} keys`}\n` +
-      `its certificates are new: agents need new ones (futurestore cert NAME --dir ${resolve(environment.workingDirectory, directory)})\n` +
-      policiesLine(restored.policiesRevision) +
+      accessLines(restored, plan.directory) +
       `start its servers:\n${servers}` +
       `then, with the administrator's profile:\n  futurestore status --profile ${adminProfile}\n`,
   );
@@ -168,7 +185,10 @@ export const addSnapshotCommands = (program: Command, environment: CommandEnviro
     .argument('<file>')
     .argument('<dir>', 'where the new cluster is made, as by init')
     .option('--json', 'print JSON')
-    .option('--file-policies', 'without the policies and revocations of the snapshot: its policy.yaml counts')
+    .option(
+      '--file-policies',
+      'without the policies and revocations of the snapshot: the policy.yaml in <dir> counts',
+    )
     .action((file: string, directory: string, options: RestoreOptions) =>
       restore(environment, file, directory, options),
     );

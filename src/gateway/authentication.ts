@@ -1,5 +1,5 @@
 /** Who is at the other end of one connection, how that was shown, until when it counts, and how it is renewed. */
-import { closeCodes } from '../protocol/index.ts';
+import { closeCodes, mayReconnect } from '../protocol/index.ts';
 import type { Failure } from '../protocol/index.ts';
 import type { Identify, IdentityJudge } from './door.ts';
 import { principalText } from './identity.ts';
@@ -19,6 +19,8 @@ export interface AuthenticationOwner {
   renewed(request: number, expiresInMs: number): void;
   refuse(request: number, failure: Failure): void;
   close(code: number, reason: string): void;
+  /** What was shown counts no more: nothing of what waits may still leave. */
+  revoke(code: number, reason: string): void;
   /** Runs what comes later; not at all once the connection has ended. */
   later(work: () => void): void;
 }
@@ -29,7 +31,7 @@ export class Authentication {
   readonly #identify: Identify | undefined;
   readonly #owner: AuthenticationOwner;
   #identity: Identity | undefined;
-  /** Of the realms by which it was judged. */
+  /** Of the realms by which it was judged; 0: not since it became who it is. */
   #version = 0;
   /** Milliseconds since 1970: from then on the client is told, at each heartbeat. */
   #tellFromMs = Infinity;
@@ -66,7 +68,8 @@ export class Authentication {
 
   become(identity: Identity): void {
     this.#identity = identity;
-    this.#version = this.#judge.version;
+    // Its token was verified, or its admission asked for, in the meantime: realms may be others than when it was judged.
+    this.#version = 0;
     this.#tellFromMs = Infinity;
     // Clients from before there were tokens would not understand; who has shown one does.
     if (identity.proof.token === undefined) return;
@@ -76,24 +79,37 @@ export class Authentication {
     this.#tellFromMs = identity.expiresAtMs - spareMs;
   }
 
-  /** At each heartbeat. */
+  /** At each heartbeat, after `review`. */
   check(wallMs: number): void {
     const identity = this.#identity;
     if (identity === undefined) return;
-    if (wallMs >= identity.expiresAtMs) {
-      const what = identity.proof.token === undefined ? 'certificate' : 'token or certificate';
-      this.#owner.close(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
-    } else if (this.#version !== this.#judge.version) {
-      this.#judgeAgain(identity, wallMs);
-    } else if (wallMs >= this.#tellFromMs) {
+    if (wallMs >= identity.expiresAtMs) this.#expired(identity);
+    else if (wallMs >= this.#tellFromMs)
       this.#owner.expiring(Math.max(0, Math.ceil(identity.expiresAtMs - wallMs)));
-    }
+  }
+
+  #expired({ proof }: Identity): void {
+    const what = proof.token === undefined ? 'certificate' : 'token or certificate';
+    this.#owner.close(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
+  }
+
+  /** Judges anew where realms or revocation lists are others than when it was judged last. Before each thing that is done. */
+  review(): void {
+    if (this.#identity !== undefined && this.#version !== this.#judge.version)
+      this.#judgeAgain(this.#identity, this.#setup.clock.wallMs());
   }
 
   #judgeAgain(identity: Identity, wallMs: number): void {
+    if (wallMs >= identity.expiresAtMs) {
+      this.#expired(identity);
+      return;
+    }
     const verdict = this.#judge.judgeAgain(identity, wallMs);
-    if (!verdict.ok) this.#owner.close(verdict.closeCode, verdict.problem);
-    else if (verdict.identity !== identity) this.#owner.identified(verdict.identity);
+    if (!verdict.ok) {
+      // Who only has to come again, or may later, has nothing taken away.
+      if (mayReconnect(verdict.closeCode)) this.#owner.close(verdict.closeCode, verdict.problem);
+      else this.#owner.revoke(verdict.closeCode, verdict.problem);
+    } else if (verdict.identity !== identity) this.#owner.identified(verdict.identity);
     else this.#version = this.#judge.version;
   }
 

@@ -3,11 +3,14 @@ import 'reflect-metadata';
 import type { X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import { isSegment, parseSerial } from '../scopes/index.ts';
+import type { TlsIdentity } from '../scopes/index.ts';
 import { extensionText } from './extension-text.ts';
 
 export interface CertificateFacts {
-  /** Its one common name, as it is written there: a segment of a key. */
+  /** As it is written there: a segment of a key. */
   readonly name: string;
+  /** What in the certificate the name is. */
+  readonly namedBy: TlsIdentity;
   /** Lower-case hex without leading zeros. */
   readonly serial: string;
   /** Milliseconds since 1970. */
@@ -43,11 +46,14 @@ const heeded: ReadonlySet<string> = new Set([
 /** As revocations name it. */
 export const serialOf = (hex: string): string => parseSerial(hex) ?? hex;
 
-/** `leaf`: signed by a pinned issuer; whatever else is wrong with it is found here, but for its time. */
-export const readCertificate = (leaf: X509Certificate): CertificateVerdict => {
-  const name = nameOf(leaf);
-  if (!name.ok) return name;
+/**
+ * `leaf`: signed by a pinned issuer; whatever else is wrong with it is found here, but for its time. `identity`: what the
+ * realm takes names from.
+ */
+export const readCertificate = (leaf: X509Certificate, identity: TlsIdentity): CertificateVerdict => {
   const { extensions, signatureAlgorithm } = new x509.X509Certificate(leaf.raw);
+  const name = identity === 'cn' ? commonNameOf(leaf) : dnsNameOf(extensions);
+  if (!name.ok) return name;
   const problem =
     strengthProblem(leaf, signatureAlgorithm as unknown as SignatureAlgorithm) ??
     usageProblem(leaf, extensions);
@@ -59,6 +65,7 @@ export const readCertificate = (leaf: X509Certificate): CertificateVerdict => {
   }
   const facts: CertificateFacts = {
     name: name.name,
+    namedBy: identity,
     serial: serialOf(leaf.serialNumber),
     issuedAtMs: Date.parse(leaf.validFrom),
     expiresAtMs: Date.parse(leaf.validTo),
@@ -119,7 +126,37 @@ export const authorityProblem = (certificate: X509Certificate): string | undefin
 type NameVerdict =
   { readonly ok: true; readonly name: string } | { readonly ok: false; readonly problem: string };
 
-const nameOf = (leaf: X509Certificate): NameVerdict => {
+/** Of RFC 5280's preferred syntax (and '_', which names of services have), in lower case and without a dot at the end. */
+const dnsNamePattern = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/;
+
+const dnsNameOf = (extensions: readonly x509.Extension[]): NameVerdict => {
+  const names = extensions
+    .filter((extension) => extension instanceof x509.SubjectAlternativeNameExtension)
+    .flatMap((extension) => extension.names.items)
+    .filter(({ type }) => type === 'dns')
+    .map(({ value }) => value);
+  const [name] = names;
+  if (name === undefined) {
+    const problem =
+      'the certificate has no DNS name (subject alternative name): issue one with the name of the agent';
+    return { ok: false, problem };
+  }
+  if (names.length > 1) {
+    const problem = `the certificate has ${names.length} DNS names (subject alternative names): issue one with exactly one`;
+    return { ok: false, problem };
+  }
+  const shown = JSON.stringify(name.slice(0, 40));
+  if (name.includes('*'))
+    return { ok: false, problem: `the DNS name ${shown} is a wildcard, which is nobody's name` };
+  // DNS knows no case and keys do: one host would be two principals.
+  if (!dnsNamePattern.test(name)) {
+    const problem = `the DNS name ${shown} is not a name of a-z 0-9 - _ between dots, in lower case: issue one so`;
+    return { ok: false, problem };
+  }
+  return segmentProblem('DNS name', name) ?? { ok: true, name };
+};
+
+const commonNameOf = (leaf: X509Certificate): NameVerdict => {
   // The legacy object lists every attribute of the subject on its own; the text form would have to be parsed.
   const names: unknown = leaf.toLegacyObject().subject?.CN;
   if (names === undefined) {

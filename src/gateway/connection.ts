@@ -162,25 +162,27 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   }
 
   /**
-   * Policies or revocations may have changed since this connection was looked at: what it may not have any more is ended
-   * before anything is sent or taken. Whether it may go on.
+   * Policies, revocations, or what says who it is, may have changed since this connection was looked at: what it may not
+   * have any more is ended before anything is sent or taken. Whether it may go on.
    */
   review(): boolean {
     if (this.#endedWith !== undefined) return false;
+    this.#authentication.review();
     const { identity } = this;
+    if (this.ended) return false;
     if (identity !== undefined && this.#access !== this.#owner.access) this.#owner.identified(this, identity);
     return !this.ended;
   }
 
-  /** Its credential has been revoked. What its socket has not sent yet cannot be taken back from it, only ended. */
-  revoke(): void {
+  /** Its credential counts no more. What its socket has not sent yet cannot be taken back from it, only ended. */
+  revoke(code: number = closeCodes.revoked, reason = 'the credential is revoked'): void {
     if (this.#endedWith !== undefined) return;
     this.#setup.logger.warn(
-      { audit: 'revoked', connection: this.id, principal: this.principal },
+      { audit: 'revoked', connection: this.id, principal: this.principal, reason },
       'a connection with a revoked credential is closed',
     );
-    if (this.#outbox.unsent) this.#cut(closeCodes.revoked);
-    else this.close(closeCodes.revoked, 'the credential is revoked');
+    if (this.#outbox.unsent) this.#cut(code);
+    else this.close(code, reason);
   }
 
   /** Nothing more leaves, not even what the socket has. */
@@ -411,7 +413,7 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   }
 
   #release(): void {
-    if (this.#admission === 'asked') return;
+    if (this.#admission === 'asked' || !this.review()) return;
     const held = this.#held ?? [];
     this.#held = undefined;
     for (const frame of held) {

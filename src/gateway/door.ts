@@ -94,4 +94,9 @@ export interface Door {
   close(): Promise<void>;
 }
 
-export type OpenDoor = (setup: GatewaySetup, arrived: (arrival: Arrival) => void) => Door;
+/** `identitiesChanged`: those who are connected are to be judged again, since `judge` has another version now. */
+export type OpenDoor = (
+  setup: GatewaySetup,
+  arrived: (arrival: Arrival) => void,
+  identitiesChanged: () => void,
+) => Door;

@@ -79,7 +79,12 @@ export class FrontDoor implements Door {
   /** The server is not closed, because that would close what is somebody else's. */
   #keptDescriptor = false;
 
-  constructor(options: GatewayOptions, setup: GatewaySetup, arrived: (arrival: Arrival) => void) {
+  constructor(
+    options: GatewayOptions,
+    setup: GatewaySetup,
+    arrived: (arrival: Arrival) => void,
+    identitiesChanged: () => void,
+  ) {
     this.#setup = setup;
     this.#listenAt = options.listen;
     this.#realms = new Realms(
@@ -87,6 +92,7 @@ export class FrontDoor implements Door {
       options.files ?? fileReader,
       setup.logger,
       revocationListReader(options.revocationListThread),
+      identitiesChanged,
     );
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);

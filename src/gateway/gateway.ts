@@ -54,7 +54,7 @@ export interface AgentGateway {
   replaceCertificate(certificate: CertificateAndKey): void | Promise<void>;
   /**
    * Realms of the policy file whose certificates or keys have changed. Rejects with CONFIGURATION_INVALID for what cannot
-   * be used, and then keeps what it had. Who is connected is judged again within the heartbeat's time.
+   * be used, and then keeps what it had. Who is connected is judged again within a second.
    */
   replaceFileRealms(realms: Readonly<Record<string, RealmDocument>>): Promise<void>;
   /** Looks now whether revocation lists have changed, which it does every few seconds by itself. */
@@ -79,7 +79,7 @@ export interface LocalGateway extends AgentGateway, DeliveryGateway {
 }
 
 export const createGateway = (options: GatewayOptions): LocalGateway =>
-  new Agents(options, (setup, arrived) => new FrontDoor(options, setup, arrived));
+  new Agents(options, (setup, arrived, changed) => new FrontDoor(options, setup, arrived, changed));
 
 /** The same behind sockets of the caller's own making: a simulation has no TLS. */
 export const createGatewayBehind = (openDoor: OpenDoor, options: GatewayCoreOptions): LocalGateway =>
@@ -101,7 +101,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   #access: AccessInForce;
   #standing: ServerStanding;
   #standingSaidAtMs: number;
-  /** Not looked at since the last change of access. */
+  /** Not looked at since the last change of access, or of what says who they are. */
   readonly #unreviewed = new Set<AgentConnection>();
   #stopReviewing: (() => void) | undefined;
   readonly #rates = new RequestRates();
@@ -133,7 +133,11 @@ class Agents implements LocalGateway, ConnectionOwner {
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#farewells = new Farewells(this.#setup.limits);
     this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
-    this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
+    this.#door = openDoor(
+      this.#setup,
+      (arrival) => this.#arrived(arrival),
+      () => this.#identitiesChanged(),
+    );
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));
     this.#rounds = Array.from({ length: rounds }, () => new Set<AgentConnection>());
   }
@@ -419,6 +423,17 @@ class Agents implements LocalGateway, ConnectionOwner {
       if (revocations.find(identity.credential) === undefined) this.#unreviewed.add(connection);
       else connection.revoke();
     }
+    this.#reviewAll();
+  }
+
+  /** Another revocation list, other authorities or keys. Judging one anew costs some microseconds. */
+  #identitiesChanged(): void {
+    for (const connection of this.#connections.values())
+      if (connection.identity !== undefined) this.#unreviewed.add(connection);
+    this.#reviewAll();
+  }
+
+  #reviewAll(): void {
     // What their sockets hold leaves meanwhile.
     for (const connection of this.#congested) connection.review();
     if (this.#unreviewed.size > 0)

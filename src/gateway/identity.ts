@@ -13,7 +13,7 @@ import { readCertificate } from './certificates.ts';
 import type { CertificateFacts } from './certificates.ts';
 import { revocationListReader } from './revocation-list-reader.ts';
 import type { ReadRevocationLists } from './revocation-list-reader.ts';
-import { RevocationLists } from './revocation-lists.ts';
+import { RevocationLists, skewMs } from './revocation-lists.ts';
 import { tokenIssuer, TokenRealm } from './tokens.ts';
 import type { ProvenToken } from './tokens.ts';
 import type { FileReader } from './watched-files.ts';
@@ -83,6 +83,7 @@ export class Realms {
   readonly #files: FileReader;
   readonly #readRevocationLists: ReadRevocationLists;
   readonly #logger: IdentityLogger;
+  readonly #changed: () => void;
   #table: Table;
   #version = 1;
   /** By the SHA-256 of the certificate; of the present table. */
@@ -92,17 +93,19 @@ export class Realms {
 
   /**
    * Throws CONFIGURATION_INVALID for what is no certificate or key, and for an issuer that two realms share. A realm
-   * with a revocation list accepts no certificate before `look` has read it.
+   * with a revocation list accepts no certificate before `look` has read it. `changed` is called when `version` has changed.
    */
   constructor(
     documents: RealmDocuments,
     files: FileReader,
     logger: IdentityLogger,
     readLists: ReadRevocationLists = revocationListReader(undefined),
+    changed: () => void = () => undefined,
   ) {
     this.#files = files;
     this.#readRevocationLists = readLists;
     this.#logger = logger;
+    this.#changed = changed;
     this.#table = tableOf(documents);
   }
 
@@ -135,7 +138,7 @@ export class Realms {
       }
       this.#table = table;
       this.#proved.clear();
-      this.#version += 1;
+      this.#differs();
     });
   }
 
@@ -172,7 +175,7 @@ export class Realms {
     for (const realm of this.#table.values()) {
       const issuer = realm.authorities.find((authority) => hasIssued(authority, leaf));
       if (issuer === undefined) continue;
-      const read = readCertificate(leaf);
+      const read = readCertificate(leaf, realm.document.tls?.identity ?? 'cn');
       if (!read.ok) return refused(read.problem);
       return { ok: true, proved: { ...read.facts, realm: realm.name, issuer: issuer.fingerprint } };
     }
@@ -255,9 +258,14 @@ export class Realms {
       return refused(
         'the CA that signed the certificate is no CA of its realm any more: have a new one issued',
       );
+    if (realm.document.tls?.identity !== certificate.namedBy) {
+      // Its new name is found in the certificate when that is shown again.
+      const text = `the realm takes names from another part of certificates (${realm.document.tls?.identity}) now: connect again`;
+      return refused(text, closeCodes.authenticationExpired);
+    }
     if (!(certificate.expiresAtMs > wallMs))
       return refused(`the certificate expired at ${instant(certificate.expiresAtMs)}: renew it`);
-    if (!(certificate.issuedAtMs <= wallMs))
+    if (!(certificate.issuedAtMs <= wallMs + skewMs))
       return refused(
         `the certificate is not valid before ${instant(certificate.issuedAtMs)}: check the clocks`,
       );
@@ -277,6 +285,11 @@ export class Realms {
     return refused(found.text, found.revoked ? closeCodes.revoked : closeCodes.identityUnavailable);
   }
 
+  #differs(): void {
+    this.#version += 1;
+    this.#changed();
+  }
+
   async #readLists(realm: Realm, wallMs: number): Promise<void> {
     const path = realm.document.tls?.crl;
     if (path === undefined) return;
@@ -293,7 +306,8 @@ export class Realms {
       realm.lists = realm.lists === undefined ? read : read.withNewerOf(realm.lists);
       realm.listProblem = undefined;
       realm.listVersion = version;
-      this.#version += 1;
+      // Those of realms that do not count yet come with them.
+      if (this.#table.get(realm.name) === realm) this.#differs();
       this.#logger.info({ realm: realm.name, file: path }, 'a revocation list was read');
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);

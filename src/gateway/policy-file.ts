@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { isAlias, isMap, isPair, parseDocument, visit } from 'yaml';
 import type { Document } from 'yaml';
 import { FuturestoreError } from '../protocol/index.ts';
-import { problemsText, type PolicyDocument } from '../scopes/index.ts';
+import { problemsText, tlsIdentities, type PolicyDocument } from '../scopes/index.ts';
 
 /** A policy file is written by people; more than this is a mistake. */
 const fileCharactersMax = 1024 * 1024;
@@ -12,7 +12,7 @@ const names = v.array(text);
 
 const tlsSchema = v.strictObject({
   issuer: text,
-  identity: v.literal('cn'),
+  identity: v.picklist(tlsIdentities),
   crl: v.exactOptional(text),
 });
 

@@ -26,8 +26,8 @@ interface ListProblem {
 const listPattern = /-----BEGIN X509 CRL-----[\s\S]*?-----END X509 CRL-----/g;
 /** Some ten thousand certificates with what is said of each. */
 const charactersMax = 4 * 1024 * 1024;
-/** Clocks differ: a list that was signed just now may seem to be of the future. */
-const skewMs = 5 * 60_000;
+/** Clocks differ: what was signed just now may seem to be of the future. */
+export const skewMs = 5 * 60_000;
 
 /** About 20,000 certificates, of which each takes 0.1 to 0.8 ms; the library's own bound is some 2,500. */
 const parseOptions = { berOptions: { maxNodes: 100_000 } };

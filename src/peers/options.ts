@@ -106,6 +106,7 @@ export const parseAddress = (address: string): { readonly host: string; readonly
  * itself what it does not know, because it hangs up on fields that are new to it.
  */
 const applicationProtocols = {
+  'futurestore-peer/7': 7,
   'futurestore-peer/6': 6,
   'futurestore-peer/5': 5,
   'futurestore-peer/4': 4,

@@ -23,9 +23,10 @@ export const isProtocolError = (error: unknown): error is FuturestoreError =>
 /**
  * Of the protocol between servers: what this server says first, and the oldest that it still understands. Frames of
  * version 4 are those of version 3; it says that the log may hold keys for TLS session tickets. Those of version 5 are the
- * same; it says that policies may limit keys. So are those of version 6; it says that quotas may be strict.
+ * same; it says that policies may limit keys. So are those of version 6; it says that quotas may be strict. So are those of
+ * version 7; it says that realms may take names from DNS names.
  */
-export const peerProtocolVersion = 6;
+export const peerProtocolVersion = 7;
 export const peerProtocolVersionMin = 1;
 /**
  * The versions from which on a hello says where its server stands and is reached, a peer takes requests to hand

@@ -39,11 +39,15 @@ const clusterVerbNames: ReadonlySet<string> = new Set(clusterVerbs);
 export const isKeyVerb = (name: string): name is KeyVerb => keyVerbNames.has(name);
 export const isClusterVerb = (name: string): name is ClusterVerb => clusterVerbNames.has(name);
 
+/** 'cn': the one common name. 'dns': the one DNS name among the subject's alternative names; the common name counts for nothing. */
+export const tlsIdentities = ['cn', 'dns'] as const;
+export type TlsIdentity = (typeof tlsIdentities)[number];
+
 export interface TlsRealmDocument {
   /** Who signs the realm's certificates: PEM text, or in a file the name of a PEM file. */
   readonly issuer: string;
   /** What in the certificate is the principal's name. */
-  readonly identity: 'cn';
+  readonly identity: TlsIdentity;
   /** Where on each server the issuer's list of revoked certificates is. */
   readonly crl?: string;
 }

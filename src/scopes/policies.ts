@@ -84,6 +84,7 @@ function checkAuthorities(place: string, { tls, jwt }: RealmDocument, report: Re
 
 function compileVariables(place: string, realm: RealmDocument, report: Report): Variables {
   const variables = new Map<string, VariableSource>();
+  const identity = realm.tls?.identity ?? 'cn';
   for (const [name, text] of Object.entries(realm.vars ?? {})) {
     if (!parsePattern(`\${${name}}`, { variables: true }).ok) {
       report(
@@ -95,16 +96,21 @@ function compileVariables(place: string, realm: RealmDocument, report: Report): 
     if (source === undefined) {
       report(
         `${place}.${name}`,
-        `'${text}' is no source of a value: write cn, extension:pp_role (or another name of Puppet's), oid:1.3.6.1…, or claim:NAME`,
+        `'${text}' is no source of a value: write cn (or dns), extension:pp_role (or another name of Puppet's), oid:1.3.6.1…, or claim:NAME`,
       );
       continue;
     }
+    if (source.kind === 'name' && source.identity !== identity)
+      report(`${place}.${name}`, `'${text}' is not what names are in this realm: write ${identity}`);
     if (source.kind === 'extension' && realm.tls === undefined)
       report(`${place}.${name}`, `'${text}' is of a certificate, and the realm has no tls`);
     if (source.kind === 'claim' && realm.jwt === undefined)
       report(`${place}.${name}`, `'${text}' is of a token, and the realm has no jwt`);
     variables.set(name, source);
   }
+  // Builds that know common names only would take these for names; this source is what they refuse.
+  if (identity === 'dns' && ![...variables.values()].some(({ kind }) => kind === 'name'))
+    report(place, 'has no variable that is the name: write for example node: dns');
   return variables;
 }
 

@@ -1,8 +1,10 @@
 /** Where in a certificate or a token the value of a variable is from. */
 
+import type { TlsIdentity } from './document.ts';
+
 export type VariableSource =
-  /** 'cn': the principal's name. */
-  | { readonly kind: 'name' }
+  /** 'cn' or 'dns': the principal's name, by what its realm takes it from. */
+  | { readonly kind: 'name'; readonly identity: TlsIdentity }
   /** 'extension:pp_role' or 'oid:1.3.6.1.4.1.34380.1.1.13': an extension of the certificate. */
   | { readonly kind: 'extension'; readonly oid: string }
   /** 'claim:department': a claim of the token. */
@@ -51,7 +53,7 @@ const claimPattern = /^[\x21-\x7e]{1,256}$/;
 
 /** undefined: the text names no source. */
 export function parseVariableSource(text: string): VariableSource | undefined {
-  if (text === 'cn') return { kind: 'name' };
+  if (text === 'cn' || text === 'dns') return { kind: 'name', identity: text };
   const colon = text.indexOf(':');
   const rest = text.slice(colon + 1);
   switch (text.slice(0, Math.max(colon, 0))) {

@@ -15,8 +15,21 @@ export type AccessChangeRequest = Extract<
 
 /** The first version of the peer protocol whose servers can apply commands about access. */
 const peerVersionLeast = 3;
-/** The first one whose servers can apply policies with a limit of keys: others would refuse them, each for itself. */
-const keysLimitVersionLeast = 5;
+/**
+ * What a document may have that not all servers know, and the first version of which all do: others would refuse it, each
+ * for itself. Where the policies that are applied have it already, who cannot apply them could not be in the cluster.
+ */
+const documentParts: readonly {
+  readonly versionLeast: number;
+  readonly has: (document: PolicyDocument) => boolean;
+}[] = [
+  {
+    versionLeast: 5,
+    has: ({ policies }) =>
+      Object.values(policies).some((rules) => rules.some(({ limit }) => limit?.keys !== undefined)),
+  },
+  { versionLeast: 7, has: ({ realms }) => Object.values(realms).some(({ tls }) => tls?.identity === 'dns') },
+];
 /** The first one whose servers know strict quotas. */
 const strictQuotasVersionLeast = 6;
 
@@ -37,10 +50,11 @@ export class AccessRequests {
   }
 
   #versionFor(request: AccessChangeRequest): number {
-    if (request.kind !== 'acl_apply' || !limitsKeys(request.document)) return peerVersionLeast;
-    const present = this.#options.store().access?.document;
-    // Where they are applied already, who cannot apply them could not be in the cluster.
-    return present !== undefined && limitsKeys(present) ? peerVersionLeast : keysLimitVersionLeast;
+    if (request.kind !== 'acl_apply') return peerVersionLeast;
+    const asked = documentOf(request.document);
+    const present = this.#options.store().access?.policies?.document;
+    const fresh = documentParts.filter(({ has }) => has(asked) && (present === undefined || !has(present)));
+    return Math.max(peerVersionLeast, ...fresh.map(({ versionLeast }) => versionLeast));
   }
 
   state(): AccessState {
@@ -66,12 +80,9 @@ export class AccessRequests {
   }
 }
 
-/** A document as canonical JSON that has been checked; empty: none. */
-const limitsKeys = (document: Uint8Array): boolean => {
-  if (document.length === 0) return false;
-  const { policies } = JSON.parse(Buffer.from(document).toString('utf8')) as PolicyDocument;
-  return Object.values(policies).some((rules) => rules.some(({ limit }) => limit?.keys !== undefined));
-};
+/** Canonical JSON that has been checked. */
+const documentOf = (bytes: Uint8Array): PolicyDocument =>
+  JSON.parse(Buffer.from(bytes).toString('utf8')) as PolicyDocument;
 
 const commandOf = (request: AccessChangeRequest, strictQuotas: boolean): AccessCommand => {
   switch (request.kind) {

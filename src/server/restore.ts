@@ -2,13 +2,18 @@
 import { FuturestoreError } from '../protocol/index.ts';
 import type { Configuration, SnapshotPoint } from '../raft/index.ts';
 import { makeDataDirectory, SnapshotFileReader } from '../storage/index.ts';
-import type { SnapshotFileSummary, Storage, StorageIdentity } from '../storage/index.ts';
+import type { SnapshotFileInfo, SnapshotFileSummary, Storage, StorageIdentity } from '../storage/index.ts';
 import { Store } from '../store/index.ts';
-import type { StateWrite } from '../store/index.ts';
+import type { Access, StateWrite } from '../store/index.ts';
 
 export interface RestoreOptions {
   /** Whether policies and revocations of the snapshot go on to count; else the policy file does. Default: they do. */
   readonly keepAccess?: boolean;
+  /**
+   * Asked where they are kept and the snapshot has any: the policies, as canonical JSON, that are to count in the place of
+   * its own; undefined: its own. What it throws ends the restore.
+   */
+  readonly changePolicies?: (kept: Access, snapshot: SnapshotFileInfo) => Uint8Array | undefined;
   /** A snapshot file. */
   readonly file: string;
   /** Not there yet, or empty. */
@@ -121,7 +126,9 @@ export const restoreInto = async (
     );
   }
   const kept = options.keepAccess ?? true;
-  store.prepareRestored({ keepAccess: kept });
+  const { access } = store;
+  const policies = kept && access !== undefined ? options.changePolicies?.(access, info) : undefined;
+  store.prepareRestored({ keepAccess: kept, ...(policies && { policies }) });
   const [first = [], ...others] = inWrites(store.takeStateWrites());
   await storage.write({
     hardState: { term, vote: undefined, commit: index },

@@ -21,7 +21,7 @@ import {
   type Scope,
   type ScopeLimits,
 } from '../scopes/index.ts';
-import { unreachable } from './assert.ts';
+import { assert, unreachable } from './assert.ts';
 import type { Counters } from './state-codec.ts';
 import type { Access, AccessCommand, CommandResult, Subject } from './types.ts';
 
@@ -282,6 +282,15 @@ export class AccessTable {
     for (const key of this.#records.keys()) this.#dirty.add(key);
     this.#records.clear();
     this.#nextEndMs = Infinity;
+    this.#differs();
+  }
+
+  /** For another cluster: other policies in place of those that were applied, as of the counters' revision. */
+  replacePolicies(document: Uint8Array): void {
+    assert(this.#applied !== undefined, 'there are no policies that could be replaced');
+    const { revision } = this.#counters;
+    this.#applied = { ...this.#applied, revision, document, policies: policiesOf(document) };
+    this.#documentDirty = true;
     this.#differs();
   }
 

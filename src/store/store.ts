@@ -154,10 +154,17 @@ export class Store {
   /**
    * Makes the loaded state the beginning of another cluster, in the next epoch: positions of the old one mean nothing
    * there. Its servers and members are gone and no session is attached; answers are remembered as long as before.
-   * `keepAccess`: policies and revocations stay, else the policy files of the new servers count.
+   * `keepAccess`: policies and revocations stay, else the policy files of the new servers count. `policies`: in place of
+   * those that stay, as canonical JSON; they take a revision.
    * Only right after `finishLoad`: `takeStateWrites` then gives what differs from what was loaded.
    */
-  prepareRestored({ keepAccess }: { readonly keepAccess: boolean }): void {
+  prepareRestored({
+    keepAccess,
+    policies,
+  }: {
+    readonly keepAccess: boolean;
+    readonly policies?: Uint8Array;
+  }): void {
     assert(this.#loader === undefined && this.#index === 0, 'a state that is in use is restored');
     for (const session of this.#tables.sessions.all())
       if (session.member !== 0) detach(this.#tables, session);
@@ -166,6 +173,9 @@ export class Store {
     if (!keepAccess) {
       this.#tables.access.clear();
       for (const session of this.#tables.sessions.all()) describeSubject(this.#tables, session, undefined);
+    } else if (policies !== undefined) {
+      this.#tables.counters.revision += 1;
+      this.#tables.access.replacePolicies(policies);
     }
     // The old cluster's, and whoever has the snapshot has them.
     this.#tables.ticketKeys.clear();

@@ -213,6 +213,20 @@ describe('acl revoke and restore', () => {
     expect(await runCommand(['acl', 'revoke', ...args], {})).toMatchObject({ code: 2 });
   });
 
+  test('of all that was issued before now means this second, and a later instant is warned of', async () => {
+    const revoke = (instant: string) =>
+      runCommand(['acl', 'revoke', 'agents:web1', '--issued-before', instant], {
+        client: { revoke: changed },
+      });
+    const revocation = { kind: 'issued_before', realm: 'agents', name: 'web1', atMs: nowMs };
+    const now = await revoke('now');
+    expect(now.calls[0]).toEqual(['revoke', revocation, { timeoutMs: 30_000 }]);
+    expect(now).toMatchObject({ code: 0, stderr: '' });
+    const coming = await revoke('2026-01-02T03:04:05.001Z');
+    expect(coming.calls[0]).toEqual(['revoke', { ...revocation, atMs: nowMs + 1 }, { timeoutMs: 30_000 }]);
+    expect(coming).toMatchObject({ code: 0, stderr: expect.stringContaining('is to come') });
+  });
+
   test('all of them are listed', async () => {
     const outcome = await runCommand(['acl', 'revocations'], { client: access(state) });
     expect(outcome.stdout).toBe(

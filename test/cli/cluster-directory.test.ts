@@ -6,7 +6,8 @@ import { parse } from 'yaml';
 import { createAuthority, issueLeaf } from '../../src/cli/authority/certificates.ts';
 import { initCluster, issueAgentCertificate } from '../../src/cli/authority/cluster-directory.ts';
 import { parseServerConfiguration } from '../../src/cli/configuration/server-configuration.ts';
-import { clusterVerbs, compilePolicies, type PolicyDocument } from '../../src/scopes/index.ts';
+import { clusterVerbs, compilePolicies, Revocations } from '../../src/scopes/index.ts';
+import type { Credential, PolicyDocument, Revocation } from '../../src/scopes/index.ts';
 import { nowMs, runCommand, temporaryDirectory } from './support/command.ts';
 
 const dayMs = 24 * 3600 * 1000;
@@ -83,7 +84,17 @@ describe('init', () => {
     const daysOf = (leaf: X509Certificate): number => (Date.parse(leaf.validTo) - nowMs) / dayMs;
     expect(Math.round(daysOf(certificate('ca', 'servers.pem')))).toBe(3653);
     expect(Math.round(daysOf(certificate('server-1', 'server.pem')))).toBe(825);
-    expect(Date.parse(certificate('admin.pem').validFrom)).toBeLessThan(nowMs);
+  });
+
+  test("those that others judge by TLS are good where a clock is behind, a client's says when it was issued", () => {
+    const backdated = [
+      ['ca', 'agents.pem'],
+      ['ca', 'servers.pem'],
+      ['server-1', 'server.pem'],
+      ['server-1', 'peer.pem'],
+    ];
+    for (const file of backdated) expect(Date.parse(certificate(...file).validFrom)).toBe(nowMs - 3_600_000);
+    expect(Date.parse(certificate('admin.pem').validFrom)).toBe(nowMs);
   });
 
   test('every server.yaml is valid, of one cluster, on ports of its own', () => {
@@ -225,6 +236,33 @@ describe('cert', () => {
     expect(text('agents', 'twice.pem')).toBe(first);
     expect(await issue('twice', '--force-reissue')).toMatchObject({ code: 0 });
     expect(text('agents', 'twice.pem')).not.toBe(first);
+  });
+
+  test('issues what works at once after all that was issued before has been revoked', async () => {
+    const leaf = (): Credential => {
+      const { validFrom, serialNumber } = new X509Certificate(
+        readFileSync(join(cluster, 'agents', 'late.pem')),
+      );
+      const certificate = { serial: serialNumber.toLowerCase(), issuedAtMs: Date.parse(validFrom) };
+      return { realm: 'agents', name: 'late', certificate };
+    };
+    const issueAt = async (issuedAtMs: number): Promise<Credential> => {
+      await issueAgentCertificate({ directory: cluster, name: 'late', reissue: true, nowMs: issuedAtMs });
+      return leaf();
+    };
+    const revoked: unknown[] = [];
+    const client = {
+      revoke: (revocation: unknown) => {
+        revoked.push(revocation);
+        return Promise.resolve({ revision: 5, unchanged: false });
+      },
+    };
+    const before = await issueAt(nowMs - 1000);
+    await runCommand(['acl', 'revoke', 'agents:late', '--issued-before', 'now'], { client });
+    const revocations = new Revocations(revoked as Revocation[]);
+    expect(revocations.find(before)).toBeDefined();
+    // Also where the second is not over yet: certificates know whole ones.
+    for (const ms of [0, 999, 1000]) expect(revocations.find(await issueAt(nowMs + ms))).toBeUndefined();
   });
 
   test('the administrator is no agent, but can be renewed', async () => {

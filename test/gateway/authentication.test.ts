@@ -190,7 +190,7 @@ describe('a client of the library', () => {
 describe('a running gateway', () => {
   const crl = '/puppet.crl';
 
-  test('takes a new revocation list, which ends whom it names, within the heartbeat', async () => {
+  test('takes a new revocation list, which ends whom it names, within a second', async () => {
     const { puppet, web1 } = await theWorld();
     const revoked = [new X509Certificate(web1.cert).serialNumber];
     const file = { text: await makeRevocationList(puppet, { from: -0.9 }), version: '1' };
@@ -203,7 +203,7 @@ describe('a running gateway', () => {
     file.version = '2';
     rig.clock.advance(5_000);
     await rig.log.until((lines) => lines.filter(({ fields }) => fields['file'] === crl).length === 2);
-    rig.clock.advance(15_000);
+    rig.clock.advance(1_000);
     expect(await stolen.closed).toMatchObject({ code: 4503, reason: expect.stringContaining('revoked') });
     const again = await rig.agent();
     expect((await again.closed).code).toBe(4503);
@@ -218,7 +218,7 @@ describe('a running gateway', () => {
     await rig.gateway.replaceFileRealms({ puppet: { tls: { issuer: next.pem, identity: 'cn' } } });
     const renewed = await rig.greeted({ credentials: await issue(next, { subject: 'CN=web1' }) });
     expect(renewed.frames[0]?.welcome?.principal).toBe('puppet:web1');
-    rig.clock.advance(15_000);
+    rig.clock.advance(1_000);
     expect(await old.closed).toMatchObject({
       code: 4501,
       reason: expect.stringContaining('no CA of its realm'),

@@ -30,7 +30,7 @@ import { FuturestoreError, protobufCodec } from '../../src/protocol/index.ts';
 import { compilePolicies } from '../../src/scopes/index.ts';
 import type { PolicyDocument } from '../../src/scopes/index.ts';
 import type { Gateway, GatewayEvent } from '../../src/server/index.ts';
-import { issue } from './certificates.ts';
+import { issue, makeAuthority } from './certificates.ts';
 import { FakePort, hello, LogBook, ManualClock, policyDocument, TestAgent, theWorld } from './harness.ts';
 
 class Metrics implements ThreadMetrics {
@@ -290,6 +290,17 @@ describe('a gateway in a thread', () => {
     expect(one.frames.flatMap(({ answers }) => answers)).toEqual([]);
   });
 
+  test('judges who is connected again, within a second, when other authorities count', async () => {
+    const { agent, gateway, clock } = await start();
+    const one = await agent();
+    one.send({ hello, requests: [] });
+    await one.frame();
+    const next = await makeAuthority('CN=Puppet CA');
+    await gateway.replaceFileRealms({ puppet: { tls: { issuer: next.pem, identity: 'cn' } } });
+    clock.advance(999);
+    expect((await one.closed).code).toBe(4501);
+  });
+
   test('takes another certificate, and tells why it does not', async () => {
     const { agent, gateway, world, port } = await start();
     await agent();
@@ -407,6 +418,19 @@ describe('the gateway in its thread', () => {
 
   const tags = (heard: readonly Item[]): unknown[] =>
     heard.map(([tag]) => tag).filter((tag) => tag !== toServer.reply);
+
+  test('judges again who was judged before other authorities count and is admitted after', async () => {
+    const { agent, heard, say, call } = await start();
+    const next = await makeAuthority('CN=Puppet CA');
+    const realms = { puppet: { tls: { issuer: next.pem, identity: 'cn' } } };
+    say([toGateway.call, 2, 'replaceFileRealms', realms]);
+    await expect.poll(() => heard.filter(([tag]) => tag === toServer.reply)).toHaveLength(2);
+    say([toGateway.admission, 1, true]);
+    expect(await agent.closed).toMatchObject({ code: 4501 });
+    expect(heard.map(([tag]) => tag)).not.toContain(toServer.get);
+    expect(agent.frames).toEqual([]);
+    await call(3, 'close');
+  });
 
   test('takes nothing from an agent that is not admitted yet, and then all in order', async () => {
     const { agent, heard, say, call } = await start();

@@ -126,6 +126,13 @@ describe('an identity', () => {
     );
   });
 
+  test('is given by a certificate that was issued just now, also where the clock is five minutes behind', async () => {
+    const { cert } = await issue(puppet, { subject: 'CN=web1', notBefore: 0 });
+    const minute = 60_000;
+    expect(judgeLeaf(cert, realms, Date.now() - 4 * minute)).toMatchObject({ ok: true });
+    expect(problemOf(judgeLeaf(cert, realms, Date.now() - 6 * minute))).toContain('not valid before');
+  });
+
   test('is not given by a certificate that is for something else', async () => {
     const subject = 'CN=web1';
     const forServers = await judge(puppet, { subject, usages: [x509.ExtendedKeyUsage.serverAuth] });
@@ -149,6 +156,77 @@ describe('an identity', () => {
     expect(problemOf(await judge(puppet, { subject: 'CN=web1', extensions: [strange] }))).toContain(
       'critical extension 1.2.3.4',
     );
+  });
+});
+
+describe('an identity by DNS name', () => {
+  const withIdentity = (identity: 'cn' | 'dns'): Record<string, RealmDocument> => ({
+    puppet: { tls: { issuer: puppet.pem, identity }, vars: { node: identity } },
+  });
+  const named = (...names: readonly (readonly [type: 'dns' | 'ip' | 'email' | 'url', value: string])[]) =>
+    new x509.SubjectAlternativeNameExtension(names.map(([type, value]) => ({ type, value })));
+  const judgeNamed = (subject: string, ...extensions: x509.Extension[]): Promise<IdentityVerdict> =>
+    judge(puppet, { subject, extensions }, new Realms(withIdentity('dns'), noFiles, noLog));
+
+  test('is the one there is, whatever the common name or other kinds of names say', async () => {
+    const dns = named(['ip', '10.0.0.1'], ['dns', 'web1.example.com'], ['email', 'a@example.com']);
+    for (const subject of ['CN=admin', 'CN=admin, CN=root', 'O=nobody']) {
+      const { principal, credential } = identityOf(await judgeNamed(subject, dns));
+      expect(principal).toEqual({ realm: 'puppet', name: 'web1.example.com' });
+      expect(credential.name).toBe('web1.example.com');
+    }
+    expect(identityOf(await judgeNamed('CN=x', named(['dns', 'web1']))).principal.name).toBe('web1');
+    const service = await judgeNamed('CN=x', named(['dns', '_a._tcp.xn--bcher-kva.example']));
+    expect(service).toMatchObject({ ok: true });
+  });
+
+  test.each([
+    ['none', [], 'has no DNS name'],
+    ['one of another kind', [['url', 'spiffe://example.com/web1']], 'has no DNS name'],
+    [
+      'two',
+      [
+        ['dns', 'web1'],
+        ['dns', 'admin'],
+      ],
+      'has 2 DNS names',
+    ],
+    [
+      'the same one twice',
+      [
+        ['dns', 'web1'],
+        ['dns', 'web1'],
+      ],
+      'has 2 DNS names',
+    ],
+    ['a wildcard', [['dns', '*.example.com']], 'wildcard'],
+    ['upper case, which is another key and the same host', [['dns', 'Web1.example.com']], 'lower case'],
+    ['a dot at its end', [['dns', 'web1.example.com.']], 'between dots'],
+    ['an empty label', [['dns', 'web1..example.com']], 'between dots'],
+    ['a hyphen first', [['dns', '-web1.example.com']], 'between dots'],
+    ['a slash', [['dns', 'web1/out']], 'between dots'],
+    ['a NUL', [['dns', 'web1\u0000.example.com']], 'between dots'],
+    ['what keys have and DNS has not', [['dns', 'agents:web1']], 'between dots'],
+    ['only dots', [['dns', '..']], 'between dots'],
+    [
+      'more than a segment of a key may have',
+      [['dns', `${'a'.repeat(63)}.${'b'.repeat(63)}.c`]],
+      'segment of a key',
+    ],
+  ] as const)('is not taken from %s', async (_what, names, problem) => {
+    const extensions = names.length === 0 ? [] : [named(...names)];
+    expect(problemOf(await judgeNamed('CN=web1', ...extensions))).toContain(problem);
+  });
+
+  test('is not given to who was let in by another name: it has to come again', async () => {
+    const by = new Realms(withIdentity('cn'), noFiles, noLog);
+    const extensions = [named(['dns', 'admin.example.com'])];
+    const { cert } = await issue(puppet, { subject: 'CN=web1', extensions });
+    const before = identityOf(judgeLeaf(cert, by));
+    expect(before.principal.name).toBe('web1');
+    await by.replace(withIdentity('dns'), Date.now());
+    expect(by.judgeAgain(before, Date.now())).toMatchObject({ ok: false, closeCode: 4001 });
+    expect(identityOf(judgeLeaf(cert, by)).principal.name).toBe('admin.example.com');
   });
 });
 

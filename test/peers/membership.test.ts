@@ -350,7 +350,7 @@ describe('servers that are in no list', () => {
 
   test('a stranger learns nothing from a hello for another cluster or server', async () => {
     const first = await startPeer(1, new Ports(), { acceptPeer: removedBelow4 });
-    for (const changes of [{ clusterId: 'other' }, { to: three }, { version: 7 }])
+    for (const changes of [{ clusterId: 'other' }, { to: three }, { version: 8 }])
       expect(await answersTo(first.transport.port, nameOf(9), hello({ from: three, ...changes }))).toEqual(
         [],
       );

@@ -201,7 +201,7 @@ describe('who may speak', () => {
     ],
     ['another cluster', { clusterId: 'other' }, /this is cluster "test", not "other"/],
     ['another receiver', { to: three }, /this is member 1 \("server1.test"\), not 3/],
-    ['a later version', { version: 7 }, /version 7 of the protocol is not known here, 1 to 6 are/],
+    ['a later version', { version: 8 }, /version 8 of the protocol is not known here, 1 to 7 are/],
   ] as const)('a hello of %s is refused, with the reason', async (_, changes, reason) => {
     const peer = await startPeer(1, new Ports());
     const socket = await rawClient(peer.transport.port, nameOf(2));

@@ -38,7 +38,7 @@ describe('a listener of version 1', () => {
     const times = { reconnectMin: 60_000, reconnectMax: 60_000 };
     const first = await startPeer(1, ports, { times });
     await first.signal.until(() => first.up.has(two));
-    expect(hellos.map(({ version }) => version)).toEqual([6, 1]);
+    expect(hellos.map(({ version }) => version)).toEqual([7, 1]);
     expect(first.versions).toEqual([1]);
     expect([first.refusals, first.warnings]).toEqual([[], []]);
     const diskId = new Uint8Array(16).fill(1);
@@ -58,12 +58,12 @@ describe('a listener of version 1', () => {
     await first.signal.until(() => first.up.has(two));
     listener.hangUp();
     await first.signal.until(() => first.connects === 2);
-    expect(hellos.map(({ version }) => version)).toEqual([6, 1, 6, 1]);
+    expect(hellos.map(({ version }) => version)).toEqual([7, 1, 7, 1]);
     listener.close();
     await first.signal.until(() => !first.up.has(two));
     await startPeer(2, ports);
     await first.signal.until(() => first.up.has(two));
-    expect(first.versions).toEqual([1, 1, 6]);
+    expect(first.versions).toEqual([1, 1, 7]);
   });
 
   test('that refuses this server in version 1 too is told from one that only does not know the version', async () => {
@@ -82,7 +82,7 @@ describe('a listener of version 1', () => {
       { by: two, reason: 'its disk was wiped', removed: false },
       { by: two, reason: 'its disk was wiped', removed: false },
     ]);
-    expect(hellos).toEqual([6, 1, 6, 1]);
+    expect(hellos).toEqual([7, 1, 7, 1]);
     expect(first.connects).toBe(0);
   });
 
@@ -120,7 +120,7 @@ describe('a listener of version 1', () => {
     await first.transport.sendSnapshot(two, asTerm(1), source);
     expect(heard).toEqual(['chunk']);
     expect(hellos.map(({ version, bulk }) => [version, bulk])).toEqual([
-      [6, false],
+      [7, false],
       [1, false],
       [1, true],
     ]);
@@ -310,7 +310,7 @@ describe('between servers of this version', () => {
     );
     await first.signal.until(() => first.up.has(two));
     await second.signal.until(() => second.up.has(one));
-    expect([first.versions, second.versions]).toEqual([[6], [6]]);
+    expect([first.versions, second.versions]).toEqual([[7], [7]]);
     expect(presences[0]).toMatchObject({
       standing: { term: 11, lastIndex: 0 },
       lineage: { since: 4, runs: [5, 6] },
@@ -340,12 +340,12 @@ describe('between servers of this version', () => {
     expect(first.refusals).toEqual([{ by: two, reason: 'not now', removed: false }]);
   });
 
-  test.each([0, 7])('version %d is refused with the versions that are known', async (version) => {
+  test.each([0, 8])('version %d is refused with the versions that are known', async (version) => {
     const peer = await startPeer(1, new Ports());
     expect(await answersTo(peer.transport.port, nameOf(2), hello({ version }))).toEqual([
       {
         kind: 'hello_refused',
-        reason: `version ${version} of the protocol is not known here, 1 to 6 are`,
+        reason: `version ${version} of the protocol is not known here, 1 to 7 are`,
         removed: false,
       },
     ]);

@@ -395,6 +395,27 @@ describe('compiling policies', () => {
     ]);
   });
 
+  test('takes the name from what the realm says, and has it among the variables of a realm of DNS names', () => {
+    const documentOf = (identity: 'cn' | 'dns', vars: Readonly<Record<string, string>>): PolicyDocument => ({
+      realms: { hosts: { tls: { issuer: 'PEM', identity }, vars } },
+      policies: { agent: [{ allow: ['get'], on: Object.keys(vars).map((name) => `nodes/\${${name}}/**`) }] },
+      bindings: [],
+    });
+    const compiled = compilePolicies({
+      ...documentOf('dns', { node: 'dns' }),
+      bindings: [{ realm: 'hosts', policies: ['agent'] }],
+    });
+    const scope = compiled.scopeFor({ realm: 'hosts', name: 'web1.example.com' });
+    expect(scope.allows('get', 'nodes/web1.example.com/out')).toBe(true);
+    expect(places(documentOf('dns', { node: 'cn', role: 'extension:pp_role' }))).toEqual([
+      'realms.hosts.vars.node',
+    ]);
+    expect(places(documentOf('cn', { node: 'dns' }))).toEqual(['realms.hosts.vars.node']);
+    // Builds that know common names only refuse the source, and with it what they would misread.
+    expect(places(documentOf('dns', { role: 'extension:pp_role' }))).toEqual(['realms.hosts.vars']);
+    expect(places(documentOf('dns', {}))).toContain('realms.hosts.vars');
+  });
+
   test('keeps the document that it compiled', () => {
     const document: PolicyDocument = { realms: puppet, policies: {}, bindings: [] };
     expect(compilePolicies(document).document).toBe(document);
@@ -420,7 +441,8 @@ test.each([
 });
 
 test.each([
-  ['cn', { kind: 'name' }],
+  ['cn', { kind: 'name', identity: 'cn' }],
+  ['dns', { kind: 'name', identity: 'dns' }],
   ['extension:pp_uuid', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.1' }],
   ['extension:pp_role', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.13' }],
   ['extension:pp_hostname', { kind: 'extension', oid: '1.3.6.1.4.1.34380.1.1.25' }],

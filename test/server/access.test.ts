@@ -248,6 +248,37 @@ describe('policies that limit keys', () => {
   });
 });
 
+describe('policies with names from DNS names', () => {
+  const naming: PolicyDocument = {
+    ...documentOf('**'),
+    realms: { agents: { tls: { issuer: 'PEM', identity: 'dns' }, vars: { node: 'dns' } } },
+  };
+  const asked = async (cluster: ServerCluster) => {
+    const agent = cluster.agent(cluster.leader ?? 1);
+    const document = Buffer.from(canonicalJson(naming));
+    return await cluster.answer(agent, agent.send({ kind: 'acl_apply', by: root, document }));
+  };
+
+  test('are refused while a server would take common names for them, or may', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    await allKnowTicketKeys(cluster);
+    const old = cluster.ids.find((id) => id !== cluster.leader) ?? 1;
+    const refused = { kind: 'failed', failure: { code: 'ACCESS_REFUSED' } };
+    await cluster.stop(old);
+    expect(await asked(cluster)).toMatchObject(refused);
+    await cluster.start(old, { version: 6 });
+    await cluster.time.run(3000);
+    expect(await asked(cluster)).toMatchObject(refused);
+    await cluster.stop(old);
+    await cluster.start(old);
+    await cluster.time.run(3000);
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+    await cluster.stop(old);
+    // It is known by now that all can.
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+  });
+});
+
 describe('quotas', () => {
   const limiting = (stored: string): PolicyDocument => ({
     ...documentOf('**'),

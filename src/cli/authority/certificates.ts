@@ -11,7 +11,7 @@ const dayMs = 24 * 3600 * 1000;
 export const authorityDays = 3653;
 /** Everything else lives 825 days, the most that strict TLS libraries accept of a private authority's leaf. */
 export const leafDays = 825;
-/** A machine whose clock is a little behind must accept what was made just now. */
+/** A machine whose clock is a little behind must accept what was made just now: it judges servers by TLS itself. */
 const backdatedMs = 3600 * 1000;
 /** X.520's upper bound of a common name. */
 export const commonNameLengthMax = 64;
@@ -41,8 +41,8 @@ const newKeys = () => webcrypto.subtle.generateKey(algorithm, true, ['sign', 've
 const privateKeyPem = async (key: webcrypto.CryptoKey): Promise<string> =>
   x509.PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY') + '\n';
 
-const validity = (nowMs: number, days: number) => ({
-  notBefore: new Date(nowMs - backdatedMs),
+const validity = (nowMs: number, days: number, beforeMs = backdatedMs) => ({
+  notBefore: new Date(nowMs - beforeMs),
   notAfter: new Date(nowMs + days * dayMs),
 });
 
@@ -99,7 +99,8 @@ export const issueLeaf = async (
     serialNumber: randomSerial(),
     subject: distinguishedName(options.commonName),
     issuer: issuer.subject,
-    ...validity(nowMs, leafDays),
+    // A client's is judged by servers, which know that clocks differ, and by when it was issued: it must be true.
+    ...validity(nowMs, leafDays, options.server ? backdatedMs : 0),
     signingAlgorithm: algorithm,
     signingKey,
     publicKey: keys.publicKey,

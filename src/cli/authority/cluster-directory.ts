@@ -57,6 +57,9 @@ const presentParts = async (directory: string): Promise<string[]> => {
   return names.filter((name) => /^(ca|admin\.(yaml|pem|key)|policy\.yaml|agents|server-[0-9]+)$/.test(name));
 };
 
+/** In the subject of an authority that `init` made for agents: the first eight digits of its cluster's id. */
+export const agentsAuthorityPattern = /^CN=Futurestore ([0-9a-f]{8}) agents CA$/;
+
 /** Whether `init` has been completed in the directory. */
 export const isInitialized = (directory: string): boolean => existsSync(adminProfileOf(directory));
 
@@ -154,7 +157,7 @@ const writeAdmin = async (
 };
 
 /** The principal that policy.yaml gives everything to. */
-const administratorName = 'admin';
+export const administratorName = 'admin';
 
 export interface CertificateRequest {
   readonly directory: string;

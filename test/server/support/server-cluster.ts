@@ -203,7 +203,7 @@ export class ServerCluster {
     return cluster;
   }
 
-  async start(id: number, { join = false, file, version = 6 }: StartOptions = {}): Promise<void> {
+  async start(id: number, { join = false, file, version = 7 }: StartOptions = {}): Promise<void> {
     const disk = this.disks.get(id) ?? new MemoryDisk();
     this.disks.set(id, disk);
     const clock = this.clocks.get(id) ?? { wallOffsetMs: 0, stoppedUntilMs: 0 };
