@@ -428,6 +428,12 @@ export class AgentNetwork {
     return open;
   }
 
+  /** Whoever has a connection that could be lost, each once. */
+  get connected(): readonly number[] {
+    const living = this.#wiresNow().filter((wire) => wire.open && !wire.dead);
+    return [...new Set(living.map(({ agent }) => agent))];
+  }
+
   /** As they are now: ending one changes the set. */
   #wiresNow(): Wire[] {
     return Array.from(this.#wires);

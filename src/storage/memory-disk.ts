@@ -134,13 +134,17 @@ export class MemoryDisk {
 
   /**
    * A disk that lied: what was written since the copy was made is gone, though it was said to be synced. What is kept
-   * apart from it, the mark of what was synced, stays. Only while nothing is open on it.
+   * apart from it, the mark of what was synced, stays. Only while nothing is open on it. Whether there was any.
    */
-  forgetSince(copy: MemoryDisk): void {
+  forgetSince(copy: MemoryDisk): boolean {
     assert(!this.#inUse, `${this.name} is in use`);
+    const { size } = this.#durable;
+    const isSame = [...copy.#durable].every(([key, value]) => this.#durable.get(key) === value);
+    const forgets = size !== copy.#durable.size || !isSame;
     this.#durable.clear();
     for (const [key, value] of copy.#durable) this.#durable.set(key, value);
     this.#current = new Map(this.#durable);
+    return forgets;
   }
 
   /** Keys on the disk with this prefix, in order (see keyspaces.ts). */
