@@ -27,7 +27,7 @@ import { Operator } from './operator.ts';
 import { PeerNetwork } from './peer-network.ts';
 import type { Plan } from './plan.ts';
 import { Random } from './random.ts';
-import { Counts } from './statistics.ts';
+import { Counts, type Statistics } from './statistics.ts';
 import { Trace } from './trace.ts';
 
 export interface Failure {
@@ -80,6 +80,8 @@ export class World {
   readonly operator: Operator;
   readonly accessOperator: AccessOperator;
   failure: Failure | undefined;
+  /** Filled in the end. */
+  searched: Statistics['searched'] = { keys: 0, undecided: 0 };
   readonly #machineWorld: MachineWorld;
   readonly #machineOf = new Map<Life, Machine>();
   /** What the gateways of the servers' processes were told of access last. */
