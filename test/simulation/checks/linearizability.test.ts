@@ -230,7 +230,12 @@ describe('a history that is wrong', () => {
 });
 
 test('of many writes without an answer those that happened are found by what others were told', () => {
-  const lost = Array.from({ length: 25 }, (_, at) => put(10 * at, undefined, `lost ${at}`, undefined));
+  // No two are alike: which of them happened makes a difference.
+  const lost = Array.from({ length: 25 }, (_, at): HistoryOperation => {
+    const value = `lost ${at}`;
+    const input = { kind: 'resolve', key: 'k', value, supersede: true, ttlMs: 5000 + at } as const;
+    return { client: 2, kind: 'resolve', key: 'k', callMs: 10 * at, input, output: 'unknown' };
+  });
   // Tried in the wrong order the first leaves every subset of the lost ones to be looked at.
   const told = [
     get(300, 900, resolved('lost 20', 1, 5)),
