@@ -1,6 +1,7 @@
 /**
  * Agents' sockets: a WebSocket between a real client and a real gateway without TLS and TCP. Messages arrive in order;
- * what is not taken is buffered and counted; ends may die without a word.
+ * of what the client does not take a little is on its way, and arrives whatever the server does; the rest waits in the
+ * server's process, is counted, and is gone when that ends the connection without a word. Ends may die unnoticed.
  */
 import type { ClientSocket, SocketFailure, SocketHandlers } from '../client/index.ts';
 import type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from '../gateway/index.ts';
@@ -43,6 +44,13 @@ const abnormal = 1006;
 /** How long a side waits for the other's half of a close. */
 const closeTimeoutMs = 1000;
 const drainedBelowBytes = 64 * 1024;
+/** From so much on a server's socket tells when it has nothing left. */
+const toldBytes = 16 * 1024;
+/**
+ * What is on its way to a client at most, beyond one message: both kernels' buffers. Those are as much smaller than real
+ * ones as the values here are.
+ */
+const underWayMax = 4096;
 
 type Listener = (...parameters: never[]) => void;
 type OnMessage = (data: RawData, isBinary: boolean) => void;
@@ -68,7 +76,7 @@ class Wire {
   readonly gatewayEnd: GatewayEnd;
   /** No way between them: what is sent waits. */
   readonly agent: number;
-  /** Bytes under way to the client and not there yet, and the other way round. */
+  /** Bytes under way to the client, which have left the server's process, and the other way round. */
   toClientBytes = 0;
   toGatewayBytes = 0;
   lastToClientMs = 0;
@@ -195,6 +203,13 @@ class ClientEnd implements ClientSocket {
   }
 }
 
+/** What a gateway has given to its socket. */
+interface Outgoing {
+  readonly bytes: number;
+  /** It leaves the server's process. */
+  readonly leave: () => void;
+}
+
 class GatewayEnd implements AgentWebSocket, AgentStream {
   readonly #wire: Wire;
   #message: OnMessage | undefined;
@@ -204,7 +219,11 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   #data: OnData | undefined;
   #paused = false;
   #unread: Buffer[] = [];
+  /** Until there is room on the way, oldest first. */
+  #unsent: Outgoing[] = [];
+  #unsentBytes = 0;
   #draining = false;
+  #goesOn = false;
   /** The gateway has done with it, though the other side may not know yet. */
   ended = false;
 
@@ -213,7 +232,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   }
 
   get bufferedAmount(): number {
-    return this.#wire.toClientBytes;
+    return this.#unsentBytes;
   }
 
   on(event: string, listener: Listener): this {
@@ -264,34 +283,74 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
 
   send(data: Uint8Array): void {
     const wire = this.#wire;
-    if (wire.gatewayOver) return;
-    const copy = Buffer.from(data);
-    wire.network.onSent({ door: wire.door.life, agent: wire.agent, codec: wire.codec, bytes: copy });
-    wire.toClientBytes += copy.length;
-    this.#draining ||= wire.toClientBytes > drainedBelowBytes / 4;
-    wire.toClient(() => this.#deliver(copy));
+    if (wire.gatewayOver || this.ended) return;
+    const bytes = Buffer.from(data);
+    const frame = { door: wire.door.life, agent: wire.agent, codec: wire.codec, bytes };
+    wire.network.onSent(frame);
+    let waited = false;
+    this.#give({
+      bytes: bytes.length,
+      leave: () => {
+        if (waited) wire.network.onSent(frame);
+        wire.toClient(() => this.#deliver(bytes));
+      },
+    });
+    waited = true;
+  }
+
+  get #hasRoom(): boolean {
+    const [next] = this.#unsent;
+    const { toClientBytes } = this.#wire;
+    return next !== undefined && (toClientBytes === 0 || toClientBytes + next.bytes <= underWayMax);
+  }
+
+  #give(outgoing: Outgoing): void {
+    this.#unsent.push(outgoing);
+    this.#unsentBytes += outgoing.bytes;
+    if (this.#unsent.length === 1) this.#leave();
+    this.#draining ||= this.#unsentBytes > toldBytes;
+  }
+
+  #leave(): void {
+    while (this.#hasRoom) {
+      const next = this.#unsent.shift();
+      if (next === undefined) return;
+      this.#unsentBytes -= next.bytes;
+      this.#wire.toClientBytes += next.bytes;
+      next.leave();
+    }
   }
 
   #deliver(bytes: Buffer): void {
     const wire = this.#wire;
     wire.toClientBytes -= bytes.length;
     if (!wire.clientOver) wire.handlers.onMessage(bytes, wire.codec.binary);
-    if (!this.#draining || wire.toClientBytes > drainedBelowBytes / 4) return;
+    if (this.#unsent.length === 0 || this.#goesOn) return;
+    this.#goesOn = true;
+    wire.network.time.after(0, wire.door.life, 'input', () => this.#goOn());
+  }
+
+  /** There may be room on the way. */
+  #goOn(): void {
+    this.#goesOn = false;
+    if (this.#wire.gatewayOver) return;
+    this.#leave();
+    if (!this.#draining || this.#unsentBytes > 0) return;
     this.#draining = false;
-    wire.network.time.after(0, wire.door.life, 'input', () => {
-      if (!wire.gatewayOver) this.#drain?.();
-    });
+    if (!this.ended) this.#drain?.();
   }
 
   ping(): void {
     const wire = this.#wire;
-    wire.toClient(() => {
-      if (wire.clientOver) return;
-      wire.handlers.onActivity();
-      wire.toGateway(() => {
-        if (!wire.gatewayOver) this.#pong?.();
+    const leave = (): void =>
+      wire.toClient(() => {
+        if (wire.clientOver) return;
+        wire.handlers.onActivity();
+        wire.toGateway(() => {
+          if (!wire.gatewayOver) this.#pong?.();
+        });
       });
-    });
+    this.#give({ bytes: 0, leave });
   }
 
   pause(): void {
@@ -317,10 +376,12 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     this.ended = true;
     wire.network.note(wire, `closed by the gateway with ${code} (${reason})`);
     if (reason.includes('has lasted longer than it may')) wire.network.overstayed += 1;
-    wire.toClient(() => {
-      wire.endClient(code, reason);
-      wire.toGateway(() => wire.endGateway(code));
-    });
+    const leave = (): void =>
+      wire.toClient(() => {
+        wire.endClient(code, reason);
+        wire.toGateway(() => wire.endGateway(code));
+      });
+    this.#give({ bytes: 0, leave });
     wire.network.time.after(5 * closeTimeoutMs, wire.door.life, 'timer', () => wire.endGateway(abnormal));
   }
 
@@ -328,6 +389,8 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
     this.ended = true;
+    this.#unsent = [];
+    this.#unsentBytes = 0;
     wire.toClient(() => wire.endClient(abnormal, '', lineBroken));
     wire.network.time.after(0, wire.door.life, 'input', () => wire.endGateway(abnormal));
   }
@@ -355,7 +418,7 @@ export class AgentNetwork {
     readonly trace: Trace;
     readonly counts: Counts;
     readonly conditions: AgentNetworkConditions;
-    /** A gateway gives a frame to a socket. */
+    /** A gateway gives a frame to a socket; again when it leaves, if it had to wait. */
     readonly onSent: (sent: SentFrame) => void;
   }) {
     this.time = options.time;
