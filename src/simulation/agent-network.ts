@@ -10,6 +10,7 @@ import type { RawData } from 'ws';
 import { agentRealm, nameOf } from './agent-policies.ts';
 import type { Life, VirtualTime } from './clock.ts';
 import type { Random } from './random.ts';
+import { SendBuffer } from './send-buffer.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
@@ -44,13 +45,6 @@ const abnormal = 1006;
 /** How long a side waits for the other's half of a close. */
 const closeTimeoutMs = 1000;
 const drainedBelowBytes = 64 * 1024;
-/** From so much on a server's socket tells when it has nothing left. */
-const toldBytes = 16 * 1024;
-/**
- * What is on its way to a client at most, beyond one message: both kernels' buffers. Those are as much smaller than real
- * ones as the values here are.
- */
-const underWayMax = 4096;
 
 type Listener = (...parameters: never[]) => void;
 type OnMessage = (data: RawData, isBinary: boolean) => void;
@@ -76,8 +70,7 @@ class Wire {
   readonly gatewayEnd: GatewayEnd;
   /** No way between them: what is sent waits. */
   readonly agent: number;
-  /** Bytes under way to the client, which have left the server's process, and the other way round. */
-  toClientBytes = 0;
+  /** Bytes under way to the gateway and not there yet. */
   toGatewayBytes = 0;
   lastToClientMs = 0;
   lastToGatewayMs = 0;
@@ -203,13 +196,6 @@ class ClientEnd implements ClientSocket {
   }
 }
 
-/** What a gateway has given to its socket. */
-interface Outgoing {
-  readonly bytes: number;
-  /** It leaves the server's process. */
-  readonly leave: () => void;
-}
-
 class GatewayEnd implements AgentWebSocket, AgentStream {
   readonly #wire: Wire;
   #message: OnMessage | undefined;
@@ -219,10 +205,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   #data: OnData | undefined;
   #paused = false;
   #unread: Buffer[] = [];
-  /** Until there is room on the way, oldest first. */
-  #unsent: Outgoing[] = [];
-  #unsentBytes = 0;
-  #draining = false;
+  readonly #buffer = new SendBuffer();
   #goesOn = false;
   /** The gateway has done with it, though the other side may not know yet. */
   ended = false;
@@ -232,7 +215,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   }
 
   get bufferedAmount(): number {
-    return this.#unsentBytes;
+    return this.#buffer.bytes;
   }
 
   on(event: string, listener: Listener): this {
@@ -288,7 +271,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const frame = { door: wire.door.life, agent: wire.agent, codec: wire.codec, bytes };
     wire.network.onSent(frame);
     let waited = false;
-    this.#give({
+    this.#buffer.give({
       bytes: bytes.length,
       leave: () => {
         if (waited) wire.network.onSent(frame);
@@ -298,46 +281,17 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     waited = true;
   }
 
-  get #hasRoom(): boolean {
-    const [next] = this.#unsent;
-    const { toClientBytes } = this.#wire;
-    return next !== undefined && (toClientBytes === 0 || toClientBytes + next.bytes <= underWayMax);
-  }
-
-  #give(outgoing: Outgoing): void {
-    this.#unsent.push(outgoing);
-    this.#unsentBytes += outgoing.bytes;
-    if (this.#unsent.length === 1) this.#leave();
-    this.#draining ||= this.#unsentBytes > toldBytes;
-  }
-
-  #leave(): void {
-    while (this.#hasRoom) {
-      const next = this.#unsent.shift();
-      if (next === undefined) return;
-      this.#unsentBytes -= next.bytes;
-      this.#wire.toClientBytes += next.bytes;
-      next.leave();
-    }
-  }
-
   #deliver(bytes: Buffer): void {
     const wire = this.#wire;
-    wire.toClientBytes -= bytes.length;
+    const mayGoOn = this.#buffer.arrived(bytes.length);
     if (!wire.clientOver) wire.handlers.onMessage(bytes, wire.codec.binary);
-    if (this.#unsent.length === 0 || this.#goesOn) return;
+    if (!mayGoOn || this.#goesOn) return;
     this.#goesOn = true;
-    wire.network.time.after(0, wire.door.life, 'input', () => this.#goOn());
-  }
-
-  /** There may be room on the way. */
-  #goOn(): void {
-    this.#goesOn = false;
-    if (this.#wire.gatewayOver) return;
-    this.#leave();
-    if (!this.#draining || this.#unsentBytes > 0) return;
-    this.#draining = false;
-    if (!this.ended) this.#drain?.();
+    wire.network.time.after(0, wire.door.life, 'input', () => {
+      this.#goesOn = false;
+      if (wire.gatewayOver) return;
+      if (this.#buffer.goOn() && !this.ended) this.#drain?.();
+    });
   }
 
   ping(): void {
@@ -350,7 +304,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
           if (!wire.gatewayOver) this.#pong?.();
         });
       });
-    this.#give({ bytes: 0, leave });
+    this.#buffer.give({ bytes: 0, leave });
   }
 
   pause(): void {
@@ -381,7 +335,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
         wire.endClient(code, reason);
         wire.toGateway(() => wire.endGateway(code));
       });
-    this.#give({ bytes: 0, leave });
+    this.#buffer.give({ bytes: 0, leave });
     wire.network.time.after(5 * closeTimeoutMs, wire.door.life, 'timer', () => wire.endGateway(abnormal));
   }
 
@@ -389,8 +343,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
     this.ended = true;
-    this.#unsent = [];
-    this.#unsentBytes = 0;
+    this.#buffer.clear();
     wire.toClient(() => wire.endClient(abnormal, '', lineBroken));
     wire.network.time.after(0, wire.door.life, 'input', () => wire.endGateway(abnormal));
   }

@@ -1,6 +1,7 @@
 /** What each fault does to the world, and how it ends. */
 import type { Copies } from './copies.ts';
 import type { Agent } from './agent.ts';
+import { cutFromAgents, loseConnections, stopAgent, type AgentFaultWorld } from './agent-faults.ts';
 import { Ambushes } from './ambushes.ts';
 import type { AgentNetwork } from './agent-network.ts';
 import type { VirtualTime } from './clock.ts';
@@ -68,11 +69,14 @@ export class Faults {
   /** Ends what a fault began, if it has not ended; at the latest when all is healed. */
   readonly #endings = new Set<() => void>();
   readonly ambushes: Ambushes;
+  readonly #agentWorld: AgentFaultWorld;
   #healed = false;
 
   constructor(world: FaultWorld) {
     this.#world = world;
-    this.ambushes = new Ambushes({ ...world, until: (forMs, end) => this.#until(forMs, end) });
+    const until = (forMs: number, end: () => void): void => this.#until(forMs, end);
+    this.ambushes = new Ambushes({ ...world, until });
+    this.#agentWorld = { ...world, seed: world.plan.seed, until };
   }
 
   schedule(): void {
@@ -215,10 +219,10 @@ export class Faults {
         return this.#badNetwork(fault);
       case 'reconnect_storm':
       case 'half_open':
-        return this.#loseConnections(fault);
+        return loseConnections(this.#agentWorld, fault);
       case 'kill_agent':
       case 'pause_agent':
-        return this.#onAgent(fault);
+        return stopAgent(this.#agentWorld, fault);
       case 'copy_agent':
         copies.start(fault.agent);
         return true;
@@ -237,36 +241,6 @@ export class Faults {
       this.#startLater(machine, fault.downMs);
     }
     return running.length > 0;
-  }
-
-  /** Of a share of those who have one, of one at least. */
-  #loseConnections({
-    kind,
-    share,
-    atMs,
-  }: Extract<Fault, { kind: 'reconnect_storm' | 'half_open' }>): boolean {
-    const { agentNetwork, plan } = this.#world;
-    const connected = new Random(plan.seed, `${kind}/${atMs}`).shuffled(agentNetwork.connected);
-    const chosen = new Set(connected.slice(0, Math.max(1, Math.round(share * connected.length))));
-    const lost = (agent: number): boolean => chosen.has(agent);
-    return (kind === 'half_open' ? agentNetwork.kill(lost) : agentNetwork.reset(lost)) > 0;
-  }
-
-  #onAgent(fault: Extract<Fault, { kind: 'kill_agent' | 'pause_agent' }>): boolean {
-    const { agents, time } = this.#world;
-    const agent = agents.find(({ id }) => id === fault.agent);
-    const life = agent?.life;
-    if (agent === undefined || life === undefined) return false;
-    if (fault.kind === 'pause_agent') {
-      if (life.stopped) return false;
-      time.stop(life);
-      this.#until(fault.forMs, () => time.resume(life, true));
-      return true;
-    }
-    const ends = fault.how === 'closes' ? agent.close() : agent.kill(fault.how === 'vanishes');
-    // Closing takes up to two seconds.
-    time.after(fault.downMs + 3000, time.world, 'input', () => agent.start());
-    return ends;
   }
 
   #change(wish: Wish): boolean {
@@ -317,7 +291,7 @@ export class Faults {
       case 'reset_links':
         return this.#resetLinks(machine);
       case 'cut_from_agents':
-        this.#cutFromAgents(machine, fault.forMs);
+        cutFromAgents(this.#agentWorld, machine.member.place, fault.forMs);
         return true;
       case 'slow_disk':
         disk.slowness = fault.factor;
@@ -354,14 +328,6 @@ export class Faults {
       if (peers.reset(id, self)) were += 1;
     }
     return were > 0;
-  }
-
-  #cutFromAgents({ member: { place } }: Machine, forMs: number): void {
-    const { agents, agentNetwork } = this.#world;
-    for (const { id } of agents) agentNetwork.block(id, place);
-    this.#until(forMs, () => {
-      for (const { id } of agents) agentNetwork.unblock(id, place);
-    });
   }
 
   // ---- damage ----
