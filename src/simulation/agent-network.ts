@@ -27,6 +27,12 @@ export interface SentFrame {
   readonly bytes: Uint8Array;
 }
 
+/** One that had to wait in the server's process, and leaves it. */
+export interface LeavingFrame extends SentFrame {
+  /** What `toldRevision` was when the gateway closed the connection in good order; undefined: it has not. */
+  readonly closedToldRevision: number | undefined;
+}
+
 /** A gateway's way in. */
 export interface OpenConnection {
   readonly server: number;
@@ -206,6 +212,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   #paused = false;
   #unread: Buffer[] = [];
   readonly #buffer = new SendBuffer();
+  #closedToldRevision: number | undefined;
   #goesOn = false;
   /** The gateway has done with it, though the other side may not know yet. */
   ended = false;
@@ -274,7 +281,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     this.#buffer.give({
       bytes: bytes.length,
       leave: () => {
-        if (waited) wire.network.onSent(frame);
+        if (waited) wire.network.onLeaving({ ...frame, closedToldRevision: this.#closedToldRevision });
         wire.toClient(() => this.#deliver(bytes));
       },
     });
@@ -328,6 +335,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
     this.ended = true;
+    this.#closedToldRevision = wire.network.toldRevision(wire.door.life);
     wire.network.note(wire, `closed by the gateway with ${code} (${reason})`);
     if (reason.includes('has lasted longer than it may')) wire.network.overstayed += 1;
     const leave = (): void =>
@@ -356,6 +364,8 @@ export class AgentNetwork {
   readonly time: VirtualTime;
   readonly conditions: AgentNetworkConditions;
   readonly onSent: (sent: SentFrame) => void;
+  readonly onLeaving: (leaving: LeavingFrame) => void;
+  readonly toldRevision: (door: Life) => number;
   readonly #random: Random;
   readonly #trace: Trace;
   readonly #counts: Counts;
@@ -371,8 +381,11 @@ export class AgentNetwork {
     readonly trace: Trace;
     readonly counts: Counts;
     readonly conditions: AgentNetworkConditions;
-    /** A gateway gives a frame to a socket; again when it leaves, if it had to wait. */
+    /** A gateway gives a frame to a socket. */
     readonly onSent: (sent: SentFrame) => void;
+    readonly onLeaving: (leaving: LeavingFrame) => void;
+    /** Of the last change of access that the process's gateway has been told. */
+    readonly toldRevision: (door: Life) => number;
   }) {
     this.time = options.time;
     this.#random = options.random;
@@ -380,6 +393,8 @@ export class AgentNetwork {
     this.#counts = options.counts;
     this.conditions = options.conditions;
     this.onSent = options.onSent;
+    this.onLeaving = options.onLeaving;
+    this.toldRevision = options.toldRevision;
   }
 
   static endpointOf(server: number): string {

@@ -20,12 +20,15 @@ interface Connection {
   readonly got: (number | string)[];
   /** The first byte of each frame that the checks were shown. */
   readonly judged: number[];
+  /** ... of each that left later, and what the gateway had been told when it closed the connection. */
+  readonly left: (readonly [frame: number, closedToldRevision: number | undefined])[];
 }
 
 /** A client that stands still, to whom ten frames have been sent. */
 const slowReader = async (): Promise<Connection> => {
   const time = new VirtualTime();
   const judged: number[] = [];
+  const left: [number, number | undefined][] = [];
   const got: (number | string)[] = [];
   const network = new AgentNetwork({
     time,
@@ -34,6 +37,8 @@ const slowReader = async (): Promise<Connection> => {
     counts: new Counts(),
     conditions: { latencyMs: 1, jitterMs: 0 },
     onSent: ({ bytes }: SentFrame) => judged.push(bytes[0] ?? -1),
+    onLeaving: ({ bytes, closedToldRevision }) => left.push([bytes[0] ?? -1, closedToldRevision]),
+    toldRevision: () => 17,
   });
   const server = new Life('server 1');
   const client = new Life('agent 1');
@@ -53,7 +58,7 @@ const slowReader = async (): Promise<Connection> => {
   time.stop(client);
   for (let frame = 0; frame < frames; frame += 1) socket.send(Buffer.alloc(frameBytes, frame), options);
   while (time.runNext(1000));
-  return { time, client, server, socket, got, judged };
+  return { time, client, server, socket, got, judged, left };
 };
 
 const goOn = ({ time, client }: Connection): void => {
@@ -94,7 +99,16 @@ describe('what a client does not read', () => {
   test('is judged when it is sent, and again when it leaves', async () => {
     const connection = await slowReader();
     expect(connection.judged).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(connection.left).toEqual([]);
     goOn(connection);
-    expect(connection.judged.slice(frames)).toEqual([4, 5, 6, 7, 8, 9]);
+    expect(connection.judged).toHaveLength(frames);
+    expect(connection.left).toEqual([4, 5, 6, 7, 8, 9].map((frame) => [frame, undefined]));
+  });
+
+  test('is judged by what was known when the connection was closed, if it was', async () => {
+    const connection = await slowReader();
+    connection.socket.close(4003, 'the end');
+    goOn(connection);
+    expect(connection.left).toEqual([4, 5, 6, 7, 8, 9].map((frame) => [frame, 17]));
   });
 });
