@@ -31,6 +31,11 @@ export interface AccessOperatorWorld {
 type AccessFault = Extract<Fault, { readonly kind: 'apply_policies' | 'revoke' | 'restore' }>;
 type AccessWish = AccessFault extends infer One ? (One extends Fault ? Omit<One, 'atMs'> : never) : never;
 
+interface Asked {
+  readonly wish: AccessWish;
+  readonly onAnswer: (changed: boolean) => void;
+}
+
 const requestTimeoutMs = 3000;
 const againMs = 300;
 
@@ -46,7 +51,7 @@ const again = new Set([
 
 export class AccessOperator {
   readonly #world: AccessOperatorWorld;
-  readonly #waiting: AccessWish[] = [];
+  readonly #waiting: Asked[] = [];
   #client: Client | undefined;
   #busy = false;
 
@@ -59,8 +64,9 @@ export class AccessOperator {
     return !this.#busy;
   }
 
-  begin(wish: AccessWish): void {
-    this.#waiting.push(wish);
+  /** `onAnswer` is told whether anything is different now, as far as the answer says. */
+  begin(wish: AccessWish, onAnswer: (changed: boolean) => void = () => undefined): void {
+    this.#waiting.push({ wish, onAnswer });
     if (!this.#busy) this.#next();
   }
 
@@ -94,18 +100,21 @@ export class AccessOperator {
   }
 
   #next(): void {
-    const wish = this.#waiting.shift();
-    this.#busy = wish !== undefined;
-    if (wish !== undefined) this.#ask(wish);
+    const asked = this.#waiting.shift();
+    this.#busy = asked !== undefined;
+    if (asked !== undefined) this.#ask(asked, false);
   }
 
-  #ask(wish: AccessWish): void {
+  /** `isAgain`: what was asked before may have been done. */
+  #ask(asked: Asked, isAgain: boolean): void {
+    const { wish, onAnswer } = asked;
     const { trace, time, counts, fail } = this.#world;
     trace.say(`the access operator asks: ${JSON.stringify(wish)}`);
     this.#request(this.#connected(), wish).then(
       ({ revision, unchanged }) => {
         trace.say(`the access operator was answered: ${unchanged ? 'unchanged' : 'changed'} @${revision}`);
         counts.add(`${wish.kind}: ${unchanged ? 'unchanged' : 'changed'}`);
+        onAnswer(!unchanged || isAgain);
         this.#next();
       },
       (error: unknown) => {
@@ -115,7 +124,7 @@ export class AccessOperator {
         }
         counts.add(`${wish.kind}: ${error.code}`);
         trace.say(`the access operator was answered: ${error.code}: ${error.message}`);
-        time.after(againMs, time.world, 'input', () => this.#ask(wish));
+        time.after(againMs, time.world, 'input', () => this.#ask(asked, true));
       },
     );
   }

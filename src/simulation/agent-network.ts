@@ -1,6 +1,7 @@
 /**
  * Agents' sockets: a WebSocket between a real client and a real gateway without TLS and TCP. Messages arrive in order;
- * what is not taken is buffered and counted; ends may die without a word.
+ * of what the client does not take a little is on its way, and arrives whatever the server does; the rest waits in the
+ * server's process, is counted, and is gone when that ends the connection without a word. Ends may die unnoticed.
  */
 import type { ClientSocket, SocketFailure, SocketHandlers } from '../client/index.ts';
 import type { AgentStream, AgentWebSocket, Arrival, Door, OpenDoor } from '../gateway/index.ts';
@@ -9,6 +10,7 @@ import type { RawData } from 'ws';
 import { agentRealm, nameOf } from './agent-policies.ts';
 import type { Life, VirtualTime } from './clock.ts';
 import type { Random } from './random.ts';
+import { SendBuffer } from './send-buffer.ts';
 import type { Counts } from './statistics.ts';
 import type { Trace } from './trace.ts';
 
@@ -23,6 +25,12 @@ export interface SentFrame {
   readonly agent: number;
   readonly codec: FrameCodec;
   readonly bytes: Uint8Array;
+}
+
+/** One that had to wait in the server's process, and leaves it. */
+export interface LeavingFrame extends SentFrame {
+  /** What `toldRevision` was when the gateway closed the connection in good order; undefined: it has not. */
+  readonly closedToldRevision: number | undefined;
 }
 
 /** A gateway's way in. */
@@ -68,8 +76,7 @@ class Wire {
   readonly gatewayEnd: GatewayEnd;
   /** No way between them: what is sent waits. */
   readonly agent: number;
-  /** Bytes under way to the client and not there yet, and the other way round. */
-  toClientBytes = 0;
+  /** Bytes under way to the gateway and not there yet. */
   toGatewayBytes = 0;
   lastToClientMs = 0;
   lastToGatewayMs = 0;
@@ -204,7 +211,9 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   #data: OnData | undefined;
   #paused = false;
   #unread: Buffer[] = [];
-  #draining = false;
+  readonly #buffer = new SendBuffer();
+  #closedToldRevision: number | undefined;
+  #goesOn = false;
   /** The gateway has done with it, though the other side may not know yet. */
   ended = false;
 
@@ -213,7 +222,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
   }
 
   get bufferedAmount(): number {
-    return this.#wire.toClientBytes;
+    return this.#buffer.bytes;
   }
 
   on(event: string, listener: Listener): this {
@@ -264,34 +273,45 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
 
   send(data: Uint8Array): void {
     const wire = this.#wire;
-    if (wire.gatewayOver) return;
-    const copy = Buffer.from(data);
-    wire.network.onSent({ door: wire.door.life, agent: wire.agent, codec: wire.codec, bytes: copy });
-    wire.toClientBytes += copy.length;
-    this.#draining ||= wire.toClientBytes > drainedBelowBytes / 4;
-    wire.toClient(() => this.#deliver(copy));
+    if (wire.gatewayOver || this.ended) return;
+    const bytes = Buffer.from(data);
+    const frame = { door: wire.door.life, agent: wire.agent, codec: wire.codec, bytes };
+    wire.network.onSent(frame);
+    let waited = false;
+    this.#buffer.give({
+      bytes: bytes.length,
+      leave: () => {
+        if (waited) wire.network.onLeaving({ ...frame, closedToldRevision: this.#closedToldRevision });
+        wire.toClient(() => this.#deliver(bytes));
+      },
+    });
+    waited = true;
   }
 
   #deliver(bytes: Buffer): void {
     const wire = this.#wire;
-    wire.toClientBytes -= bytes.length;
+    const mayGoOn = this.#buffer.arrived(bytes.length);
     if (!wire.clientOver) wire.handlers.onMessage(bytes, wire.codec.binary);
-    if (!this.#draining || wire.toClientBytes > drainedBelowBytes / 4) return;
-    this.#draining = false;
+    if (!mayGoOn || this.#goesOn) return;
+    this.#goesOn = true;
     wire.network.time.after(0, wire.door.life, 'input', () => {
-      if (!wire.gatewayOver) this.#drain?.();
+      this.#goesOn = false;
+      if (wire.gatewayOver) return;
+      if (this.#buffer.goOn() && !this.ended) this.#drain?.();
     });
   }
 
   ping(): void {
     const wire = this.#wire;
-    wire.toClient(() => {
-      if (wire.clientOver) return;
-      wire.handlers.onActivity();
-      wire.toGateway(() => {
-        if (!wire.gatewayOver) this.#pong?.();
+    const leave = (): void =>
+      wire.toClient(() => {
+        if (wire.clientOver) return;
+        wire.handlers.onActivity();
+        wire.toGateway(() => {
+          if (!wire.gatewayOver) this.#pong?.();
+        });
       });
-    });
+    this.#buffer.give({ bytes: 0, leave });
   }
 
   pause(): void {
@@ -315,12 +335,15 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
     this.ended = true;
+    this.#closedToldRevision = wire.network.toldRevision(wire.door.life);
     wire.network.note(wire, `closed by the gateway with ${code} (${reason})`);
     if (reason.includes('has lasted longer than it may')) wire.network.overstayed += 1;
-    wire.toClient(() => {
-      wire.endClient(code, reason);
-      wire.toGateway(() => wire.endGateway(code));
-    });
+    const leave = (): void =>
+      wire.toClient(() => {
+        wire.endClient(code, reason);
+        wire.toGateway(() => wire.endGateway(code));
+      });
+    this.#buffer.give({ bytes: 0, leave });
     wire.network.time.after(5 * closeTimeoutMs, wire.door.life, 'timer', () => wire.endGateway(abnormal));
   }
 
@@ -328,6 +351,7 @@ class GatewayEnd implements AgentWebSocket, AgentStream {
     const wire = this.#wire;
     if (wire.gatewayOver) return;
     this.ended = true;
+    this.#buffer.clear();
     wire.toClient(() => wire.endClient(abnormal, '', lineBroken));
     wire.network.time.after(0, wire.door.life, 'input', () => wire.endGateway(abnormal));
   }
@@ -340,6 +364,8 @@ export class AgentNetwork {
   readonly time: VirtualTime;
   readonly conditions: AgentNetworkConditions;
   readonly onSent: (sent: SentFrame) => void;
+  readonly onLeaving: (leaving: LeavingFrame) => void;
+  readonly toldRevision: (door: Life) => number;
   readonly #random: Random;
   readonly #trace: Trace;
   readonly #counts: Counts;
@@ -357,6 +383,9 @@ export class AgentNetwork {
     readonly conditions: AgentNetworkConditions;
     /** A gateway gives a frame to a socket. */
     readonly onSent: (sent: SentFrame) => void;
+    readonly onLeaving: (leaving: LeavingFrame) => void;
+    /** Of the last change of access that the process's gateway has been told. */
+    readonly toldRevision: (door: Life) => number;
   }) {
     this.time = options.time;
     this.#random = options.random;
@@ -364,6 +393,8 @@ export class AgentNetwork {
     this.#counts = options.counts;
     this.conditions = options.conditions;
     this.onSent = options.onSent;
+    this.onLeaving = options.onLeaving;
+    this.toldRevision = options.toldRevision;
   }
 
   static endpointOf(server: number): string {
@@ -426,6 +457,12 @@ export class AgentNetwork {
       else others.push(connection);
     }
     return open;
+  }
+
+  /** Whoever has a connection that could be lost, each once. */
+  get connected(): readonly number[] {
+    const living = this.#wiresNow().filter((wire) => wire.open && !wire.dead);
+    return [...new Set(living.map(({ agent }) => agent))];
   }
 
   /** As they are now: ending one changes the set. */

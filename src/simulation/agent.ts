@@ -192,9 +192,10 @@ export class Agent {
   }
 
   /** The process dies. Its requests may have happened. */
-  kill(silent: boolean): void {
+  /** false: it does not run. */
+  kill(silent: boolean): boolean {
     const life = this.#life;
-    if (life === undefined) return;
+    if (life === undefined) return false;
     this.#world.trace.say(`agent ${this.id} is killed`);
     life.alive = false;
     life.held = undefined;
@@ -205,13 +206,14 @@ export class Agent {
     this.awaits.clear();
     this.#subscriptions.end();
     this.#world.network.agentGone(this.id, silent);
+    return true;
   }
 
-  /** Ends in good order, and is gone then. */
-  close(): void {
+  /** Ends in good order, and is gone then. false: it does so already, or does not run. */
+  close(): boolean {
     const life = this.#life;
     const client = this.#client;
-    if (life === undefined || client === undefined || this.#closing) return;
+    if (life === undefined || client === undefined || this.#closing) return false;
     this.#world.trace.say(`agent ${this.id} closes its client`);
     this.#closing = true;
     this.#subscriptions.end();
@@ -221,6 +223,7 @@ export class Agent {
       },
       (error: unknown) => this.#world.fail('client', `agent ${this.id} could not close: ${String(error)}`),
     );
+    return true;
   }
 
   #think(life: Life): void {

@@ -62,8 +62,9 @@ export class Ambushes {
     this.#waiting.add(ambush);
   }
 
-  /** No more of them. */
+  /** No more of them; of those that still wait the moment has not come. */
   end(): void {
+    for (const { moment } of this.#waiting) this.#world.faults.add(`ambush: ${moment}: not possible`);
     this.#waiting.clear();
   }
 

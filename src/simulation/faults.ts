@@ -1,6 +1,7 @@
 /** What each fault does to the world, and how it ends. */
 import type { Copies } from './copies.ts';
 import type { Agent } from './agent.ts';
+import { cutFromAgents, loseConnections, stopAgent, type AgentFaultWorld } from './agent-faults.ts';
 import { Ambushes } from './ambushes.ts';
 import type { AgentNetwork } from './agent-network.ts';
 import type { VirtualTime } from './clock.ts';
@@ -11,6 +12,7 @@ import { membersOf } from '../raft/index.ts';
 import type { AccessOperator } from './access-operator.ts';
 import type { Operator, Wish } from './operator.ts';
 import type { Fault, Plan, Target } from './plan.ts';
+import { cutsOf } from './partitions.ts';
 import { Random } from './random.ts';
 import { Remembered } from './remembered.ts';
 import type { Counts } from './statistics.ts';
@@ -42,6 +44,14 @@ type Damaging = Extract<
   { kind: 'flip_bit' | 'wipe_disk' | 'older_disk' | 'earlier_disk' | 'lying_disk' }
 >;
 
+/** What shows at once whether it does anything. */
+type AtOnce = Exclude<
+  Fault,
+  Damaging | { kind: 'partition' | 'ambush' | 'apply_policies' | 'revoke' | 'restore' }
+>;
+
+type OnMachine = Exclude<Extract<AtOnce, { target: Target }>, Wish>;
+
 /** After the healing: how often is looked for members that were never started. */
 const forgottenEveryMs = 1000;
 
@@ -59,11 +69,14 @@ export class Faults {
   /** Ends what a fault began, if it has not ended; at the latest when all is healed. */
   readonly #endings = new Set<() => void>();
   readonly ambushes: Ambushes;
+  readonly #agentWorld: AgentFaultWorld;
   #healed = false;
 
   constructor(world: FaultWorld) {
     this.#world = world;
-    this.ambushes = new Ambushes({ ...world, until: (forMs, end) => this.#until(forMs, end) });
+    const until = (forMs: number, end: () => void): void => this.#until(forMs, end);
+    this.ambushes = new Ambushes({ ...world, until });
+    this.#agentWorld = { ...world, seed: world.plan.seed, until };
   }
 
   schedule(): void {
@@ -155,21 +168,45 @@ export class Faults {
     time.after(downMs, time.world, 'input', () => machine.start());
   }
 
+  /** Counted under its name if anything happened; some only tell later, or by what they wait for. */
   #begin(fault: Fault): void {
-    const { faults, trace, machines, agents, agentNetwork, time } = this.#world;
+    const { trace, accessOperator } = this.#world;
     trace.note(describeFault, fault);
-    faults.add(fault.kind === 'partition' ? `partition: ${fault.shape}` : fault.kind);
+    switch (fault.kind) {
+      case 'apply_policies':
+      case 'revoke':
+      case 'restore':
+        accessOperator.begin(fault, (changed) => this.#count(fault.kind, changed));
+        return;
+      case 'ambush':
+        this.ambushes.lay(fault);
+        return;
+      case 'flip_bit':
+      case 'wipe_disk':
+      case 'older_disk':
+      case 'earlier_disk':
+      case 'lying_disk':
+        this.#damage(fault);
+        return;
+      case 'partition':
+        this.#count(`partition: ${fault.shape}`, this.#partition(fault));
+        return;
+      default:
+        this.#count(fault.kind, this.#happens(fault));
+    }
+  }
+
+  #count(name: string, happened: boolean): void {
+    this.#world.faults.add(happened ? name : `${name}: not possible`);
+  }
+
+  /** Whether it does anything. */
+  #happens(fault: AtOnce): boolean {
+    const { copies } = this.#world;
     switch (fault.kind) {
       case 'crash_all':
-      case 'crash_majority': {
-        const running = machines.filter(({ on }) => on);
-        const count = fault.kind === 'crash_all' ? running.length : Math.floor(running.length / 2) + 1;
-        for (const machine of running.slice(0, count)) {
-          machine.crash({ silent: false, keepSome: fault.keepSome });
-          this.#startLater(machine, fault.downMs);
-        }
-        return;
-      }
+      case 'crash_majority':
+        return this.#crashMany(fault);
       case 'add_member':
       case 'promote_member':
       case 'remove_member':
@@ -177,132 +214,120 @@ export class Faults {
       case 'transfer_leader':
       case 'drain_server':
       case 'rebalance':
-        this.#change(fault);
-        return;
-      case 'apply_policies':
-      case 'revoke':
-      case 'restore':
-        this.#world.accessOperator.begin(fault);
-        return;
+        return this.#change(fault);
       case 'bad_network':
-        this.#badNetwork(fault);
-        return;
-      case 'ambush':
-        this.ambushes.lay(fault);
-        return;
+        return this.#badNetwork(fault);
       case 'reconnect_storm':
-        agentNetwork.reset((agent) => (agent * 7919) % 10 < fault.share * 10);
-        return;
       case 'half_open':
-        agentNetwork.kill((agent) => (agent * 7919) % 10 < fault.share * 10);
-        return;
-      case 'kill_agent': {
-        const agent = agents.find(({ id }) => id === fault.agent);
-        if (fault.how === 'closes') agent?.close();
-        else agent?.kill(fault.how === 'vanishes');
-        // Closing takes up to two seconds.
-        time.after(fault.downMs + 3000, time.world, 'input', () => agent?.start());
-        return;
-      }
+        return loseConnections(this.#agentWorld, fault);
+      case 'kill_agent':
+      case 'pause_agent':
+        return stopAgent(this.#agentWorld, fault);
       case 'copy_agent':
-        this.#world.copies.start(fault.agent);
-        return;
-      case 'pause_agent': {
-        const life = agents.find(({ id }) => id === fault.agent)?.life;
-        if (life === undefined) return;
-        time.stop(life);
-        this.#until(fault.forMs, () => time.resume(life, true));
-        return;
-      }
+        copies.start(fault.agent);
+        return true;
       default: {
         const machine = this.#machine(fault.target);
-        if (machine !== undefined) this.#onMachine(fault, machine);
+        return machine !== undefined && this.#onMachine(fault, machine);
       }
     }
   }
 
-  #change(wish: Wish): void {
-    this.#world.operator.begin(wish, 'target' in wish ? this.#machine(wish.target) : undefined);
+  #crashMany(fault: Extract<Fault, { kind: 'crash_all' | 'crash_majority' }>): boolean {
+    const running = this.#world.machines.filter(({ on }) => on);
+    const majority = Math.floor(running.length / 2) + 1;
+    for (const machine of fault.kind === 'crash_all' ? running : running.slice(0, majority)) {
+      machine.crash({ silent: false, keepSome: fault.keepSome });
+      this.#startLater(machine, fault.downMs);
+    }
+    return running.length > 0;
   }
 
-  #badNetwork(fault: Extract<Fault, { kind: 'bad_network' }>): void {
+  #change(wish: Wish): boolean {
+    const target = 'target' in wish ? this.#machine(wish.target) : undefined;
+    return this.#world.operator.begin(wish, target);
+  }
+
+  #badNetwork(fault: Extract<Fault, { kind: 'bad_network' }>): boolean {
     const { peers, plan } = this.#world;
     const { loss, duplication, reordering, reorderMs, latencyMs, jitterMs } = fault;
     const bad: NetworkConditions = { loss, duplication, reordering, reorderMs, latencyMs, jitterMs };
+    const { network: usual } = plan;
+    const isWorse =
+      loss > usual.loss ||
+      duplication > usual.duplication ||
+      reordering > usual.reordering ||
+      latencyMs > usual.latencyMs ||
+      jitterMs > usual.jitterMs;
     Object.assign(peers.conditions, bad);
-    this.#until(fault.forMs, () => Object.assign(peers.conditions, plan.network));
+    this.#until(fault.forMs, () => Object.assign(peers.conditions, usual));
+    return isWorse;
   }
 
-  #onMachine(fault: Exclude<Extract<Fault, { target: Target }>, Wish>, machine: Machine): void {
-    const { peers, agents, agentNetwork, machines, time } = this.#world;
+  #onMachine(fault: OnMachine, machine: Machine): boolean {
     const { disk, clock } = machine;
     switch (fault.kind) {
+      case 'clock_jump':
+        clock.wallOffsetMs += fault.byMs;
+        return true;
+      case 'clock_drift': {
+        const drifts = clock.rate !== fault.rate;
+        clock.rate = fault.rate;
+        return drifts;
+      }
+      default:
+    }
+    if (!machine.on) return false;
+    const { time } = this.#world;
+    switch (fault.kind) {
       case 'crash':
-        if (!machine.on) return;
         machine.crash(fault);
         this.#startLater(machine, fault.downMs);
-        return;
+        return true;
       case 'restart':
-        machine.stop(fault.graceMs, () => this.#startLater(machine, fault.downMs));
-        return;
+        return machine.stop(fault.graceMs, () => this.#startLater(machine, fault.downMs));
       case 'pause':
-        machine.pause(fault.forMs, fault.timersFirst);
-        return;
-      case 'partition':
-        this.#partition(fault, machine.id);
-        return;
+        return machine.pause(fault.forMs, fault.timersFirst);
       case 'reset_links':
-        for (const { id } of machines) {
-          if (id === machine.id) continue;
-          peers.reset(machine.id, id);
-          peers.reset(id, machine.id);
-        }
-        return;
-      case 'cut_from_agents': {
-        const { place } = machine.member;
-        for (const { id } of agents) agentNetwork.block(id, place);
-        this.#until(fault.forMs, () => {
-          for (const { id } of agents) agentNetwork.unblock(id, place);
-        });
-        return;
-      }
+        return this.#resetLinks(machine);
+      case 'cut_from_agents':
+        cutFromAgents(this.#agentWorld, machine.member.place, fault.forMs);
+        return true;
       case 'slow_disk':
         disk.slowness = fault.factor;
         this.#until(fault.forMs, () => {
           disk.slowness = 1;
         });
-        return;
+        return true;
       case 'hung_disk':
         disk.hungUntilMs = time.nowMs + fault.forMs;
-        return;
+        return true;
       case 'full_disk':
         disk.fullUntilMs = time.nowMs + fault.forMs;
-        return;
+        return true;
       case 'failing_disk':
         disk.failNext = true;
-        return;
-      case 'clock_jump':
-        clock.wallOffsetMs += fault.byMs;
-        return;
-      case 'clock_drift':
-        clock.rate = fault.rate;
-        return;
+        return true;
       case 'slow_processor':
         clock.lookTakesMs = fault.lookTakesMs;
         this.#until(fault.forMs, () => {
           clock.lookTakesMs = 0;
         });
-        return;
-      case 'flip_bit':
-      case 'wipe_disk':
-      case 'older_disk':
-      case 'earlier_disk':
-      case 'lying_disk':
-        this.#damage(fault, machine);
-        return;
+        return true;
       default:
-        fault satisfies never;
+        return fault satisfies never;
     }
+  }
+
+  #resetLinks({ id: self }: Machine): boolean {
+    const { peers, machines } = this.#world;
+    let were = 0;
+    for (const { id } of machines) {
+      if (id === self) continue;
+      if (peers.reset(self, id)) were += 1;
+      if (peers.reset(id, self)) were += 1;
+    }
+    return were > 0;
   }
 
   // ---- damage ----
@@ -331,17 +356,15 @@ export class Faults {
     machine.crash({ silent: false, keepSome: false });
   }
 
-  #damage(fault: Damaging, target: Machine): void {
-    const { faults, machines } = this.#world;
+  #damage(fault: Damaging): void {
+    const { machines } = this.#world;
+    const target = this.#machine(fault.target);
     const may = (one: Machine): boolean => one.process !== undefined && this.#mayDamage(one);
-    const machine = may(target) ? target : (machines.find(may) ?? target);
-    if (!this.#mayDamage(machine)) {
-      faults.add(`${fault.kind}: not possible`);
-      return;
-    }
-    if (!this.#damageBy(fault, machine)) faults.add(`${fault.kind}: not possible`);
+    const machine = target !== undefined && may(target) ? target : machines.find(may);
+    if (machine === undefined || !this.#damageBy(fault, machine)) this.#count(fault.kind, false);
   }
 
+  /** Whether it has begun; what it comes to is counted then. */
   #damageBy(fault: Damaging, machine: Machine): boolean {
     switch (fault.kind) {
       case 'flip_bit':
@@ -368,7 +391,7 @@ export class Faults {
     machine.damage = 'lying';
     this.#until(forMs, () => {
       machine.crash({ silent: false, keepSome: false });
-      if (disk.memory === memory) memory.forgetSince(before);
+      this.#count('lying_disk', disk.memory === memory && memory.forgetSince(before));
       trace.say(`server ${machine.id}: its disk forgets what it synced`);
       time.after(200, time.world, 'input', () => machine.start());
     });
@@ -385,6 +408,7 @@ export class Faults {
     if (key === undefined) return false;
     trace.say(`server ${machine.id}: a bit of ${key} flips`);
     machine.damage = 'flipped';
+    this.#count('flip_bit', true);
     return true;
   }
 
@@ -421,7 +445,7 @@ export class Faults {
    * alone, and lose power before they have written down more than that.
    */
   #goBack(kind: 'wipe_disk' | 'older_disk', machine: Machine): boolean {
-    const { faults, plan } = this.#world;
+    const { plan } = this.#world;
     if (machine.process === undefined) return false;
     const random = new Random(plan.seed, `hearsay/${machine.id}/${machine.starts}`);
     const byHearsay = kind === 'older_disk' && random.chance(0.5);
@@ -436,13 +460,13 @@ export class Faults {
         (machine.starts > 1 || kind === 'wipe_disk') && this.#mayDamage(machine) && this.#isKnown(machine),
       () => machine.starts > starts + 1 || machine.damage !== undefined,
       () => {
-        faults.add(`${kind}: put back`);
+        this.#count(kind, true);
         machine.lostRun = machine.process?.run;
         machine.knownBetterBy = new Set(this.#others(machine));
         this.#putBack(machine, kind === 'wipe_disk' ? undefined : machine.disk.copies.at(-1));
         this.#restart(machine, byHearsay);
       },
-      () => faults.add(`${kind}: not possible`),
+      () => this.#count(kind, false),
       byHearsay ? hearsayEveryMs : momentEveryMs,
     );
     return true;
@@ -500,11 +524,12 @@ export class Faults {
 
   /**
    * A copy that was made while the server ran. It is put back only where all of its peers were told of more than it has,
-   * and have that on their disks: who has heard it at the end of a life may have forgotten it, and says so in its
-   * documentation.
+   * and have that on their disks. A copy that lacks only what peers had not written down yet, or of a run that not all of
+   * them have applied, is left out: nobody can tell it from the disk itself, so it is let in and what it acknowledged may
+   * be lost, as the README says. What can be recognised is the promise, and all that is judged.
    */
   #copy(forMs: number, machine: Machine): boolean {
-    const { time, faults, peers, plan } = this.#world;
+    const { time, peers, plan } = this.#world;
     const { process, disk } = machine;
     if (process === undefined) return false;
     const copy = disk.memory.copy();
@@ -516,7 +541,7 @@ export class Faults {
       heardBy: () => (this.#allOthers(machine, hasHeard) ? this.#others(machine) : undefined),
     });
     const putBack = (): void => {
-      faults.add('earlier_disk: put back');
+      this.#count('earlier_disk', true);
       machine.knownBetterBy = remembered.by() ?? new Set();
       this.#putBack(machine, copy);
       this.#restart(machine);
@@ -526,7 +551,7 @@ export class Faults {
         () => this.#mayDamage(machine) && remembered.by() !== undefined,
         () => machine.process !== process || machine.damage !== undefined,
         putBack,
-        () => faults.add('earlier_disk: not possible'),
+        () => this.#count('earlier_disk', false),
       );
     });
     return true;
@@ -546,62 +571,28 @@ export class Faults {
 
   // ---- partitions ----
 
-  #partition(fault: Extract<Fault, { kind: 'partition' }>, chosen: number): void {
+  /** Whether there is anything to cut, among those that run or are members. */
+  #partition(fault: Extract<Fault, { kind: 'partition' }>): boolean {
     const { peers, machines, time, plan } = this.#world;
     const random = new Random(plan.seed, `partition/${fault.salt}`);
-    const ids = machines.map(({ id }) => id);
-    const cuts = cutsOf(fault, chosen, ids, random);
+    const members = this.#world.members();
+    const ids = machines.filter(({ id, on }) => on || members.includes(id)).map(({ id }) => id);
+    const chosen = this.#machine(fault.target)?.id ?? 0;
+    const cuts = cutsOf(fault.shape, chosen, ids, random);
     if (fault.shape !== 'swizzle') {
       for (const [from, to] of cuts) peers.block(from, to);
       this.#until(fault.forMs, () => {
         for (const [from, to] of cuts) peers.unblock(from, to);
       });
-      return;
+      return cuts.length > 0;
     }
-    for (const [from, to] of random.shuffled(cuts)) {
-      const cutMs = random.between(0, fault.forMs / 2);
+    for (const [at, [from, to]] of random.shuffled(cuts).entries()) {
+      const cutMs = at === 0 ? 0 : random.between(0, fault.forMs / 2);
       time.after(cutMs, time.world, 'input', () => {
         if (!this.#healed) peers.block(from, to);
       });
       this.#until(fault.forMs / 2 + random.between(0, fault.forMs / 2), () => peers.unblock(from, to));
     }
+    return cuts.length > 0;
   }
 }
-
-type Cut = readonly [from: number, to: number];
-
-const cutsOf = (
-  { shape }: Extract<Fault, { kind: 'partition' }>,
-  chosen: number,
-  ids: readonly number[],
-  random: Random,
-): Cut[] => {
-  const all = ids.flatMap((from) => ids.filter((to) => to !== from).map((to): Cut => [from, to]));
-  switch (shape) {
-    case 'deaf_to':
-      return all.filter(([from]) => from === chosen);
-    case 'mute_to':
-      return all.filter(([, to]) => to === chosen);
-    case 'one_way': {
-      const others = ids.filter((id) => id !== chosen);
-      return others.length === 0 ? [] : [[chosen, random.pick(others)]];
-    }
-    case 'alone':
-      return all.filter(([from, to]) => from === chosen || to === chosen);
-    case 'ring': {
-      const order = random.shuffled(ids);
-      const next = (id: number): number | undefined => order[(order.indexOf(id) + 1) % order.length];
-      return all.filter(([from, to]) => next(from) !== to && next(to) !== from);
-    }
-    case 'split': {
-      const side = new Set(random.shuffled(ids).slice(0, random.whole(1, Math.max(1, ids.length - 1))));
-      return all.filter(([from, to]) => side.has(from) !== side.has(to));
-    }
-    case 'bridge':
-      return all.filter(([from, to]) => from !== chosen && to !== chosen && (from + to) % 2 === 1);
-    case 'swizzle':
-      return all.filter(() => random.chance(0.5));
-    default:
-      return shape satisfies never;
-  }
-};

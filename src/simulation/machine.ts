@@ -394,11 +394,11 @@ export class Machine {
     this.#over(options.silent, options.keepSome);
   }
 
-  /** In good order; calls back when it is over. Crashes if it takes too long. */
-  stop(graceMs: number, stopped: () => void): void {
+  /** In good order; calls back when it is over. Crashes if it takes too long. false: there is nothing to stop. */
+  stop(graceMs: number, stopped: () => void): boolean {
     const process = this.#process;
     const life = this.#life;
-    if (process === undefined || life === undefined || this.#stopping) return;
+    if (process === undefined || life === undefined || this.#stopping) return false;
     this.#stopping = true;
     this.#world.trace.say(`server ${this.id} is being stopped`);
     const end = (): void => {
@@ -417,12 +417,14 @@ export class Machine {
       });
     const { world } = this.#world.time;
     this.#world.time.after(graceMs + 10_000, world, 'input', end);
+    return true;
   }
 
-  pause(forMs: number, timersFirst: boolean): void {
+  /** false: nothing runs. */
+  pause(forMs: number, timersFirst: boolean): boolean {
     const life = this.#life;
     const { time, trace } = this.#world;
-    if (life === undefined || life.stopped) return;
+    if (life === undefined || life.stopped) return false;
     trace.say(`server ${this.id} stands still`);
     this.stoodStillMs = time.nowMs;
     time.stop(life);
@@ -431,6 +433,7 @@ export class Machine {
       trace.say(`server ${this.id} goes on`);
       time.resume(life, timersFirst);
     });
+    return true;
   }
 
   resume(): void {

@@ -212,14 +212,14 @@ const main = async (): Promise<void> => {
           ? drawPlan(seed)
           : (JSON.parse(readFileSync(options.plan, 'utf8')) as Plan);
       const result = await runOne(plan, options);
-      totals.add(result.statistics);
+      totals.add(seed, result.statistics);
       if (result.ok) continue;
       failed.push(seed);
       await tellOfFailure(plan, result, options.shrink);
     }
   } else {
     await runInProcesses(options, ({ seed, statistics, failure }) => {
-      totals.add(statistics);
+      totals.add(seed, statistics);
       if (failure !== undefined) failed.push(seed);
     });
     for (const seed of failed) {
@@ -230,6 +230,11 @@ const main = async (): Promise<void> => {
   console.log(totals.table(performance.now() - startedMs));
   if (failed.length > 0) {
     console.log(`\n${failed.length} of ${totals.seeds} seeds failed: ${failed.join(', ')}`);
+    process.exitCode = 1;
+  }
+  const { undecided } = totals;
+  if (undecided !== undefined) {
+    console.log(`\n${undecided}`);
     process.exitCode = 1;
   }
 };

@@ -102,29 +102,31 @@ export class Operator {
     return this.#open === 0;
   }
 
-  begin(wish: Wish, target: Machine | undefined): void {
+  /** Whether the cluster is asked for it. */
+  begin(wish: Wish, target: Machine | undefined): boolean {
     switch (wish.kind) {
       case 'add_member':
         return this.#add(wish);
       case 'promote_member':
         return this.#promoteAny();
       case 'remove_member':
-        if (target !== undefined) this.#remove(target);
-        return;
+        return target !== undefined && this.#remove(target);
       case 'replace_member':
-        if (target !== undefined) this.#replace(target, wish);
-        return;
+        return target !== undefined && this.#replace(target, wish);
       case 'transfer_leader':
-        return this.#transfer(wish.anyone ? undefined : target);
+        this.#transfer(wish.anyone ? undefined : target);
+        return true;
       case 'drain_server':
-        if (target !== undefined) this.#drain(target, wish);
-        return;
+        if (target === undefined) return false;
+        this.#drain(target, wish);
+        return true;
       case 'rebalance':
-        return this.#tell('rebalance', (client) =>
+        this.#tell('rebalance', (client) =>
           client.rebalance({ graceMs: wish.graceMs, timeoutMs: requestTimeoutMs }),
         );
+        return true;
       default:
-        wish satisfies never;
+        return wish satisfies never;
     }
   }
 
@@ -282,29 +284,31 @@ export class Operator {
     return !this.#mayLeave.has(machine.id) && this.#isMember(machine) && this.couldSpare(machine, false);
   }
 
-  #add({ promote, startAfterMs }: WishOf<'add_member'>): void {
-    if (this.#count() >= membersMax) return;
+  #add({ promote, startAfterMs }: WishOf<'add_member'>): boolean {
+    if (this.#count() >= membersMax) return false;
     const world = this.#world;
     this.#askToAdd(world.describe(world.nextPlace()), undefined, startAfterMs, (machine) => {
       if (machine !== undefined && promote) this.#promote(machine.id, patience);
     });
+    return true;
   }
 
-  #promoteAny(): void {
+  #promoteAny(): boolean {
     const [learner] = this.#world.configuration()?.learners ?? [];
-    if (learner !== undefined) this.#promote(learner, 1);
+    return learner !== undefined && this.#promote(learner, 1);
   }
 
-  #promote(member: number, tries: number): void {
-    if (this.#mayLeave.has(member)) return;
+  #promote(member: number, tries: number): boolean {
+    if (this.#mayLeave.has(member)) return false;
     this.#ask(
       `promote ${member}`,
       (client) => client.promoteMember(member, { timeoutMs: requestTimeoutMs }),
       (outcome) => {
         if (outcome.kind === 'accepted') this.#accepted.set(member, 'voter');
-        else if (tries > 1) this.#later(() => this.#promote(member, tries - 1));
+        else if (tries > 1) this.#later(() => void this.#promote(member, tries - 1));
       },
     );
+    return true;
   }
 
   /** Not idle meanwhile. */
@@ -317,9 +321,9 @@ export class Operator {
     });
   }
 
-  #remove(machine: Machine, done: (accepted: boolean) => void = () => undefined): void {
+  #remove(machine: Machine, done: (accepted: boolean) => void = () => undefined): boolean {
     const { id } = machine;
-    if (!this.#mayAskToLeave(machine)) return;
+    if (!this.#mayAskToLeave(machine)) return false;
     this.#mayLeave.add(id);
     this.#ask(
       `remove ${id}`,
@@ -330,14 +334,15 @@ export class Operator {
         done(outcome.kind === 'accepted');
       },
     );
+    return true;
   }
 
   #replace(
     machine: Machine,
     { how, startAfterMs }: Pick<WishOf<'replace_member'>, 'how' | 'startAfterMs'>,
-  ): void {
+  ): boolean {
     const world = this.#world;
-    if (!this.#mayAskToLeave(machine)) return;
+    if (!this.#mayAskToLeave(machine)) return false;
     const { id, member } = machine;
     let next = world.describe(world.nextPlace());
     // Where the lost one was: that one must be gone from there.
@@ -348,6 +353,7 @@ export class Operator {
     } else if (how !== 'new') next = { ...next, name: member.name };
     this.#mayLeave.add(id);
     this.#askToAdd(next, id, startAfterMs, () => undefined);
+    return true;
   }
 
   #transfer(target: Machine | undefined): void {

@@ -220,9 +220,12 @@ export class PeerNetwork {
     return this.#endpoints.get(by)?.heardApplied.get(peer) ?? 0;
   }
 
-  /** A connection is reset: both ends see it at once, what was under way is lost. */
-  reset(from: number, to: number): void {
-    this.#break(this.#link(from, to));
+  /** A connection is reset: both ends see it at once, what was under way is lost. Whether there was one. */
+  reset(from: number, to: number): boolean {
+    const link = this.#link(from, to);
+    const wasUp = link.up !== undefined;
+    this.#break(link);
+    return wasUp;
   }
 
   /** The process is gone. `silently`: its machine too, so nobody is told. */

@@ -20,7 +20,7 @@ export type PartitionShape =
   | 'alone'
   /** Two sides. */
   | 'split'
-  /** One server reaches all, the others reach only it. */
+  /** Two sides that reach each other by one server only, which belongs to both. */
   | 'bridge'
   /** Links cut one by one, and mended in another order. */
   | 'swizzle';

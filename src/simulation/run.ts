@@ -68,6 +68,7 @@ const runNow = (plan: Plan, options: RunOptions): RunResult => {
       faults: world.faultCounts.toObject(),
       operations: world.operations.toObject(),
       happenings: world.happenings.toObject(),
+      searched: world.searched,
     },
   };
 };
@@ -115,8 +116,15 @@ const earlySlackMs = ({ servers, faults, durationMs }: Plan): number => {
 /** Whether what clients were told can be told by one cluster. */
 const explain = (world: World): void => {
   const verdict = checkLinearizable(world.history, { earlySlackMs: earlySlackMs(world.plan) });
-  if (verdict.kind === 'violated') world.fail('linearizability', verdict.explanation);
-  if (verdict.kind === 'undecided') world.happenings.add('linearizability undecided');
+  if (verdict.kind === 'violated') {
+    world.fail('linearizability', verdict.explanation);
+    return;
+  }
+  if (verdict.kind === 'undecided') world.trace.say(`UNDECIDED ${verdict.explanation}`);
+  world.searched = {
+    keys: verdict.keys,
+    undecided: verdict.kind === 'undecided' ? verdict.undecided : 0,
+  };
 };
 
 /** Runs until it holds; fails after `withinMs`. */

@@ -1,3 +1,5 @@
+import { undecidedShareMax } from './checks/index.ts';
+
 /** What a run had in it: counted, so that a long run can say what it tried. */
 export class Counts {
   readonly #counts = new Map<string, number>();
@@ -30,6 +32,8 @@ export interface Statistics {
   readonly faults: Readonly<Record<string, number>>;
   readonly operations: Readonly<Record<string, number>>;
   readonly happenings: Readonly<Record<string, number>>;
+  /** Whose histories were searched for an order that explains them, and for how many the search was given up. */
+  readonly searched: { readonly keys: number; readonly undecided: number };
 }
 
 /** Of many runs. */
@@ -38,11 +42,18 @@ export class Totals {
   simulatedMs = 0;
   processorMs = 0;
   events = 0;
+  keys = 0;
+  undecidedKeys = 0;
+  readonly #undecidedSeeds: number[] = [];
   readonly #faults = new Counts();
   readonly #operations = new Counts();
   readonly #happenings = new Counts();
 
-  add(statistics: Statistics): void {
+  add(seed: number, statistics: Statistics): void {
+    const { searched } = statistics;
+    this.keys += searched.keys;
+    this.undecidedKeys += searched.undecided;
+    if (searched.undecided > 0) this.#undecidedSeeds.push(seed);
     this.seeds += statistics.seeds;
     this.simulatedMs += statistics.simulatedMs;
     this.processorMs += statistics.processorMs;
@@ -50,6 +61,15 @@ export class Totals {
     this.#faults.merge(statistics.faults);
     this.#operations.merge(statistics.operations);
     this.#happenings.merge(statistics.happenings);
+  }
+
+  /** What was not judged is no success; undefined: it is little enough. */
+  get undecided(): string | undefined {
+    if (this.undecidedKeys <= undecidedShareMax * this.keys) return undefined;
+    return (
+      `of ${this.keys} keys ${this.undecidedKeys} were not judged, more than one in ${1 / undecidedShareMax}: ` +
+      `in seeds ${this.#undecidedSeeds.join(', ')}`
+    );
   }
 
   /** For people. */
@@ -62,6 +82,8 @@ export class Totals {
       row('processor seconds', (this.processorMs / 1000).toFixed(1)),
       row('simulated per processor second', `${perProcessorSecond.toFixed(1)} s`),
       row('events', this.events),
+      row('keys searched for an order', this.keys),
+      row('keys undecided', this.undecidedKeys),
       ...section('faults', this.#faults),
       ...section('operations', this.#operations),
       ...section('happenings', this.#happenings),

@@ -7,7 +7,7 @@ import type { Storage, WriteBatch } from '../storage/index.ts';
 import { AccessOperator } from './access-operator.ts';
 import { Agent } from './agent.ts';
 import type { Recorded } from './agent-records.ts';
-import { AgentNetwork, type SentFrame } from './agent-network.ts';
+import { AgentNetwork, type LeavingFrame, type SentFrame } from './agent-network.ts';
 import { Copies } from './copies.ts';
 import { agentRealm, documentOf, nameOf, operatorOf } from './agent-policies.ts';
 import {
@@ -27,7 +27,7 @@ import { Operator } from './operator.ts';
 import { PeerNetwork } from './peer-network.ts';
 import type { Plan } from './plan.ts';
 import { Random } from './random.ts';
-import { Counts } from './statistics.ts';
+import { Counts, type Statistics } from './statistics.ts';
 import { Trace } from './trace.ts';
 
 export interface Failure {
@@ -80,6 +80,8 @@ export class World {
   readonly operator: Operator;
   readonly accessOperator: AccessOperator;
   failure: Failure | undefined;
+  /** Filled in the end. */
+  searched: Statistics['searched'] = { keys: 0, undecided: 0 };
   readonly #machineWorld: MachineWorld;
   readonly #machineOf = new Map<Life, Machine>();
   /** What the gateways of the servers' processes were told of access last. */
@@ -112,6 +114,8 @@ export class World {
       counts: this.happenings,
       conditions: { latencyMs: plan.agentsLatencyMs, jitterMs: 0 },
       onSent: (sent) => this.#sent(sent),
+      onLeaving: (leaving) => this.#leaving(leaving),
+      toldRevision: (life) => this.#told.get(life)?.toldRevision ?? 0,
     });
     const fail = (check: string, problem: string): void => this.fail(check, problem);
     this.#machineWorld = {
@@ -348,6 +352,15 @@ export class World {
     if (!access.active || told === undefined) return;
     const to = { realm: agentRealm, name: nameOf(agent) };
     this.judge(() => access.sent({ ...told, to }, codec.decodeServerFrame(bytes)));
+  }
+
+  #leaving({ door, agent, codec, bytes, closedToldRevision }: LeavingFrame): void {
+    const { access } = this.state;
+    const told = this.#told.get(door);
+    if (!access.active || told === undefined) return;
+    const to = { realm: agentRealm, name: nameOf(agent) };
+    const toldRevision = closedToldRevision ?? told.toldRevision;
+    this.judge(() => access.left({ ...told, toldRevision, to }, codec.decodeServerFrame(bytes)));
   }
 
   #toldOfAccess(life: Life, server: string, events: readonly GatewayEvent[]): void {

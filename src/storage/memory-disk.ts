@@ -107,7 +107,9 @@ export class MemoryDisk {
   /**
    * Power failure: whatever is open on this disk is dead, its promises are never answered, and the next open finds all
    * up to the last synced write. With `random` (uniform in [0, 1)) also as many of the batches after it as chance will
-   * have, those under way included; without it none of them.
+   * have, those under way included; without it none of them. Batches survive whole or not at all, and none without those
+   * before it: LevelDB writes each as one record of its log and takes a torn one for the log's end, wherever it is torn
+   * (test/storage/torn-tails.test.ts); what it finds behind a hole is refused (batch-chain.ts), which is damage.
    */
   crash(random?: () => number): void {
     const batches = [...this.#unsynced, ...this.#pending.map(({ operations }) => operations)];
@@ -134,13 +136,17 @@ export class MemoryDisk {
 
   /**
    * A disk that lied: what was written since the copy was made is gone, though it was said to be synced. What is kept
-   * apart from it, the mark of what was synced, stays. Only while nothing is open on it.
+   * apart from it, the mark of what was synced, stays. Only while nothing is open on it. Whether there was any.
    */
-  forgetSince(copy: MemoryDisk): void {
+  forgetSince(copy: MemoryDisk): boolean {
     assert(!this.#inUse, `${this.name} is in use`);
+    const { size } = this.#durable;
+    const isSame = [...copy.#durable].every(([key, value]) => this.#durable.get(key) === value);
+    const forgets = size !== copy.#durable.size || !isSame;
     this.#durable.clear();
     for (const [key, value] of copy.#durable) this.#durable.set(key, value);
     this.#current = new Map(this.#durable);
+    return forgets;
   }
 
   /** Keys on the disk with this prefix, in order (see keyspaces.ts). */

@@ -10,6 +10,7 @@ const statistics = {
   faults: {},
   operations: {},
   happenings: {},
+  searched: { keys: 0, undecided: 0 },
 };
 
 const resultOf = (plan: Plan, fails: boolean, check = 'some check'): RunResult => ({

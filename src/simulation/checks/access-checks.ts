@@ -131,9 +131,7 @@ export class AccessChecks {
 
   /** A gateway gives a frame to a socket. */
   sent(sending: Sending, { answers, pushes }: ReceivedServerFrame): void {
-    const { server, toldRevision, to } = sending;
-    if (this.#asOf(toldRevision).revoked.has(fullName(to)))
-      violated('the revoked are closed', `${server} sends to ${fullName(to)}, revoked at ${toldRevision}`);
+    this.#notRevoked(sending);
     for (const { body } of answers) {
       if (body.kind === 'got' && body.future !== undefined)
         this.#shown(sending, 'get', body.future.key, body.revision);
@@ -142,6 +140,25 @@ export class AccessChecks {
       else if (body.kind === 'awaited')
         for (const { key, revision } of body.futures) this.#shown(sending, 'await', key, revision);
     }
+    this.#pushed(sending, pushes);
+  }
+
+  /**
+   * What had to wait in a socket leaves the server. Of a connection that was closed in good order before, `toldRevision`
+   * is as of that close: the gateway has no hold on it any more. Answers are not looked at again, only pushes: a request
+   * is over when its answer is given to the socket, and what is over is not withdrawn when policies become narrower.
+   */
+  left(sending: Sending, { pushes }: ReceivedServerFrame): void {
+    this.#notRevoked(sending);
+    this.#pushed(sending, pushes);
+  }
+
+  #notRevoked({ server, toldRevision, to }: Sending): void {
+    if (!this.#asOf(toldRevision).revoked.has(fullName(to))) return;
+    violated('the revoked are closed', `${server} sends to ${fullName(to)}, revoked at ${toldRevision}`);
+  }
+
+  #pushed(sending: Sending, pushes: ReceivedServerFrame['pushes']): void {
     for (const { changes } of pushes) {
       for (const change of changes) {
         const { key, revision } = change.kind === 'future' ? change.future : change;

@@ -92,11 +92,19 @@ export type HistoryOperation = Asked &
       }
   );
 
-/** What a checker concludes. `undecided`: its bound on work was reached first, which is neither good nor bad. */
+/**
+ * What a checker concludes of so many keys. `undecided`: for that many its bound on work was reached first, which is
+ * neither good nor bad.
+ */
 export type Verdict =
-  | { readonly kind: 'ok' }
+  | { readonly kind: 'ok'; readonly keys: number }
   | { readonly kind: 'violated'; readonly explanation: string }
-  | { readonly kind: 'undecided'; readonly explanation: string };
+  | {
+      readonly kind: 'undecided';
+      readonly keys: number;
+      readonly undecided: number;
+      readonly explanation: string;
+    };
 
 export const formatHistory = (operations: readonly HistoryOperation[]): string =>
   operations.map((operation) => `${JSON.stringify(operation)}\n`).join('');

@@ -14,7 +14,7 @@ export {
   type HistoryWrite,
   type HistoryWritten,
 } from './history.ts';
-export { checkLinearizable } from './linearizability.ts';
+export { checkLinearizable, undecidedShareMax } from './linearizability.ts';
 export { ServingChecks } from './serving-checks.ts';
 export { StateChecks } from './state-checks.ts';
 export { SafetyViolation } from './violation.ts';

@@ -36,7 +36,7 @@ const wholeNumber = (text: string): number => {
 
 const rowOf = ({ mutation, failure, seeds, seconds }: Outcome): string => {
   const result = failure === undefined ? `SURVIVED ${seeds}` : `${seeds}`;
-  const check = failure?.check ?? '-';
+  const check = failure?.check === 'hangs' ? `hangs at seed ${failure.seed}` : (failure?.check ?? '-');
   return `${mutation.name.padEnd(34)} ${result.padStart(13)} ${seconds.toFixed(0).padStart(6)} s  ${check.padEnd(26)} ${mutation.rule}`;
 };
 

@@ -1,16 +1,15 @@
 /**
  * Runs seeds one after the other until one fails; a process of its own, since a mutation may do anything to it.
- * Writes one line of JSON: which seed failed by which check, or how many went through.
+ * Writes lines of JSON: each seed as it begins; in the end which one failed by which check, or that all went through.
  */
+import { writeSync } from 'node:fs';
 import { drawPlan, run } from '../index.ts';
-
-export interface Seeds {
-  readonly seeds: number;
-  /** undefined: all of them went well. */
-  readonly failure: { readonly seed: number; readonly check: string; readonly problem: string } | undefined;
-}
+import type { Seeds, TrialLine } from './trial-process.ts';
 
 const problemCharactersMax = 2000;
+
+/** At once: nothing may come after it. */
+const tell = (line: TrialLine): void => void writeSync(1, `${JSON.stringify(line)}\n`);
 
 const judge = async (seed: number): Promise<Seeds['failure']> => {
   const result = await run(drawPlan(seed));
@@ -25,11 +24,11 @@ const main = async (): Promise<void> => {
   let failure: Seeds['failure'];
   let seeds = 0;
   while (seeds < count && failure === undefined) {
+    tell({ begins: first + seeds });
     failure = await judge(first + seeds);
     seeds += 1;
   }
-  const result: Seeds = { seeds, failure };
-  process.stdout.write(`${JSON.stringify(result)}\n`);
+  tell({ seeds, ...(failure && { failure }) });
 };
 
 await main();

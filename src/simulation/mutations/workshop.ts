@@ -5,10 +5,10 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Mutation } from './mutation.ts';
-import type { Seeds } from './trial.ts';
+import { runTrial, type Seeds } from './trial-process.ts';
 
-/** A mutation that makes a run go on for ever counts as found; a sound run takes about a second. */
-const seedMsMax = 120_000;
+/** A mutation that makes a run go on for ever counts as found; a sound run takes about a second, rarely ten. */
+const seedMsMax = 60_000;
 
 export interface Trial extends Seeds {
   /** Seeds that fail without the mutation too, and say nothing about it. */
@@ -86,20 +86,8 @@ export class Workshop {
     });
   }
 
-  #run(built: string, firstSeed: number, seeds: number): Promise<Seeds> {
+  #run(built: string, first: number, seeds: number): Promise<Seeds> {
     const script = join(built, 'simulation', 'mutations', 'trial.js');
-    const options = { cwd: this.#directory, timeout: seeds * seedMsMax, maxBuffer: 2 ** 24 };
-    const args = ['--enable-source-maps', script, String(firstSeed), String(seeds)];
-    return new Promise((resolve) => {
-      execFile(process.execPath, args, options, (error, stdout, stderr) => {
-        const line = stdout.trim().split('\n').at(-1) ?? '';
-        if (error === null && line.startsWith('{')) {
-          resolve(JSON.parse(line) as Seeds);
-          return;
-        }
-        const problem = stderr.slice(-2000) || (error?.message ?? 'it said nothing');
-        resolve({ seeds, failure: { seed: firstSeed, check: 'crash of the simulation', problem } });
-      });
-    });
+    return runTrial({ script, directory: this.#directory, first, seeds, seedMsMax });
   }
 }

@@ -94,6 +94,18 @@ describe('what is shown', () => {
   });
 });
 
+describe('what leaves a socket later than it was given to it', () => {
+  test('to the revoked is seen, as are pushes that the newest forbids', () => {
+    const checks = revoked();
+    const nothing = { answers: [], pushes: [] };
+    expect(violationOf(() => checks.left(told(20), nothing))).toBe('the revoked are closed');
+    expect(violationOf(() => checks.left(told(19), nothing))).toBeUndefined();
+    expect(violationOf(() => checks.left(told(10), push('k/2', 9)))).toBe('shown to whom it may be');
+    expect(violationOf(() => checks.left(told(0), push('k/2', 9)))).toBeUndefined();
+    expect(violationOf(() => checks.left(told(30), push('k/1', 9)))).toBeUndefined();
+  });
+});
+
 describe('a write', () => {
   test('that was let through or refused against the policies at its place is seen', () => {
     const checks = restricted();

@@ -32,6 +32,20 @@ export const accessMutations: readonly Mutation[] = [
     replace: '    }',
   },
   {
+    name: 'revoked-read-on',
+    rule: 'What waits in the socket of who is revoked does not leave any more.',
+    file: 'gateway/connection.ts',
+    find: 'this.#cut(closeCodes.revoked);',
+    replace: "this.close(closeCodes.revoked, 'the credential is revoked');",
+  },
+  {
+    name: 'withdrawn-read-on',
+    rule: 'What waits in a socket and is no longer allowed does not leave any more.',
+    file: 'gateway/connection.ts',
+    find: 'if (withdrawn && this.#outbox.unsent) this.#cut(1006);',
+    replace: 'void withdrawn;',
+  },
+  {
     name: 'followed-on-when-not-allowed',
     rule: 'What is in flight or followed ends when it is no longer allowed.',
     file: 'gateway/withdrawal.ts',
