@@ -43,7 +43,8 @@ const slowReader = async (): Promise<Connection> => {
   const server = new Life('server 1');
   const client = new Life('agent 1');
   const sockets: AgentWebSocket[] = [];
-  const door = network.doorOf(1, server)({} as never, ({ ws }) => void sockets.push(ws));
+  const arrived = ({ ws }: { readonly ws: AgentWebSocket }): void => void sockets.push(ws);
+  const door = network.doorOf(1, server)({} as never, arrived, () => undefined);
   await door.listen();
   network.openSocket({ agent: 1, client, codec: protobufCodec }, AgentNetwork.endpointOf(1), {
     onOpen: () => undefined,
