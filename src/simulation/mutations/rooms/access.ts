@@ -35,8 +35,8 @@ export const accessMutations: readonly Mutation[] = [
     name: 'revoked-read-on',
     rule: 'What waits in the socket of who is revoked does not leave any more.',
     file: 'gateway/connection.ts',
-    find: 'this.#cut(closeCodes.revoked);',
-    replace: "this.close(closeCodes.revoked, 'the credential is revoked');",
+    find: 'this.#cut(code);',
+    replace: 'this.close(code, reason);',
   },
   {
     name: 'withdrawn-read-on',
