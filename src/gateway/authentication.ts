@@ -18,7 +18,8 @@ export interface AuthenticationOwner {
   expiring(remainingMs: number): void;
   renewed(request: number, expiresInMs: number): void;
   refuse(request: number, failure: Failure): void;
-  close(code: number, reason: string): void;
+  /** Ends the connection, because of who it is. `principal`: 'realm:name', of one of whom nothing was known before. */
+  turnAway(code: number, problem: string, principal?: string): void;
   /** Runs what comes later; not at all once the connection has ended. */
   later(work: () => void): void;
 }
@@ -82,7 +83,7 @@ export class Authentication {
     if (identity === undefined) return;
     if (wallMs >= identity.expiresAtMs) {
       const what = identity.proof.token === undefined ? 'certificate' : 'token or certificate';
-      this.#owner.close(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
+      this.#owner.turnAway(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
     } else if (this.#version !== this.#judge.version) {
       this.#judgeAgain(identity, wallMs);
     } else if (wallMs >= this.#tellFromMs) {
@@ -92,19 +93,19 @@ export class Authentication {
 
   #judgeAgain(identity: Identity, wallMs: number): void {
     const verdict = this.#judge.judgeAgain(identity, wallMs);
-    if (!verdict.ok) this.#owner.close(verdict.closeCode, verdict.problem);
+    if (!verdict.ok) this.#owner.turnAway(verdict.closeCode, verdict.problem);
     else if (verdict.identity !== identity) this.#owner.identified(verdict.identity);
     else this.#version = this.#judge.version;
   }
 
-  /** By the token in hello: ends in `identified` and then `done`, or in `close`. */
+  /** By the token in hello: ends in `identified` and then `done`, or in `turnAway`. */
   greet(token: string, done: () => void): void {
     this.#verify(token, (verdict) => {
       if (verdict.ok) {
         this.#owner.identified(verdict.identity);
         done();
       } else {
-        this.#owner.close(verdict.closeCode, verdict.problem);
+        this.#owner.turnAway(verdict.closeCode, verdict.problem, verdict.principal);
       }
     });
   }

@@ -7,11 +7,11 @@ import type {
   GatewayNotice,
   ServerStanding,
 } from '../server/index.ts';
-import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
+import { closeCodes } from '../protocol/index.ts';
 import type { RealmDocument, Scope } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
-import { AgentConnection } from './connection.ts';
+import { AgentConnection, revokedProblem } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
 import { departures } from './departures.ts';
 import type { Arrival, CertificateAndKey, Door, Listening, OpenDoor, SharedSocket } from './door.ts';
@@ -289,7 +289,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     const scope = policies.scopeFor(identity.principal);
     if (revocations.find(identity.credential) !== undefined) {
       // Its principal is not counted, so it must not be known to have one.
-      if (isNew) connection.close(closeCodes.revoked, 'the credential is revoked');
+      if (isNew) connection.turnAway(closeCodes.revoked, revokedProblem, principalText(identity));
       else connection.revoke();
       return;
     }
@@ -313,7 +313,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   }
 
   #admit(connection: AgentConnection, identity: Identity, max: number, admitted: boolean): void {
-    const { principals, limits } = this.#setup;
+    const { principals } = this.#setup;
     const principal = principalText(identity);
     // Policies and revocations may be others than when it was asked.
     const { policies, revocations } = this.#access;
@@ -321,7 +321,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     if (admitted && (revoked || connection.ended)) principals.leave(principal);
     if (connection.ended) return;
     if (revoked) {
-      connection.close(closeCodes.revoked, 'the credential is revoked');
+      connection.turnAway(closeCodes.revoked, revokedProblem, principal);
       return;
     }
     const scope = policies.scopeFor(identity.principal);
@@ -330,8 +330,7 @@ class Agents implements LocalGateway, ConnectionOwner {
       connection.admit();
       this.#placeSole(connection, this.#connectionsMax(scope), max);
     } else {
-      const reason = `${principal} has ${max} connections, as many as it may`;
-      connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(limits.retryAfterMs, reason));
+      connection.turnAwayForLackOfRoom(`${principal} has ${max} connections, as many as it may`);
     }
   }
 

@@ -251,12 +251,9 @@ export class Requests {
         this.#inFlight.beginRead(id, body);
         return { ...base, ...body };
       case 'drain_server':
-        this.#audit.asked(body.end ? 'end_drain' : body.kind, { member: body.member });
-        this.#inFlight.begin(id, flights.plain);
-        return { ...base, ...body };
       case 'rebalance':
       case 'transfer_leader':
-        this.#audit.asked(body.kind);
+        this.#audit.asked(id, body);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body };
       case 'acl_apply':
@@ -268,7 +265,7 @@ export class Requests {
       case 'acl_restore':
         if (body.kind === 'acl_revoke' && revokes(body.revocation, this.#subject.credential))
           return this.refuse(id, revokesItself, 'acl.change');
-        this.#audit.asked(body.kind);
+        this.#audit.asked(id, body);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body, by: this.#subject };
       case 'snapshot_read':
@@ -319,8 +316,9 @@ export class Requests {
 
   #applyPolicies(
     base: Base,
-    { document, ifRevision, force }: Extract<Request['body'], { kind: 'acl_apply' }>,
+    body: Extract<Request['body'], { kind: 'acl_apply' }>,
   ): GatewayRequest | undefined {
+    const { document, ifRevision, force } = body;
     const { identity } = this.#authentication;
     if (identity === undefined) throw new Error('a request was looked at before it was known whose it is');
     let checked;
@@ -335,7 +333,7 @@ export class Requests {
       const message = `with these policies ${this.#principal} could not change policies any more (acl.change): allow it, or force it`;
       return this.refuse(base.request, { code: 'ACCESS_REFUSED', message }, 'acl.change');
     }
-    this.#audit.asked('acl_apply');
+    this.#audit.asked(base.request, body);
     this.#inFlight.begin(base.request, flights.plain);
     return {
       ...base,
@@ -368,6 +366,7 @@ export class Requests {
       const message = `${snapshotReadsMax} parts of snapshots are on their way to this connection, as many as may be: wait for one`;
       return this.refuse(base.request, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
+    if (body.snapshot === undefined) this.#audit.asked(base.request, body);
     this.#inFlight.beginSnapshotRead(base.request, body);
     return { ...base, ...body };
   }
@@ -428,11 +427,9 @@ export class Requests {
     this.#owner.notify({ kind: 'cancel', connection: this.#connection, request: target });
     this.#inFlight.over(target);
     const message = 'the request was cancelled by its client; a write may have happened, or may still happen';
-    this.#outbox.add({
-      kind: 'own_answer',
-      request: target,
-      body: { kind: 'failed', failure: { code: 'CANCELLED', message } },
-    });
+    const body = { kind: 'failed', failure: { code: 'CANCELLED', message } } as const;
+    this.#audit.answered(target, body);
+    this.#outbox.add({ kind: 'own_answer', request: target, body });
   }
 
   #takeAnswer(event: Extract<ConnectionEvent, { kind: 'answer' }>): void {
@@ -440,6 +437,7 @@ export class Requests {
     const flight = this.#inFlight.answered(request);
     // Cancelled meanwhile.
     if (flight === undefined) return;
+    this.#audit.answered(request, body);
     if (body.kind === 'subscribed') {
       const asked = this.#inFlight.readBy(request);
       const patterns = asked?.kind === 'subscribe' ? asked.patterns : [];
