@@ -250,6 +250,7 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     try {
       this.#outbox.flush();
       this.#watch();
+      if (!this.#outbox.congested) this.#requests.socketTaken();
       this.#readOnOrPause();
     } catch (error) {
       this.#broken(error);

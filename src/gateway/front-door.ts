@@ -12,13 +12,7 @@ import { TLSSocket } from 'node:tls';
 import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import {
-  codecFor,
-  codecs,
-  FuturestoreError,
-  levelAmong,
-  retryAfterSeconds,
-} from '../protocol/index.ts';
+import { codecFor, codecs, FuturestoreError, levelAmong, retryAfterSeconds } from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';

@@ -20,6 +20,7 @@ import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import { principalText } from './identity.ts';
 import type { Identity } from './identity.ts';
+import { PageBudget } from './page-budget.ts';
 import { RequestRates } from './request-rates.ts';
 import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
@@ -105,6 +106,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   readonly #unreviewed = new Set<AgentConnection>();
   #stopReviewing: (() => void) | undefined;
   readonly #rates = new RequestRates();
+  readonly pages: PageBudget;
   readonly #door: Door;
   readonly #connections = new Map<ConnectionId, AgentConnection>();
   /** Without hello, in the order of their arrival. */
@@ -132,6 +134,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     this.#standingSaidAtMs = this.#setup.clock.nowMs();
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#farewells = new Farewells(this.#setup.limits);
+    this.pages = new PageBudget(this.#setup.limits.listPagesPerPrincipalMax);
     this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
     this.#door = openDoor(this.#setup, (arrival) => this.#arrived(arrival));
     const rounds = Math.max(1, Math.round(this.#setup.limits.heartbeatMs / tickMs));

@@ -23,6 +23,7 @@ import { refusalOf } from './authorise.ts';
 import { firstSessionNumber, Flights, flights } from './flights.ts';
 import type { Identity } from './identity.ts';
 import type { Outbox } from './outbox.ts';
+import type { PageBudget } from './page-budget.ts';
 import type { GatewaySetup } from './settings.ts';
 import { Subscriptions } from './subscriptions.ts';
 import { withdraw } from './withdrawal.ts';
@@ -32,6 +33,8 @@ export interface RequestsOwner {
   notify(notice: GatewayNotice): void;
   /** Milliseconds until the principal may make one more request; 0: it may, and it counts. */
   rateWaitMs(principal: string, perSecond: number): number;
+  /** Of the pages of lists that the principal may have under way. */
+  readonly pages: PageBudget;
 }
 
 export interface RequestsParts {
@@ -185,7 +188,15 @@ export class Requests {
     this.#inFlight.over(request);
   }
 
+  /** The socket holds next to nothing of what was sent. */
+  socketTaken(): void {
+    const pages = this.#inFlight.takePagesSent();
+    if (pages > 0) this.#owner.pages.giveBack(this.#principal, pages);
+  }
+
   clear(): void {
+    const { pages } = this.#inFlight;
+    if (pages > 0) this.#owner.pages.giveBack(this.#principal, pages);
     this.#inFlight.clear();
     this.#subscriptions.clear();
   }
@@ -241,7 +252,8 @@ export class Requests {
       case 'subscribe':
         return this.#subscribe(id, body);
       case 'list':
-        this.#inFlight.beginRead(id, body);
+        if (!this.#owner.pages.take(this.#principal)) return this.#refusePage(id);
+        this.#inFlight.beginList(id, body);
         return { ...base, ...body, ...listWithin(body.pattern, this.#scope) };
       case 'await':
       case 'clock':
@@ -276,6 +288,12 @@ export class Requests {
       default:
         return body satisfies never;
     }
+  }
+
+  #refusePage(id: number): undefined {
+    const { listPagesPerPrincipalMax } = this.#setup.limits;
+    const message = `${listPagesPerPrincipalMax} pages of lists are on their way to ${this.#principal}, as many as a principal may have at a server: read them, then ask again`;
+    return this.refuse(id, { code: 'TOO_MANY_REQUESTS', message }, 'list');
   }
 
   /** Nearly all requests are gets and writes: their objects are made at once, not from others. */

@@ -98,6 +98,8 @@ export const gatewayLimits = {
   /** Beyond it nothing more is read from the connection until answers have left. */
   writeBytesInFlightMax: 8 * 1024 * 1024,
   requestsInFlightMax: limits.requestsInFlightPerConnectionMax,
+  /** Of one principal, over all its connections: 256 KiB each, or one large value. */
+  listPagesPerPrincipalMax: 64,
   subscriptionsMax: limits.subscriptionsPerConnectionMax,
   /** Of each connection; what is above is only counted, so that nobody fills the disk by asking for what is forbidden. */
   auditLinesPerSecondMax: 20,
