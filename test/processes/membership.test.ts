@@ -259,7 +259,7 @@ describe('a snapshot of a running cluster', () => {
       ['restore', damaged, directory],
     ]) {
       const { code, stdout, stderr } = await run(['snapshot', ...args]);
-      expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+      expect({ code, stdout }).toEqual({ code: 9, stdout: '' });
       expect(stderr).toMatch(/damaged/);
     }
     expect(existsSync(directory)).toBe(false);
