@@ -12,6 +12,7 @@ export const exitCodes = {
   unavailable: 6,
   conflict: 7,
   noValue: 8,
+  unusableData: 9,
 } as const;
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
@@ -63,9 +64,9 @@ export const endings: Readonly<Record<ErrorCode, Ending>> = {
   DRAIN_REFUSED: end(exitCodes.conflict),
   MEMBER_REMOVED: end(exitCodes.other),
   CONFIGURATION_INVALID: end(exitCodes.usage),
-  DATA_DAMAGED: end(exitCodes.other),
-  DATA_FOREIGN: end(exitCodes.other),
-  DATA_OUTDATED: end(exitCodes.other),
+  DATA_DAMAGED: end(exitCodes.unusableData),
+  DATA_FOREIGN: end(exitCodes.unusableData),
+  DATA_OUTDATED: end(exitCodes.unusableData),
   DATA_IN_USE: end(exitCodes.other),
   INTERNAL: end(exitCodes.other),
 };

@@ -15,7 +15,8 @@ import { addWriteCommands } from './write-commands.ts';
 
 const exitCodeHelp = `
 Exit codes: 0 done, 2 usage or configuration, 3 the future was rejected, 4 timed out, 5 not permitted,
-6 cluster unavailable, 7 conflict or change of members refused, 8 no such key or no value yet, 1 anything else.`;
+6 cluster unavailable, 7 conflict or change of members refused, 8 no such key or no value yet,
+9 data that must not be used, 1 anything else.`;
 
 const ancestors = (command: Command): Command[] =>
   command.parent === null ? [] : [...ancestors(command.parent), command.parent];

@@ -18,9 +18,10 @@ export interface AuthenticationOwner {
   expiring(remainingMs: number): void;
   renewed(request: number, expiresInMs: number): void;
   refuse(request: number, failure: Failure): void;
-  close(code: number, reason: string): void;
+  /** Ends the connection, because of who it is. `principal`: 'realm:name', of one of whom nothing was known before. */
+  turnAway(code: number, problem: string, principal?: string): void;
   /** What was shown counts no more: nothing of what waits may still leave. */
-  revoke(code: number, reason: string): void;
+  revoke(code: number, problem: string): void;
   /** Runs what comes later; not at all once the connection has ended. */
   later(work: () => void): void;
 }
@@ -90,7 +91,7 @@ export class Authentication {
 
   #expired({ proof }: Identity): void {
     const what = proof.token === undefined ? 'certificate' : 'token or certificate';
-    this.#owner.close(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
+    this.#owner.turnAway(closeCodes.authenticationExpired, `the client's ${what} has expired: renew it`);
   }
 
   /** Judges anew where realms or revocation lists are others than when it was judged last. Before each thing that is done. */
@@ -107,20 +108,20 @@ export class Authentication {
     const verdict = this.#judge.judgeAgain(identity, wallMs);
     if (!verdict.ok) {
       // Who only has to come again, or may later, has nothing taken away.
-      if (mayReconnect(verdict.closeCode)) this.#owner.close(verdict.closeCode, verdict.problem);
+      if (mayReconnect(verdict.closeCode)) this.#owner.turnAway(verdict.closeCode, verdict.problem);
       else this.#owner.revoke(verdict.closeCode, verdict.problem);
     } else if (verdict.identity !== identity) this.#owner.identified(verdict.identity);
     else this.#version = this.#judge.version;
   }
 
-  /** By the token in hello: ends in `identified` and then `done`, or in `close`. */
+  /** By the token in hello: ends in `identified` and then `done`, or in `turnAway`. */
   greet(token: string, done: () => void): void {
     this.#verify(token, (verdict) => {
       if (verdict.ok) {
         this.#owner.identified(verdict.identity);
         done();
       } else {
-        this.#owner.close(verdict.closeCode, verdict.problem);
+        this.#owner.turnAway(verdict.closeCode, verdict.problem, verdict.principal);
       }
     });
   }

@@ -1,6 +1,11 @@
 /** One agent's connection from its hello to its end: its socket, who is there, when it is read and when it is cut. */
 import type { RawData } from 'ws';
-import { FuturestoreError, closeCodes, limits as protocolLimits } from '../protocol/index.ts';
+import {
+  FuturestoreError,
+  closeCodes,
+  limits as protocolLimits,
+  reasonWithRetryAfter,
+} from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId, ServerStanding } from '../server/index.ts';
@@ -16,7 +21,7 @@ import { Outbox } from './outbox.ts';
 import type { OutboxOwner } from './outbox.ts';
 import { Requests } from './requests.ts';
 import type { RequestsOwner } from './requests.ts';
-import type { GatewaySetup } from './settings.ts';
+import type { GatewaySetup, TurnedAwayStage } from './settings.ts';
 import { drainingSince, toldByLevel } from './told-by-level.ts';
 
 /** What a connection asks of its gateway. */
@@ -74,6 +79,8 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   /** The one in hello has been verified, or is being verified. */
   #tokenTaken = false;
   #endedWith: number | undefined;
+  /** It has been counted among those. */
+  #turnedAway = false;
   #rawBytesBeforeHello = 0;
   #heardAtMs: number;
   #paused = false;
@@ -175,14 +182,59 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   }
 
   /** Its credential counts no more. What its socket has not sent yet cannot be taken back from it, only ended. */
-  revoke(code: number = closeCodes.revoked, reason = 'the credential is revoked'): void {
+  revoke(code: number = closeCodes.revoked, problem = revokedProblem): void {
     if (this.#endedWith !== undefined) return;
-    this.#setup.logger.warn(
-      { audit: 'revoked', connection: this.id, principal: this.principal, reason },
-      'a connection with a revoked credential is closed',
-    );
+    this.#tellEnded(code, problem);
     if (this.#outbox.unsent) this.#cut(code);
-    else this.close(code, reason);
+    else this.close(code, problem);
+  }
+
+  /** Who it is does not let it stay. `principal`: 'realm:name', as far as it was proved. */
+  turnAway(code: number, problem: string, principal?: string): void {
+    if (this.#endedWith !== undefined) return;
+    this.#tellEnded(code, problem, principal);
+    this.close(code, problem);
+  }
+
+  /** Its principal has as many connections as it may. */
+  turnAwayForLackOfRoom(problem: string): void {
+    const code = closeCodes.tooManyConnections;
+    this.#tellTurnedAway('capacity', code, problem, this.principal);
+    this.close(code, reasonWithRetryAfter(this.#setup.limits.retryAfterMs, problem));
+  }
+
+  #tellEnded(code: number, problem: string, principal?: string): void {
+    if (this.greeted) this.#tellShutOut(code, problem);
+    else this.#tellTurnedAway('identity', code, problem, principal ?? (this.identity && this.principal));
+  }
+
+  /** It was never let in. */
+  #tellTurnedAway(
+    stage: TurnedAwayStage,
+    code: number,
+    problem: string,
+    principal: string | undefined,
+  ): void {
+    this.#turnedAway = true;
+    const { id: connection } = this;
+    const remote = this.#remote;
+    this.#setup.turnedAway.identity({ stage, connection, principal, problem, remote, code });
+  }
+
+  /** It was let in, and its identity does not count any more. */
+  #tellShutOut(code: number, problem: string): void {
+    const { id: connection, principal } = this;
+    const fields = { connection, principal, remote: this.#remote, problem, code };
+    if (code === closeCodes.revoked)
+      this.#setup.logger.warn(
+        { audit: 'revoked', ...fields },
+        'a connection with a revoked credential is closed',
+      );
+    else
+      this.#setup.logger.warn(
+        { audit: 'ended', ...fields },
+        'a connection whose identity counts no more is closed',
+      );
   }
 
   /** Nothing more leaves, not even what the socket has. */
@@ -204,6 +256,7 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     try {
       this.#outbox.flush();
       this.#watch();
+      if (!this.#outbox.congested) this.#requests.socketTaken();
       this.#readOnOrPause();
     } catch (error) {
       this.#broken(error);
@@ -448,8 +501,8 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
       return false;
     }
     if (this.identity === undefined) {
-      const reason = 'the client has no certificate, and hello no token: connect with either';
-      this.close(closeCodes.unauthenticated, reason);
+      const problem = 'the client has no certificate, and hello no token: connect with either';
+      this.turnAway(closeCodes.unauthenticated, problem);
       return false;
     }
     this.#greeted = true;
@@ -540,17 +593,20 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     this.#held = undefined;
     this.#outbox.clear();
     this.#requests.clear();
-    this.#audit.tellSuppressed();
+    this.#audit.ended();
     if (this.greeted) {
       this.#setup.metrics.connectionClosed(code);
       this.#owner.notify({ kind: 'closed', connection: this.id, session: this.#requests.sessionToDetach });
-    } else {
+    } else if (!this.#turnedAway) {
       this.#setup.metrics.turnedAway('hello');
     }
     this.#setup.logger.info({ connection: this.id, principal: this.principal, code }, 'a connection ended');
     this.#owner.ended(this);
   }
 }
+
+/** As whoever is closed for it is told. */
+export const revokedProblem = 'the credential is revoked';
 
 const asBuffer = (data: RawData): Buffer => {
   if (Buffer.isBuffer(data)) return data;

@@ -43,6 +43,10 @@ export class Flights {
   #opening = 0;
   /** Their answers are large: they count until they have been sent. */
   #snapshotReads: Set<number> | undefined;
+  /** Lists whose page has not been sent yet. */
+  #lists: Set<number> | undefined;
+  /** Pages that were sent and may still be in the socket. */
+  #pagesSent = 0;
 
   get size(): number {
     return this.#requests.size;
@@ -61,6 +65,18 @@ export class Flights {
   /** Parts of snapshots asked for and not sent yet. */
   get snapshotReads(): number {
     return this.#snapshotReads?.size ?? 0;
+  }
+
+  /** Pages of lists that were asked for and may still be somewhere here. */
+  get pages(): number {
+    return (this.#lists?.size ?? 0) + this.#pagesSent;
+  }
+
+  /** The socket holds next to nothing: how many of them have left it since the last call. */
+  takePagesSent(): number {
+    const pages = this.#pagesSent;
+    this.#pagesSent = 0;
+    return pages;
   }
 
   /** The values of large writes that have no answer yet. */
@@ -112,6 +128,11 @@ export class Flights {
     (this.#snapshotReads ??= new Set()).add(request);
   }
 
+  beginList(request: number, body: RequestBody): void {
+    this.beginRead(request, body);
+    (this.#lists ??= new Set()).add(request);
+  }
+
   beginWrite(request: number, session: number, operations: readonly Operation[]): void {
     this.begin(request, session);
     let bytes = 0;
@@ -141,10 +162,13 @@ export class Flights {
   over(request: number): void {
     this.#requests.delete(request);
     this.#snapshotReads?.delete(request);
+    if (this.#lists?.delete(request) === true) this.#pagesSent += 1;
   }
 
   clear(): void {
     this.#requests.clear();
+    this.#lists = undefined;
+    this.#pagesSent = 0;
     this.#writeBytes = undefined;
     this.#writeBytesSum = 0;
     this.#subscribing = 0;

@@ -12,15 +12,7 @@ import { TLSSocket } from 'node:tls';
 import type { SecureContextOptions } from 'node:tls';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer } from 'ws';
-import {
-  closeCodes,
-  codecFor,
-  codecs,
-  FuturestoreError,
-  levelAmong,
-  LogBudget,
-  retryAfterSeconds,
-} from '../protocol/index.ts';
+import { codecFor, codecs, FuturestoreError, levelAmong, retryAfterSeconds } from '../protocol/index.ts';
 import type { FrameCodec } from '../protocol/index.ts';
 import { closeReason } from './close-reason.ts';
 import type { RealmDocument } from '../scopes/index.ts';
@@ -74,7 +66,6 @@ export class FrontDoor implements Door {
   /** Every open socket, from its TCP accept on. */
   readonly #sockets = new Set<Socket>();
   readonly #lobby: Lobby;
-  readonly #logBudget: LogBudget;
   #accepting = false;
   /** The server is not closed, because that would close what is somebody else's. */
   #keptDescriptor = false;
@@ -97,7 +88,6 @@ export class FrontDoor implements Door {
     this.#certificate = { cert: options.cert, key: options.key };
     this.#origins = new Set(options.origins);
     this.#arrived = arrived;
-    this.#logBudget = new LogBudget(setup.limits.turnedAwayLinesPerSecondMax);
     const { limits } = setup;
     this.#server = createServer({
       ...this.#secureOptions(),
@@ -304,7 +294,10 @@ export class FrontDoor implements Door {
     const leaf = socket.getPeerX509Certificate();
     const proof = leaf && this.#realms.prove(leaf);
     if (proof === undefined && (leaf !== undefined || !this.#realms.takesTokens)) {
-      this.#refuseUpgrade(socket, '401 Unauthorized', `UNAUTHENTICATED: ${certificateProblem(leaf)}`);
+      const problem = `UNAUTHENTICATED: ${certificateProblem(leaf)}`;
+      const remote = this.#remoteOf(socket);
+      this.#setup.turnedAway.identity({ stage: 'http', principal: undefined, problem, remote, code: 401 });
+      endWithStatus(socket, '401 Unauthorized', problem, '');
       return;
     }
     const problem = this.#upgradeProblem(request);
@@ -322,15 +315,16 @@ export class FrontDoor implements Door {
     this.#webSockets.handleUpgrade(request, socket, head, (ws) => {
       socket.off('error', ignoreBrokenSocket);
       const codec = codecFor(ws.protocol);
-      if (verdict?.ok === false || codec === undefined) {
-        const reason = verdict?.ok === false ? verdict.problem : 'no subprotocol was agreed';
-        this.#turnAway('identity', reason, this.#lobby.remoteOf(socket));
+      const remote = this.#lobby.remoteOf(socket);
+      if (codec === undefined) throw new Error('an upgrade without a subprotocol passed');
+      if (verdict?.ok === false) {
+        const { problem, closeCode: code, principal } = verdict;
+        this.#setup.turnedAway.identity({ stage: 'identity', principal, problem, remote, code });
         ws.on('error', ignoreBrokenSocket);
-        ws.close(verdict?.ok === false ? verdict.closeCode : closeCodes.unauthenticated, closeReason(reason));
+        ws.close(code, closeReason(problem));
       } else {
         if (verdict !== undefined) this.#known(socket);
         const identify = this.#identifier(socket, proof?.ok === true ? proof.proved : undefined);
-        const remote = this.#lobby.remoteOf(socket);
         const level = levelAmong(offeredBy(request));
         this.#arrived({ ws, socket, codec, remote, level, identity: verdict?.identity, identify });
       }
@@ -347,8 +341,8 @@ export class FrontDoor implements Door {
       const verdict = token.ok
         ? this.#judge({ ...(certificate && { certificate }), token: token.proved })
         : token;
+      // What is refused its connection tells: it knows whether it was to be let in by it, or only renewed.
       if (verdict.ok) this.#known(socket);
-      else this.#turnAway('identity', verdict.problem, this.#lobby.remoteOf(socket));
       return verdict;
     };
   }
@@ -389,13 +383,7 @@ export class FrontDoor implements Door {
   }
 
   #turnAway(stage: TurnedAwayStage, problem: string, remote: string | undefined): void {
-    this.#setup.metrics.turnedAway(stage);
-    if (!this.#logBudget.admits(this.#setup.clock.nowMs())) return;
-    const suppressed = this.#logBudget.takeSuppressed();
-    this.#setup.logger.info(
-      { stage, problem, remote, ...(suppressed > 0 && { suppressed }) },
-      'a socket was turned away',
-    );
+    this.#setup.turnedAway.socket(stage, problem, remote);
   }
 }
 

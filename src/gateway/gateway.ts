@@ -7,11 +7,11 @@ import type {
   GatewayNotice,
   ServerStanding,
 } from '../server/index.ts';
-import { closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
+import { closeCodes } from '../protocol/index.ts';
 import type { RealmDocument, Scope } from '../scopes/index.ts';
 import { accessAfter, accessOfFile } from './access.ts';
 import type { AccessInForce } from './access.ts';
-import { AgentConnection } from './connection.ts';
+import { AgentConnection, revokedProblem } from './connection.ts';
 import type { ConnectionOwner } from './connection.ts';
 import { departures } from './departures.ts';
 import type { Arrival, CertificateAndKey, Door, Listening, OpenDoor, SharedSocket } from './door.ts';
@@ -20,6 +20,7 @@ import { Farewells } from './farewells.ts';
 import { FrontDoor } from './front-door.ts';
 import { principalText } from './identity.ts';
 import type { Identity } from './identity.ts';
+import { PageBudget } from './page-budget.ts';
 import { RequestRates } from './request-rates.ts';
 import { SpreadClosing } from './spread-closing.ts';
 import { setupOf } from './settings.ts';
@@ -105,6 +106,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   readonly #unreviewed = new Set<AgentConnection>();
   #stopReviewing: (() => void) | undefined;
   readonly #rates = new RequestRates();
+  readonly pages: PageBudget;
   readonly #door: Door;
   readonly #connections = new Map<ConnectionId, AgentConnection>();
   /** Without hello, in the order of their arrival. */
@@ -132,6 +134,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     this.#standingSaidAtMs = this.#setup.clock.nowMs();
     this.#elsewhere = new Elsewhere(this.#setup.limits.leaderlessMs);
     this.#farewells = new Farewells(this.#setup.limits);
+    this.pages = new PageBudget(this.#setup.limits.listPagesPerPrincipalMax);
     this.#closing = new SpreadClosing(this.#setup.clock, (count) => this.#closeDownTo(count));
     this.#door = openDoor(
       this.#setup,
@@ -293,7 +296,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     const scope = policies.scopeFor(identity.principal);
     if (revocations.find(identity.credential) !== undefined) {
       // Its principal is not counted, so it must not be known to have one.
-      if (isNew) connection.close(closeCodes.revoked, 'the credential is revoked');
+      if (isNew) connection.turnAway(closeCodes.revoked, revokedProblem, principalText(identity));
       else connection.revoke();
       return;
     }
@@ -317,7 +320,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   }
 
   #admit(connection: AgentConnection, identity: Identity, max: number, admitted: boolean): void {
-    const { principals, limits } = this.#setup;
+    const { principals } = this.#setup;
     const principal = principalText(identity);
     // Policies and revocations may be others than when it was asked.
     const { policies, revocations } = this.#access;
@@ -325,7 +328,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     if (admitted && (revoked || connection.ended)) principals.leave(principal);
     if (connection.ended) return;
     if (revoked) {
-      connection.close(closeCodes.revoked, 'the credential is revoked');
+      connection.turnAway(closeCodes.revoked, revokedProblem, principal);
       return;
     }
     const scope = policies.scopeFor(identity.principal);
@@ -334,8 +337,7 @@ class Agents implements LocalGateway, ConnectionOwner {
       connection.admit();
       this.#placeSole(connection, this.#connectionsMax(scope), max);
     } else {
-      const reason = `${principal} has ${max} connections, as many as it may`;
-      connection.close(closeCodes.tooManyConnections, reasonWithRetryAfter(limits.retryAfterMs, reason));
+      connection.turnAwayForLackOfRoom(`${principal} has ${max} connections, as many as it may`);
     }
   }
 

@@ -44,6 +44,8 @@ export interface IdentityRefusal {
   readonly problem: string;
   /** Of closeCodes: whether it makes sense to come back. */
   readonly closeCode: number;
+  /** 'realm:name', where that much was proved: for the log. */
+  readonly principal?: string;
 }
 
 export type IdentityVerdict = { readonly ok: true; readonly identity: Identity } | IdentityRefusal;
@@ -190,9 +192,10 @@ export class Realms {
       if (realm?.issuer !== claimed.issuer || !claimed.audiences.includes(realm.audience)) continue;
       const verdict = await realm.verify(token, wallMs);
       if (verdict.ok) return { ok: true, proved: verdict.token };
-      return refused(
-        verdict.problem,
-        verdict.expired ? closeCodes.authenticationExpired : closeCodes.unauthenticated,
+      const { problem, expired, name } = verdict;
+      return ofPrincipal(
+        name === undefined ? undefined : { realm: realm.realm, name },
+        refused(problem, expired ? closeCodes.authenticationExpired : closeCodes.unauthenticated),
       );
     }
     return refused('no realm here takes tokens of this issuer for this audience: check iss and aud');
@@ -205,15 +208,19 @@ export class Realms {
   judge({ certificate, token }: Proof, wallMs: number, lists: 'fresh' | 'any_age'): IdentityVerdict {
     const realm = this.#table.get(certificate?.realm ?? token?.realm ?? '');
     if (realm === undefined) {
-      return certificate === undefined && token === undefined
+      const proved = certificate ?? token;
+      return proved === undefined
         ? refused('there is neither a certificate nor a token: connect with one that a realm accepts')
-        : refused('its realm is no more: have a certificate issued, or a token, by one that there is');
+        : ofPrincipal(
+            proved,
+            refused('its realm is no more: have a certificate issued, or a token, by one that there is'),
+          );
     }
     const refusal =
       (certificate && this.#certificateRefusal(realm, certificate, wallMs, lists)) ??
       (token && tokenRefusal(realm, token, wallMs)) ??
       (certificate && token && disagreement(certificate, token));
-    if (refusal !== undefined) return refusal;
+    if (refusal !== undefined) return ofPrincipal(certificate ?? token, refusal);
     const name = certificate?.name ?? token?.name ?? '';
     const variables = variablesOf(realm.document, {
       ...(certificate && { certificate }),
@@ -339,6 +346,12 @@ const refused = (problem: string, closeCode: number = closeCodes.unauthenticated
   problem,
   closeCode,
 });
+
+const ofPrincipal = (
+  proved: { readonly realm: string; readonly name: string } | undefined,
+  refusal: IdentityRefusal,
+): IdentityRefusal =>
+  proved === undefined ? refusal : { ...refusal, principal: `${proved.realm}:${proved.name}` };
 
 const instant = (ms: number): string => (Number.isNaN(ms) ? 'no time' : new Date(ms).toISOString());
 

@@ -23,6 +23,7 @@ import { refusalOf } from './authorise.ts';
 import { firstSessionNumber, Flights, flights } from './flights.ts';
 import type { Identity } from './identity.ts';
 import type { Outbox } from './outbox.ts';
+import type { PageBudget } from './page-budget.ts';
 import type { GatewaySetup } from './settings.ts';
 import { Subscriptions } from './subscriptions.ts';
 import { withdraw } from './withdrawal.ts';
@@ -32,6 +33,8 @@ export interface RequestsOwner {
   notify(notice: GatewayNotice): void;
   /** Milliseconds until the principal may make one more request; 0: it may, and it counts. */
   rateWaitMs(principal: string, perSecond: number): number;
+  /** Of the pages of lists that the principal may have under way. */
+  readonly pages: PageBudget;
 }
 
 export interface RequestsParts {
@@ -185,7 +188,15 @@ export class Requests {
     this.#inFlight.over(request);
   }
 
+  /** The socket holds next to nothing of what was sent. */
+  socketTaken(): void {
+    const pages = this.#inFlight.takePagesSent();
+    if (pages > 0) this.#owner.pages.giveBack(this.#principal, pages);
+  }
+
   clear(): void {
+    const { pages } = this.#inFlight;
+    if (pages > 0) this.#owner.pages.giveBack(this.#principal, pages);
     this.#inFlight.clear();
     this.#subscriptions.clear();
   }
@@ -241,7 +252,8 @@ export class Requests {
       case 'subscribe':
         return this.#subscribe(id, body);
       case 'list':
-        this.#inFlight.beginRead(id, body);
+        if (!this.#owner.pages.take(this.#principal)) return this.#refusePage(id);
+        this.#inFlight.beginList(id, body);
         return { ...base, ...body, ...listWithin(body.pattern, this.#scope) };
       case 'await':
       case 'clock':
@@ -251,12 +263,9 @@ export class Requests {
         this.#inFlight.beginRead(id, body);
         return { ...base, ...body };
       case 'drain_server':
-        this.#audit.asked(body.end ? 'end_drain' : body.kind, { member: body.member });
-        this.#inFlight.begin(id, flights.plain);
-        return { ...base, ...body };
       case 'rebalance':
       case 'transfer_leader':
-        this.#audit.asked(body.kind);
+        this.#audit.asked(id, body);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body };
       case 'acl_apply':
@@ -268,7 +277,7 @@ export class Requests {
       case 'acl_restore':
         if (body.kind === 'acl_revoke' && revokes(body.revocation, this.#subject.credential))
           return this.refuse(id, revokesItself, 'acl.change');
-        this.#audit.asked(body.kind);
+        this.#audit.asked(id, body);
         this.#inFlight.begin(id, flights.plain);
         return { ...base, ...body, by: this.#subject };
       case 'snapshot_read':
@@ -279,6 +288,12 @@ export class Requests {
       default:
         return body satisfies never;
     }
+  }
+
+  #refusePage(id: number): undefined {
+    const { listPagesPerPrincipalMax } = this.#setup.limits;
+    const message = `${listPagesPerPrincipalMax} pages of lists are on their way to ${this.#principal}, as many as a principal may have at a server: read them, then ask again`;
+    return this.refuse(id, { code: 'TOO_MANY_REQUESTS', message }, 'list');
   }
 
   /** Nearly all requests are gets and writes: their objects are made at once, not from others. */
@@ -319,8 +334,9 @@ export class Requests {
 
   #applyPolicies(
     base: Base,
-    { document, ifRevision, force }: Extract<Request['body'], { kind: 'acl_apply' }>,
+    body: Extract<Request['body'], { kind: 'acl_apply' }>,
   ): GatewayRequest | undefined {
+    const { document, ifRevision, force } = body;
     const { identity } = this.#authentication;
     if (identity === undefined) throw new Error('a request was looked at before it was known whose it is');
     let checked;
@@ -335,7 +351,7 @@ export class Requests {
       const message = `with these policies ${this.#principal} could not change policies any more (acl.change): allow it, or force it`;
       return this.refuse(base.request, { code: 'ACCESS_REFUSED', message }, 'acl.change');
     }
-    this.#audit.asked('acl_apply');
+    this.#audit.asked(base.request, body);
     this.#inFlight.begin(base.request, flights.plain);
     return {
       ...base,
@@ -368,6 +384,7 @@ export class Requests {
       const message = `${snapshotReadsMax} parts of snapshots are on their way to this connection, as many as may be: wait for one`;
       return this.refuse(base.request, { code: 'TOO_MANY_REQUESTS', message }, body.kind);
     }
+    if (body.snapshot === undefined) this.#audit.asked(base.request, body);
     this.#inFlight.beginSnapshotRead(base.request, body);
     return { ...base, ...body };
   }
@@ -428,11 +445,9 @@ export class Requests {
     this.#owner.notify({ kind: 'cancel', connection: this.#connection, request: target });
     this.#inFlight.over(target);
     const message = 'the request was cancelled by its client; a write may have happened, or may still happen';
-    this.#outbox.add({
-      kind: 'own_answer',
-      request: target,
-      body: { kind: 'failed', failure: { code: 'CANCELLED', message } },
-    });
+    const body = { kind: 'failed', failure: { code: 'CANCELLED', message } } as const;
+    this.#audit.answered(target, body);
+    this.#outbox.add({ kind: 'own_answer', request: target, body });
   }
 
   #takeAnswer(event: Extract<ConnectionEvent, { kind: 'answer' }>): void {
@@ -440,6 +455,7 @@ export class Requests {
     const flight = this.#inFlight.answered(request);
     // Cancelled meanwhile.
     if (flight === undefined) return;
+    this.#audit.answered(request, body);
     if (body.kind === 'subscribed') {
       const asked = this.#inFlight.readBy(request);
       const patterns = asked?.kind === 'subscribe' ? asked.patterns : [];

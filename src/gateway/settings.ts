@@ -6,6 +6,7 @@ import type { GatewayPort } from '../server/index.ts';
 import { OwnPrincipals } from './principals.ts';
 import type { Principals } from './principals.ts';
 import { SocketCounts } from './socket-counts.ts';
+import { TurnedAway } from './turned-away.ts';
 import type { FileReader } from './watched-files.ts';
 
 /** Pino's loggers fit. */
@@ -97,6 +98,8 @@ export const gatewayLimits = {
   /** Beyond it nothing more is read from the connection until answers have left. */
   writeBytesInFlightMax: 8 * 1024 * 1024,
   requestsInFlightMax: limits.requestsInFlightPerConnectionMax,
+  /** Of one principal, over all its connections: 256 KiB each, or one large value. */
+  listPagesPerPrincipalMax: 64,
   subscriptionsMax: limits.subscriptionsPerConnectionMax,
   /** Of each connection; what is above is only counted, so that nobody fills the disk by asking for what is forbidden. */
   auditLinesPerSecondMax: 20,
@@ -153,15 +156,21 @@ export interface GatewaySetup {
   readonly metrics: GatewayMetrics;
   readonly principals: Principals;
   readonly sockets: SocketCounts;
+  readonly turnedAway: TurnedAway;
 }
 
-export const setupOf = (options: GatewayCoreOptions): GatewaySetup => ({
-  port: options.port,
-  advertise: options.advertise ?? [],
-  limits: { ...gatewayLimits, ...options.limits },
-  clock: options.clock ?? systemClock,
-  logger: options.logger ?? silentLogger,
-  metrics: options.metrics ?? noMetrics,
-  principals: options.principals ?? new OwnPrincipals(),
-  sockets: options.sockets ?? new SocketCounts(),
-});
+export const setupOf = (options: GatewayCoreOptions): GatewaySetup => {
+  const limits = { ...gatewayLimits, ...options.limits };
+  const { clock = systemClock, logger = silentLogger, metrics = noMetrics } = options;
+  return {
+    port: options.port,
+    advertise: options.advertise ?? [],
+    limits,
+    clock,
+    logger,
+    metrics,
+    principals: options.principals ?? new OwnPrincipals(),
+    sockets: options.sockets ?? new SocketCounts(),
+    turnedAway: new TurnedAway({ clock, limits, logger, metrics }),
+  };
+};

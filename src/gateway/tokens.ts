@@ -27,7 +27,13 @@ export interface ProvenToken {
 
 export type TokenVerdict =
   | { readonly ok: true; readonly token: ProvenToken }
-  | { readonly ok: false; readonly problem: string; readonly expired: boolean };
+  | {
+      readonly ok: false;
+      readonly problem: string;
+      readonly expired: boolean;
+      /** Where the signature is good: whose it was. */
+      readonly name?: string;
+    };
 
 const known: ReadonlySet<string> = new Set(jwtAlgorithms);
 
@@ -86,7 +92,9 @@ export class TokenRealm {
     } catch (error) {
       if (error instanceof errors.JWTExpired) {
         const problem = `the token expired at ${instantOf(error.payload.exp)}: get a new one`;
-        return { ok: false, problem, expired: true };
+        const name = error.payload[this.identity];
+        const isName = typeof name === 'string' && segmentProblem('', name) === undefined;
+        return { ok: false, problem, expired: true, ...(isName && { name }) };
       }
       return refused(problemOf(error, this));
     }

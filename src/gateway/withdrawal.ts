@@ -42,6 +42,7 @@ const withdrawReads = (from: Withdrawal): boolean => {
     } else {
       owner.notify({ kind: 'cancel', connection, request });
       inFlight.over(request);
+      audit.answered(request, { kind: 'failed', failure });
       outbox.add({ kind: 'own_answer', request, body: { kind: 'failed', failure } });
     }
   }

@@ -36,7 +36,10 @@ export const errorDefinitions = {
   TIMED_OUT: define("The request's own timeout passed.", true),
   CANCELLED: define('The request was cancelled by who made it.'),
   UNAVAILABLE: define('The cluster cannot serve the request now.', true),
-  TOO_MANY_REQUESTS: define('The connection has as many requests in flight as it may have.', true),
+  TOO_MANY_REQUESTS: define(
+    'The connection has as many requests in flight as it may have, or its principal as many pages of lists.',
+    true,
+  ),
   QUEUE_FULL: define(
     'The relay on this machine holds as many writes for servers that are away as it may.',
     true,

@@ -1,5 +1,6 @@
 /** What is logged of an applied command that changes the cluster itself. No value, no policy text, no key. */
 import type { Command, CommandResult } from '../store/index.ts';
+import { askerOf, principalText } from './askers.ts';
 
 /** undefined: the command is none of these. */
 export const changeLine = (
@@ -11,17 +12,25 @@ export const changeLine = (
     case 'acl_apply':
     case 'acl_revoke':
     case 'acl_restore': {
-      const { realm, name } = command.by.principal;
-      const about = command.kind === 'acl_apply' ? {} : { revocation: command.revocation };
-      return { change: command.kind, principal: `${realm}:${name}`, ...about, ...outcome };
+      const until = command.kind === 'acl_revoke' ? { untilMs: command.untilMs } : {};
+      const about = command.kind === 'acl_apply' ? {} : { revocation: command.revocation, ...until };
+      return { change: command.kind, principal: principalText(command.by), ...about, ...outcome };
     }
     case 'member_add': {
       const { kind, name, peersAddress, agentsUrl, replaces } = command;
-      return { change: kind, name, peersAddress, agentsUrl, replaces, ...outcome };
+      return {
+        change: kind,
+        principal: askerOf(command),
+        name,
+        peersAddress,
+        agentsUrl,
+        replaces,
+        ...outcome,
+      };
     }
     case 'member_promote':
     case 'member_remove':
-      return { change: command.kind, member: command.member, ...outcome };
+      return { change: command.kind, principal: askerOf(command), member: command.member, ...outcome };
     default:
       return undefined;
   }

@@ -5,6 +5,7 @@
 import type { Failure, Member, MemberList } from '../protocol/index.ts';
 import type { Raft } from '../raft/index.ts';
 import type { CommandBody, MemberRecord, Store } from '../store/index.ts';
+import { askedBy } from './askers.ts';
 import type { MemberDescription } from './member-directory.ts';
 import { promotionLagMax, type Membership } from './membership.ts';
 import type { GatewayRequest } from './port.ts';
@@ -96,8 +97,7 @@ export class MemberRequests {
 
   #commandOf(request: MemberChangeRequest): CommandBody {
     const { membership, store } = this.#options;
-    // Where the log decides over access it does so over this, too: who asked may have been revoked on the way.
-    const by = store().access !== undefined && request.by !== undefined ? { by: request.by } : {};
+    const by = askedBy(request.by, store().access !== undefined);
     if (request.kind !== 'member_add') return { kind: request.kind, member: request.member, ...by };
     const { name, peersAddress, agentsUrl, replaces = 0 } = request;
     const { current } = membership.directory;

@@ -25,6 +25,7 @@ export type {
   Access,
   AccessCommand,
   Applied,
+  AskedBy,
   ChangesPage,
   ChangesQuery,
   Command,

@@ -21,6 +21,7 @@ import {
 } from './access-codec.ts';
 import { assert, isGiven, unreachable } from './assert.ts';
 import type {
+  AskedBy,
   Command,
   CommandBody,
   DueFuture,
@@ -28,7 +29,6 @@ import type {
   LogEntry,
   Origin,
   SessionId,
-  Subject,
 } from './types.ts';
 
 type CommandMessage = messages.log.Command.$Properties;
@@ -388,13 +388,18 @@ const bodyFromMessage = (message: CommandBodyMessage): CommandBody => {
   return accessCommandFromMessage(message) ?? memberCommandFromMessage(message);
 };
 
-const byToMessage = ({ by }: { readonly by?: Subject }) =>
-  by === undefined ? {} : { by: subjectToMessage(by) };
+const byToMessage = ({ by, askedBy }: AskedBy) => ({
+  ...(by !== undefined && { by: subjectToMessage(by) }),
+  ...(askedBy !== undefined && { askedBy }),
+});
 
 const byFromMessage = (
-  { by }: Pick<messages.log.MemberRemove.$Properties, 'by'>,
+  { by, askedBy = '' }: Pick<messages.log.MemberRemove.$Properties, 'by' | 'askedBy'>,
   command: string,
-): { readonly by?: Subject } => (isGiven(by) ? { by: subjectFromMessage(by, `${command}.by`) } : {});
+): AskedBy => ({
+  ...(isGiven(by) && { by: subjectFromMessage(by, `${command}.by`) }),
+  ...(askedBy !== '' && { askedBy }),
+});
 
 const memberCommandFromMessage = ({
   memberAdd,

@@ -75,7 +75,7 @@ export type CommandBody =
    * is `least` or greater; the result tells it. Again for the same name and addresses while it is no member yet: the
    * same id.
    */
-  | {
+  | ({
       readonly kind: 'member_add';
       readonly least: number;
       readonly name: string;
@@ -83,11 +83,9 @@ export type CommandBody =
       readonly agentsUrl: string;
       /** 0: none. */
       readonly replaces: number;
-      /** Who asked; absent where the cluster did not decide over access then. */
-      readonly by?: Subject;
-    }
-  | { readonly kind: 'member_promote'; readonly member: number; readonly by?: Subject }
-  | { readonly kind: 'member_remove'; readonly member: number; readonly by?: Subject }
+    } & AskedBy)
+  | ({ readonly kind: 'member_promote'; readonly member: number } & AskedBy)
+  | ({ readonly kind: 'member_remove'; readonly member: number } & AskedBy)
   | AccessCommand
   /** For TLS session tickets of agents; ignored unless `number` follows that of the present ones. */
   | { readonly kind: 'ticket_keys'; readonly number: number; readonly keys: Uint8Array }
@@ -97,6 +95,14 @@ export type CommandBody =
       readonly futures: readonly DueFuture[];
       readonly sessions: readonly DueSession[];
     };
+
+/** Of a command about members. */
+export interface AskedBy {
+  /** By whom it is judged; absent where the cluster did not decide over access then. */
+  readonly by?: Subject;
+  /** 'realm:name', where `by` is absent: for the log, nothing is decided by it. */
+  readonly askedBy?: string;
+}
 
 /** Judged with the policies as they are when it is applied. */
 export type AccessCommand =

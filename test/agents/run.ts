@@ -12,6 +12,7 @@ import { applyPolicies } from '../support/apply-policies.ts';
 import { machineMs } from '../support/light-client.ts';
 import { ProcessCluster, sleep } from '../support/process-cluster.ts';
 import { waitedForProcessorMs } from '../support/processor-wait.ts';
+import { electionsIn, judgeElections } from './elections.ts';
 import type { FleetProgress } from './fleet.ts';
 import { openFleet } from './fleet-process.ts';
 import type { FleetHandle } from './fleet-process.ts';
@@ -285,6 +286,7 @@ class AgentsRun {
     const { agents, roundMs } = this.#options;
     const waitedBefore = this.#waitedMs();
     const term = await this.#term();
+    const logged = this.#cluster.ids.map((each) => this.#cluster.log(each).length);
     const { servedBy } = await this.#progress();
     const lost = servedBy[this.#cluster.ids.indexOf(id)] ?? 0;
     await this.#beginRound();
@@ -310,11 +312,17 @@ class AgentsRun {
     const termNow = await this.#term();
     // Who has no processor for so long is taken for dead, and rightly.
     const starved = this.#waitedMs() - waitedBefore >= electionTimeoutMs;
-    if (isFollower && termNow !== term && !starved)
-      this.violations.push(`the loss of a follower caused an election: term ${term} became ${termNow}`);
+    const logs = this.#cluster.ids.map((each, index) => this.#cluster.log(each).slice(logged[index]));
+    const elections = judgeElections(electionsIn(logs, term), {
+      term,
+      termNow,
+      wasLeader: !isFollower,
+      starved,
+    });
+    this.violations.push(...elections.problems);
     this.#row(
       `${which} killed`,
-      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; term ${term} → ${termNow}${isFollower && termNow !== term && starved ? ' (the machine was too busy to tell why)' : ''}; ${count(verdict.received)} values, none missed`,
+      `${count(lost)} agents back on the others: half after ${seconds(at(back, 0.5))}, all after ${seconds(at(back, 1))}; ${elections.text}; ${count(verdict.received)} values, none missed`,
     );
     startServer(this.#cluster, id);
     await this.#cluster.ready(this.#cluster.ids, phaseTimeoutMsMin);

@@ -1,5 +1,6 @@
 /** Every kind of fault: whom it takes, what it does to them, how it ends. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { exitCodes } from '../../src/cli/exit-codes.ts';
 import { damageSomething, isWorthDamage } from './damage.ts';
 import type { Network, Party } from './network.ts';
 import type { ChaosServers, End } from './servers.ts';
@@ -197,7 +198,7 @@ const damage: FaultKind = {
             throw new Error(`server ${id} started on damaged data (${told})`);
           }
           const words = servers.lastWords(id);
-          if (end.code !== 1 || !/is damaged: /.test(words)) {
+          if (end.code !== exitCodes.unusableData || !/is damaged: /.test(words)) {
             throw new Error(`server ${id} ended with code ${end.code} on damaged data (${told}): ${words}`);
           }
         }

@@ -114,7 +114,7 @@ describe('snapshot save', () => {
     expect(broken).toMatchObject({ code: 6, stdout: '' });
     expect(broken.calls.filter(([method]) => method === 'readSnapshot')).toHaveLength(3);
     const cut = await run(['snapshot', 'save', 'backup'], serving(parts));
-    expect(cut).toMatchObject({ code: 1, stderr: expect.stringContaining('the last part') });
+    expect(cut).toMatchObject({ code: 9, stderr: expect.stringContaining('the last part') });
     const none = await run(['snapshot', 'save', 'backup'], serving([]));
     expect(none.code).toBe(1);
     expect(readdirSync(directory.path)).toEqual([]);
@@ -151,7 +151,7 @@ describe('snapshot verify', () => {
     bytes[bytes.length - 60] = (bytes[bytes.length - 60] ?? 0) ^ 1;
     writeFileSync(at('backup'), bytes);
     const outcome = await run(['snapshot', 'verify', 'backup']);
-    expect(outcome).toMatchObject({ code: 1, stdout: '' });
+    expect(outcome).toMatchObject({ code: 9, stdout: '' });
     expect(outcome.stderr).toContain(at('backup'));
   });
 
@@ -215,7 +215,7 @@ describe('snapshot restore', () => {
     const used = await run(['snapshot', 'restore', 'backup', 'used']);
     expect(used).toMatchObject({ code: 2, stderr: expect.stringContaining('is there and not empty') });
     writeFileSync(at('backup'), readFileSync(at('backup')).subarray(0, -1));
-    expect((await run(['snapshot', 'restore', 'backup', 'new'])).code).toBe(1);
+    expect((await run(['snapshot', 'restore', 'backup', 'new'])).code).toBe(9);
     expect(readdirSync(directory.path).toSorted()).toEqual(['backup', 'used']);
     expect(readdirSync(at('used'))).toEqual(['something']);
   });

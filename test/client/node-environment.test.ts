@@ -1,7 +1,8 @@
 import { once } from 'node:events';
 import { createServer } from 'node:https';
 import type { Server } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import { createServer as createTcpServer } from 'node:net';
+import type { AddressInfo, Server as TcpServer } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { connect } from '../../src/client/index.ts';
@@ -16,6 +17,7 @@ let serversCa: TestCa;
 let serverCertificate: IssuedCertificate;
 let agent: IssuedCertificate;
 const servers: Server[] = [];
+const tcpServers: TcpServer[] = [];
 const clients: Client[] = [];
 
 beforeAll(async () => {
@@ -29,6 +31,7 @@ afterEach(async () => {
 });
 
 afterAll(() => {
+  for (const server of tcpServers) server.close();
   for (const server of servers) {
     server.closeAllConnections();
     server.close();
@@ -133,6 +136,38 @@ describe('over real TLS', () => {
     expect(error).toMatchObject({ code: 'UNAVAILABLE' });
     expect(String(error)).toContain('ECONNREFUSED 127.0.0.1:1');
   });
+
+  test.each(['at once', 'when it has seen how TLS begins'])(
+    'pitfall 54: a server that hangs up %s, before TLS, is busy and not suspected: the client waits by chance, longer each time',
+    async (when) => {
+      let dials = 0;
+      const server = createTcpServer((socket) => {
+        dials += 1;
+        socket.on('error', () => undefined);
+        if (when === 'at once') socket.destroy();
+        else socket.once('data', () => socket.destroy());
+      });
+      tcpServers.push(server);
+      await once(server.listen(0, '127.0.0.1'), 'listening');
+      const endpoint = `wss://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
+      const waits: number[] = [];
+      // Where the servers' refusal was suspected, the fifth try would be the last.
+      const tried = new Promise<void>((resolve) => {
+        client(endpoint, {
+          onStateChange: (state) => {
+            if (state.kind === 'waiting') waits.push(state.retryAtMs - Date.now());
+            if (waits.length === 6) resolve();
+          },
+        });
+      });
+      await tried;
+      expect(dials).toBe(6);
+      for (const [attempt, wait] of waits.entries()) expect(wait).toBeLessThanOrEqual(100 * 2 ** attempt + 1);
+      expect(
+        new Set(waits.map((wait, attempt) => (wait / (100 * 2 ** attempt)).toFixed(2))).size,
+      ).toBeGreaterThan(2);
+    },
+  );
 
   test('a server without room is not tried again before the time that its Retry-After says', async () => {
     const { endpoint } = await listen(503, 'Retry-After: 20\r\n');

@@ -261,7 +261,7 @@ describe('a gateway in a thread', () => {
     expect((await next.frame()).welcome).toBeDefined();
     clock.advance(1000);
     await expect.poll(() => gateway.connections).toBe(2);
-    await expect.poll(() => metrics.all).toContain('turned away hello 1');
+    await expect.poll(() => metrics.all).toContain('turned away capacity 1');
     expect(metrics.all.some((line) => line.startsWith('closed '))).toBe(true);
   });
 

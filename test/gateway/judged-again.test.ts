@@ -47,9 +47,9 @@ const following = async (agent: TestAgent): Promise<number> => {
   return id;
 };
 
-const revocationsTold = (): unknown[] =>
+const audited = (kind: string): unknown[] =>
   rig.log.lines
-    .filter(({ fields }) => fields['audit'] === 'revoked')
+    .filter(({ fields }) => fields['audit'] === kind)
     .map(({ fields }) => fields['principal']);
 
 describe('a revocation list that has been read', () => {
@@ -60,7 +60,7 @@ describe('a revocation list that has been read', () => {
     await revoke();
     rig.clock.advance(999);
     expect(await stolen.closed).toMatchObject({ code: 4503, reason: expect.stringContaining('revoked') });
-    expect(revocationsTold()).toEqual(['puppet:web1']);
+    expect(audited('revoked')).toEqual(['puppet:web1']);
     const id = other.request({ kind: 'get', key: 'nodes/web1/x', stale: false });
     expect((await other.failure(id)).code).toBe('PERMISSION_DENIED');
   });
@@ -78,7 +78,7 @@ describe('a revocation list that has been read', () => {
     agent.ws.resume();
     // It was cut: there was no room for a close frame behind what was in its socket.
     expect((await agent.closed).code).toBe(1006);
-    expect(revocationsTold()).toEqual(['puppet:web1']);
+    expect(audited('revoked')).toEqual(['puppet:web1']);
   });
 
   test('is heeded before anything is taken from whom it names', async () => {
@@ -109,7 +109,7 @@ describe('other authorities and keys', () => {
     expect(rig.gateway.connections).toBe(0);
     agent.ws.resume();
     expect((await agent.closed).code).toBe(1006);
-    expect(revocationsTold()).toEqual(['puppet:web1', 'puppet:web1']);
+    expect(audited('ended')).toEqual(['puppet:web1', 'puppet:web1']);
   });
 
   test('have a token shown again, which takes nothing away from its bearer', async () => {
@@ -121,6 +121,6 @@ describe('other authorities and keys', () => {
     await rig.gateway.replaceFileRealms(realmOf(next));
     rig.clock.advance(999);
     expect(await agent.closed).toMatchObject({ code: 4001 });
-    expect(revocationsTold()).toEqual([]);
+    expect(audited('revoked')).toEqual([]);
   });
 });

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { connect, loadProfile, textOf, type Client } from '../../src/client/index.ts';
-import { eventually, ProcessCluster } from '../support/process-cluster.ts';
+import { eventually, ProcessCluster, run } from '../support/process-cluster.ts';
 
 const version = spawnSync('haproxy', ['-v'], { encoding: 'utf8' })
   .stdout?.split('\n', 1)[0]
@@ -40,6 +40,8 @@ describe.skipIf(version === undefined)(`HAProxy ${version} before the servers`, 
   let cluster: ProcessCluster;
   let balancer: ChildProcess;
   let endpoint: string;
+  /** What the balancer has said of the servers' health. */
+  let said = '';
 
   beforeAll(async () => {
     cluster = await ProcessCluster.create({ settings: { stop_grace: '2s' } });
@@ -58,7 +60,8 @@ describe.skipIf(version === undefined)(`HAProxy ${version} before the servers`, 
     await cluster.ready();
     const file = cluster.path('haproxy.cfg');
     writeFileSync(file, configurationOf(port, cluster));
-    balancer = spawn('haproxy', ['-db', '-f', file], { stdio: ['ignore', 'ignore', 'inherit'] });
+    balancer = spawn('haproxy', ['-db', '-f', file], { stdio: ['ignore', 'ignore', 'pipe'] });
+    balancer.stderr?.setEncoding('utf8').on('data', (text: string) => (said += text));
   });
 
   afterAll(async () => {
@@ -81,7 +84,10 @@ describe.skipIf(version === undefined)(`HAProxy ${version} before the servers`, 
     );
 
   const allAreConnected = (what: string): Promise<void> =>
-    eventually(what, async () => (await connections()).reduce((sum, count) => sum + count, 0) === agents);
+    eventually(
+      what,
+      async () => (await connections()).reduce((sum, count) => sum + count, 0) === clients.length,
+    );
 
   test('spreads agents, which are served on and lose no wait while one server is stopped and another one killed', async () => {
     const waits = Array.from({ length: agents }, (_, index) => agent().await(`balanced/${index}`));
@@ -112,6 +118,42 @@ describe.skipIf(version === undefined)(`HAProxy ${version} before the servers`, 
       await writer.resolve(`balanced/${index}`, `value ${index}`, { timeoutMs: 20_000 });
     const values = await Promise.all(waits.map(async (wait) => textOf(await wait)));
     expect(values.slice(1)).toEqual(Array.from({ length: agents - 1 }, (_, index) => `value ${index + 1}`));
+  });
+
+  test('takes out a server that is drained, and gives it agents again when its drain is ended', async () => {
+    for (const id of cluster.ids) if (!cluster.isRunning(id)) cluster.startServer(id);
+    await cluster.ready();
+    while (clients.length < agents) agent();
+    const waits = clients.map((client, index) => client.await(`drained/${index}`));
+    for (const wait of waits) wait.catch(() => undefined);
+    await allAreConnected('all agents are connected');
+    const counts = await connections();
+    const drained = counts.indexOf(Math.max(...counts)) + 1;
+    const drain = async (...options: string[]): Promise<void> => {
+      const profile = ['--profile', cluster.path('admin.yaml')];
+      expect(await run(['drain', `server-${drained}`, ...options, ...profile])).toMatchObject({ code: 0 });
+    };
+    const health = (text: string): Promise<void> => {
+      const from = said.length;
+      return eventually(`the balancer says ${text}`, () => Promise.resolve(said.slice(from).includes(text)));
+    };
+    const isOut = health(`server-${drained} is DOWN, reason: Layer7 wrong status, code: 503`);
+    await drain('--grace', '1s');
+    await eventually('it has no agents', async () => (await connections())[drained - 1] === 0);
+    await allAreConnected('its agents are at the others');
+    await isOut;
+    const newcomer = agent();
+    for (const index of waits.keys())
+      await newcomer.resolve(`drained/${index}`, `${index}`, { timeoutMs: 20_000 });
+    const values = await Promise.all(waits.map(async (wait) => textOf(await wait)));
+    expect(values).toEqual(waits.map((_, index) => `${index}`));
+    expect((await connections())[drained - 1]).toBe(0);
+
+    const isIn = health(`server-${drained} is UP`);
+    await drain('--end');
+    await isIn;
+    await Promise.all([agent(), agent()].map((client) => client.get('nothing')));
+    await eventually('it gets those who come', async () => (await connections())[drained - 1] === 2);
   });
 
   test("the servers' logs have the agents' own addresses, and agents are told the balancer's", async () => {

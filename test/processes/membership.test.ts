@@ -176,7 +176,7 @@ describe('the members of a cluster change while agents write', () => {
     await load.goesOn();
 
     const again = serve(cluster.path(`server-${lost}`));
-    expect(await again.ended).toBe(1);
+    expect(await again.ended).toBe(9);
     expect(again.log()).toMatch(
       /futurestore: The data in .* must not be used any more: member 2 has come back/,
     );
@@ -259,7 +259,7 @@ describe('a snapshot of a running cluster', () => {
       ['restore', damaged, directory],
     ]) {
       const { code, stdout, stderr } = await run(['snapshot', ...args]);
-      expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+      expect({ code, stdout }).toEqual({ code: 9, stdout: '' });
       expect(stderr).toMatch(/damaged/);
     }
     expect(existsSync(directory)).toBe(false);

@@ -116,3 +116,32 @@ test('of a changed byte the reader by hand makes what the generated code makes, 
     { numRuns: 500 },
   );
 });
+
+test('who asked for a change of members is in its command, and a version that does not know it reads the rest', () => {
+  const origin = { member: 1, run: 2, request: 3 };
+  const add = { least: 4, name: 'n', peersAddress: 'n:1', agentsUrl: 'wss://n:2', replaces: 0 };
+  const by = {
+    principal: { realm: 'agents', name: 'admin' },
+    credential: { realm: 'agents', name: 'admin' },
+  };
+  for (const asked of [{}, { by }, { askedBy: 'agents:admin' }]) {
+    const commands: Command[] = [
+      { kind: 'member_add', origin, ...add, ...asked },
+      { kind: 'member_promote', origin, member: 4, ...asked },
+      { kind: 'member_remove', origin, member: 4, ...asked },
+    ];
+    for (const one of commands) expect(decodeCommand(encodeCommand(one))).toEqual(one);
+  }
+  const promote: Command = { kind: 'member_promote', origin, member: 4 };
+  const message = messages.log.Command.encode({
+    originMember: 1,
+    originRun: 2,
+    originRequest: 3,
+    memberPromote: { member: 4 },
+  }).finish();
+  expect(encodeCommand(promote)).toEqual(message);
+  // Field 15 of the command's body, a text, as a later version may add one: it is the last field, so its length is in byte -3.
+  const later = Buffer.concat([message, Buffer.from([(15 << 3) | 2, 1, 0x78])]);
+  later[message.length - 3] = (later[message.length - 3] ?? 0) + 3;
+  expect(decodeCommand(later)).toEqual(promote);
+});

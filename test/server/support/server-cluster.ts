@@ -174,6 +174,8 @@ export interface ServerClusterOptions {
   readonly seed?: number;
   readonly logRetainBytes?: number;
   readonly raft?: StartServerOptions['raft'];
+  /** Takes what the servers log as information. */
+  readonly onInfo?: (id: number, fields: Readonly<Record<string, unknown>>) => void;
 }
 
 export class ServerCluster {
@@ -225,7 +227,10 @@ export class ServerCluster {
       logRetainBytes: this.#options.logRetainBytes ?? 64 * 1024 * 1024,
       ...(this.#options.raft && { raft: this.#options.raft }),
       environment: this.time.environment(clock),
-      logger: silentLogger,
+      logger: {
+        ...silentLogger,
+        info: (fields: object) => this.#options.onInfo?.(id, { ...fields }),
+      },
       metrics: noMetrics,
       onFatal: (error) => {
         this.fatal.push({ id, error });

@@ -36,7 +36,7 @@ export const accessMutations: readonly Mutation[] = [
     rule: 'What waits in the socket of who is revoked does not leave any more.',
     file: 'gateway/connection.ts',
     find: 'this.#cut(code);',
-    replace: 'this.close(code, reason);',
+    replace: 'this.close(code, problem);',
   },
   {
     name: 'withdrawn-read-on',
