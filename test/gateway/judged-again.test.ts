@@ -48,9 +48,7 @@ const following = async (agent: TestAgent): Promise<number> => {
 };
 
 const audited = (kind: string): unknown[] =>
-  rig.log.lines
-    .filter(({ fields }) => fields['audit'] === kind)
-    .map(({ fields }) => fields['principal']);
+  rig.log.lines.filter(({ fields }) => fields['audit'] === kind).map(({ fields }) => fields['principal']);
 
 describe('a revocation list that has been read', () => {
   test('ends whom it names within a second, with the line that a revocation leaves, and nobody else', async () => {
