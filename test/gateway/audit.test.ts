@@ -185,7 +185,7 @@ describe('who is not let in is told, with principal, reason and code', () => {
 });
 
 describe('who is thrown out is told', () => {
-  test('by a revocation of the cluster', async () => {
+  test('by a revocation of the cluster that comes later', async () => {
     await start();
     const agent = await rig.greeted();
     revoke(web1);
