@@ -33,38 +33,41 @@ const access = (rules: Rules | undefined, revocations: readonly Revocation[] = [
 };
 const revocationOf = (name: string): Revocation => ({ kind: 'principal', realm: 'puppet', name });
 
-const valueBytes = 12 * 1024 * 1024;
+/** Of a megabyte each: more than the system takes for one that does not read. */
+const answers = 16;
 
-/** An agent that has been answered, and whose server's socket still has a large part of the answer. */
+/** An agent that has been answered, and whose server's socket still has a large part of the answers. */
 const answered = async (): Promise<TestAgent> => {
-  rig = await startGateway({ frameBytesMax: 16 * 1024 * 1024, closeMs: 20_000 });
+  rig = await startGateway({ answerBufferedBytesMax: 64 * 1024 * 1024, closeMs: 20_000 });
   const agent = await rig.greeted();
-  const request = agent.request({ kind: 'get', key: 'shared/open', stale: false });
-  await rig.port.until(({ requests }) => requests.length === 1);
+  const ids = Array.from({ length: answers }, () =>
+    agent.request({ kind: 'get', key: 'shared/open', stale: false }),
+  );
+  await rig.port.until(({ requests }) => requests.length === answers);
   agent.ws.pause();
   const future = {
     key: 'shared/open',
     generation: 1,
     state: 'resolved',
     revision: 40,
-    value: new Uint8Array(valueBytes),
+    value: new Uint8Array(1024 * 1024),
     contentType: '',
     sensitive: false,
     producer: 'puppet:web1',
     changedAtMs: 0,
   } as const;
-  rig.gateway.deliver([
-    { kind: 'answer', connection: 1, request, body: { kind: 'got', revision: 41, future } },
-  ]);
+  const body = { kind: 'got', revision: 41, future } as const;
+  rig.gateway.deliver(ids.map((request) => ({ kind: 'answer', connection: 1, request, body })));
   return agent;
 };
 
-const gotAnything = (agent: TestAgent): boolean => agent.frames.some(({ answers }) => answers.length > 0);
+const gotAll = ({ frames }: TestAgent): boolean =>
+  frames.flatMap((frame) => frame.answers).length === answers;
 
 const expectCut = async (agent: TestAgent): Promise<void> => {
   agent.ws.resume();
   expect((await agent.closed).code).toBe(1006);
-  expect(gotAnything(agent)).toBe(false);
+  expect(gotAll(agent)).toBe(false);
 };
 
 /** Ends it, as a drain does. */
@@ -79,7 +82,7 @@ const closed = async (): Promise<TestAgent> => {
 const expectGoodEnd = async (agent: TestAgent): Promise<void> => {
   agent.ws.resume();
   expect((await agent.closed).code).toBe(4090);
-  expect(gotAnything(agent)).toBe(true);
+  expect(gotAll(agent)).toBe(true);
 };
 
 describe('an answer that waits in a socket', () => {
@@ -100,7 +103,7 @@ describe('an answer that waits in a socket', () => {
     rig.gateway.deliver([access(rules)]);
     rig.clock.advance(1000);
     agent.ws.resume();
-    await agent.until(() => gotAnything(agent));
+    await agent.until(() => gotAll(agent));
     expect(rig.gateway.connections).toBe(1);
   });
 });
