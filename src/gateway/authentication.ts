@@ -100,6 +100,15 @@ export class Authentication {
       this.#judgeAgain(this.#identity, this.#setup.clock.wallMs());
   }
 
+  /** Who it is as of now, where nothing more is done for it; undefined: what it showed counts no more. */
+  get identityNow(): Identity | undefined {
+    const identity = this.#identity;
+    if (identity === undefined || this.#version === this.#judge.version) return identity;
+    const verdict = this.#judge.judgeAgain(identity, this.#setup.clock.wallMs());
+    if (verdict.ok) return verdict.identity;
+    return mayReconnect(verdict.closeCode) ? identity : undefined;
+  }
+
   #judgeAgain(identity: Identity, wallMs: number): void {
     if (wallMs >= identity.expiresAtMs) {
       this.#expired(identity);

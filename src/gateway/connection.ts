@@ -7,6 +7,7 @@ import {
   reasonWithRetryAfter,
 } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
+import { readsLess } from '../scopes/index.ts';
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId, ServerStanding } from '../server/index.ts';
 import type { AccessInForce } from './access.ts';
@@ -37,6 +38,10 @@ export interface ConnectionOwner extends RequestsOwner {
   congested(connection: AgentConnection): void;
   relieved(connection: AgentConnection): void;
   ended(connection: AgentConnection): void;
+  /** It has ended in good order, and its socket still has something: `reviewUnsent` when access changes, until `gone`. */
+  emptying(connection: AgentConnection): void;
+  /** Its socket is closed. */
+  gone(connection: AgentConnection): void;
 }
 
 export interface ConnectionParts {
@@ -158,14 +163,40 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   /** Who it is, and what that one may do; also when either has changed. */
   become(identity: Identity, scope: Scope): void {
     const before = this.identity;
+    const scopeBefore = this.#requests.scope;
     this.#authentication.become(identity);
     this.#audit.principal = this.principal;
     this.#requests.permit(scope);
     this.#access = this.#owner.access;
     if (before === undefined) return;
-    const withdrawn = this.#requests.changed(before, identity, scope);
-    // It may be of what was withdrawn, and cannot be taken back.
-    if (withdrawn && this.#outbox.unsent) this.#cut(1006);
+    this.#requests.changed(before, identity, scope);
+    // It may be of what was lost, and cannot be taken back.
+    if (this.#outbox.unsent && scopeBefore !== undefined && readsLess(scopeBefore, scope)) this.#cut(1006);
+  }
+
+  /** Its socket has something that has not left. */
+  get unsent(): boolean {
+    return this.#outbox.unsent;
+  }
+
+  /** It has ended, and what its socket has may be nothing for its reader any more. Whether it has anything. */
+  reviewUnsent(): boolean {
+    const { scope } = this.#requests;
+    // Who was never let in was sent nothing.
+    if (!this.unsent || scope === undefined) return false;
+    const identity = this.#authentication.identityNow;
+    const { policies, revocations } = this.#owner.access;
+    const mayRead =
+      identity !== undefined &&
+      revocations.find(identity.credential) === undefined &&
+      !readsLess(scope, policies.scopeFor(identity.principal));
+    if (mayRead) return true;
+    this.#setup.logger.info(
+      { connection: this.id, principal: this.principal },
+      'a connection that is being closed is cut: what it has unsent may not be read any more',
+    );
+    this.#ws.terminate();
+    return false;
   }
 
   /**
@@ -337,10 +368,13 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
       { connection: this.id, principal: this.principal, code, reason },
       'closing a connection',
     );
+    // Before the close frame, which anybody may have.
+    const { unsent } = this;
     // The other side's close frame is to be read.
     this.#ws.resume();
     this.#ws.close(code, closeReason(reason));
     this.#end(code);
+    if (unsent) this.#owner.emptying(this);
   }
 
   /** Without a word to the other side. */
@@ -402,7 +436,10 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     this.#ws.on('pong', () => {
       this.#heardAtMs = this.#setup.clock.nowMs();
     });
-    this.#ws.on('close', (code) => this.#end(code));
+    this.#ws.on('close', (code) => {
+      this.#end(code);
+      this.#owner.gone(this);
+    });
     this.#ws.on('error', (error) => {
       // ws has closed, or is about to, with the code that fits (1002, 1007, 1009 …).
       this.#setup.logger.info(

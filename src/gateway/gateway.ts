@@ -112,6 +112,8 @@ class Agents implements LocalGateway, ConnectionOwner {
   /** Without hello, in the order of their arrival. */
   readonly #waiting = new Set<AgentConnection>();
   readonly #congested = new Set<AgentConnection>();
+  /** Ended in good order, with something in their sockets that leaves as long as these are open. */
+  readonly #emptying = new Set<AgentConnection>();
   /** Connections by the second of the heartbeat's round in which they have theirs. */
   readonly #rounds: readonly Set<AgentConnection>[];
   #listening: Listening | undefined;
@@ -289,6 +291,14 @@ class Agents implements LocalGateway, ConnectionOwner {
     if (this.#connections.size === 0) this.#closing.over();
   }
 
+  emptying(connection: AgentConnection): void {
+    this.#emptying.add(connection);
+  }
+
+  gone(connection: AgentConnection): void {
+    this.#emptying.delete(connection);
+  }
+
   identified(connection: AgentConnection, identity: Identity): void {
     this.#unreviewed.delete(connection);
     const { policies, revocations } = this.#access;
@@ -400,8 +410,8 @@ class Agents implements LocalGateway, ConnectionOwner {
   }
 
   /**
-   * The revoked are closed at once, which costs a look-up each, and those with much unsent are judged anew. All others are judged anew before anything else is sent
-   * to them or taken from them, and a few at a time where nothing is.
+   * The revoked are closed at once, which costs a look-up each, and those with something unsent are judged anew. All others
+   * are judged anew before anything else is sent to them or taken from them, and a few at a time where nothing is.
    */
   #accessChanged(event: Extract<GatewayEvent, { readonly kind: 'access' }>): void {
     const before = this.#access;
@@ -437,7 +447,10 @@ class Agents implements LocalGateway, ConnectionOwner {
 
   #reviewAll(): void {
     // What their sockets hold leaves meanwhile.
-    for (const connection of this.#congested) connection.review();
+    for (const connection of this.#unreviewed) if (connection.unsent) connection.review();
+    // After those, who may have been closed by that.
+    for (const connection of this.#emptying)
+      if (!connection.reviewUnsent()) this.#emptying.delete(connection);
     if (this.#unreviewed.size > 0)
       this.#stopReviewing ??= this.#setup.clock.every(reviewEveryMs, () => this.#reviewSome());
   }

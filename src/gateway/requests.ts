@@ -110,21 +110,23 @@ export class Requests {
     return Math.min(this.#setup.limits.subscriptionsMax, this.#limits?.subscriptions ?? Infinity);
   }
 
+  /** By what is said to it; undefined until it is known who asks. */
+  get scope(): Scope | undefined {
+    return this.#scope;
+  }
+
   /** What may be asked from now on. */
   permit(scope: Scope): void {
     this.#scope = scope;
     this.#limits = scope.limits;
   }
 
-  /**
-   * Who asks, or what that one may do, has changed: ends what is in flight or followed and no longer allowed. Whether
-   * there was any.
-   */
-  changed(before: Identity, now: Identity, scope: Scope): boolean {
+  /** Who asks, or what that one may do, has changed: ends what is in flight or followed and no longer allowed. */
+  changed(before: Identity, now: Identity, scope: Scope): void {
     const subject = subjectOf(now);
     if (this.#session.id !== undefined && canonicalJson(subject) !== canonicalJson(subjectOf(before)))
       this.#owner.notify({ kind: 'identified', connection: this.#connection, subject });
-    return withdraw({
+    withdraw({
       scope,
       connection: this.#connection,
       principal: this.#principal,

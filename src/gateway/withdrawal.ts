@@ -20,21 +20,18 @@ export interface Withdrawal {
   readonly owner: { notify(notice: GatewayNotice): void };
 }
 
-/** Ends what is in flight or followed and no longer allowed. Whether there was any: its socket may still have parts of it. */
-export const withdraw = (from: Withdrawal): boolean => {
-  const reads = withdrawReads(from);
-  const subscriptions = withdrawSubscriptions(from);
-  return reads || subscriptions;
+/** Ends what is in flight or followed and no longer allowed. */
+export const withdraw = (from: Withdrawal): void => {
+  withdrawReads(from);
+  withdrawSubscriptions(from);
 };
 
-const withdrawReads = (from: Withdrawal): boolean => {
+const withdrawReads = (from: Withdrawal): void => {
   const { scope, connection, principal, inFlight, subscriptions, outbox, audit, owner } = from;
-  let withdrawn = false;
   for (const [request, body] of inFlight.reads()) {
     const refusal = refusalOf(body, scope, principal);
     // A subscription that was begun ends as one, below.
     if (refusal === undefined || subscriptions.has(request)) continue;
-    withdrawn = true;
     const { failure, verb, key } = refusal;
     audit.refused({ failure, verb, key });
     if (inFlight.answered(request) === undefined) {
@@ -46,16 +43,13 @@ const withdrawReads = (from: Withdrawal): boolean => {
       outbox.add({ kind: 'own_answer', request, body: { kind: 'failed', failure } });
     }
   }
-  return withdrawn;
 };
 
-const withdrawSubscriptions = (from: Withdrawal): boolean => {
+const withdrawSubscriptions = (from: Withdrawal): void => {
   const { scope, connection, principal, subscriptions, outbox, audit, owner } = from;
-  let withdrawn = false;
   for (const [subscription, patterns] of subscriptions.followed()) {
     const refused = patterns.find((pattern) => !scope.allowsPattern('subscribe', pattern));
     if (refused === undefined) continue;
-    withdrawn = true;
     const { failure, verb, key } = denied('subscribe', refused, principal);
     audit.refused({ failure, verb, key });
     owner.notify({ kind: 'cancel', connection, request: subscription });
@@ -63,5 +57,4 @@ const withdrawSubscriptions = (from: Withdrawal): boolean => {
     if (bytes > 0) owner.notify({ kind: 'delivered', connection, bytes });
     subscriptions.end(subscription, failure);
   }
-  return withdrawn;
 };

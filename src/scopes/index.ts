@@ -14,6 +14,7 @@ export * from './key-walks.ts';
 export * from './patterns.ts';
 export * from './policies.ts';
 export * from './policy-changes.ts';
+export * from './read-rights.ts';
 export * from './revocations.ts';
 export * from './scope.ts';
 export * from './segment-trie.ts';

@@ -342,6 +342,22 @@ class BoundScope implements Scope {
     return undefined;
   }
 
+  patternsOf(verb: KeyVerb): { readonly allow: readonly Pattern[]; readonly deny: readonly Pattern[] } {
+    const allow: Pattern[] = [];
+    const deny: Pattern[] = [];
+    for (const { rules } of this.#ruleSets) {
+      for (const { effect, keyVerbs, patterns } of rules) {
+        if (!keyVerbs.has(verb)) continue;
+        for (const pattern of patterns) {
+          if (effect === 'deny') deny.push(widenVariables(pattern, this.#values));
+          const bound = effect === 'allow' ? bindVariables(pattern, this.#values) : undefined;
+          if (bound !== undefined) allow.push(bound);
+        }
+      }
+    }
+    return { allow, deny };
+  }
+
   valueBytesMax(verb: Verb, key: string): number {
     return this.#most('valueBytesMax', verb, key);
   }

@@ -1,5 +1,5 @@
 /** What is asked of compiled policies. */
-import type { PolicyDocument, Verb } from './document.ts';
+import type { KeyVerb, PolicyDocument, Verb } from './document.ts';
 import type { Pattern } from './patterns.ts';
 
 export interface Principal {
@@ -60,6 +60,11 @@ export interface Scope {
    * Infinity (no TTL at all, too) where one of them sets no limit, 0 where the key is not allowed.
    */
   ttlMaxMs(verb: Verb, key: string): number;
+  /**
+   * What its rules say of the verb, variables bound: an allow is left out where one has no value, and a deny counts for all
+   * values then. Takes time in proportion to all rules.
+   */
+  patternsOf(verb: KeyVerb): { readonly allow: readonly Pattern[]; readonly deny: readonly Pattern[] };
   /** How much the principal may have. */
   readonly limits: ScopeLimits;
   /**

@@ -7,7 +7,7 @@ import type { Storage, WriteBatch } from '../storage/index.ts';
 import { AccessOperator } from './access-operator.ts';
 import { Agent } from './agent.ts';
 import type { Recorded } from './agent-records.ts';
-import { AgentNetwork, type LeavingFrame, type SentFrame } from './agent-network.ts';
+import { AgentNetwork, type SentFrame } from './agent-network.ts';
 import { Copies } from './copies.ts';
 import { agentRealm, documentOf, nameOf, operatorOf } from './agent-policies.ts';
 import {
@@ -114,8 +114,7 @@ export class World {
       counts: this.happenings,
       conditions: { latencyMs: plan.agentsLatencyMs, jitterMs: 0 },
       onSent: (sent) => this.#sent(sent),
-      onLeaving: (leaving) => this.#leaving(leaving),
-      toldRevision: (life) => this.#told.get(life)?.toldRevision ?? 0,
+      onLeaving: (leaving) => this.#sent(leaving),
     });
     const fail = (check: string, problem: string): void => this.fail(check, problem);
     this.#machineWorld = {
@@ -346,21 +345,13 @@ export class World {
       .map(([, told]) => told);
   }
 
+  /** A frame is given to a socket, or leaves it after having had to wait. */
   #sent({ door, agent, codec, bytes }: SentFrame): void {
     const { access } = this.state;
     const told = this.#told.get(door);
     if (!access.active || told === undefined) return;
     const to = { realm: agentRealm, name: nameOf(agent) };
     this.judge(() => access.sent({ ...told, to }, codec.decodeServerFrame(bytes)));
-  }
-
-  #leaving({ door, agent, codec, bytes, closedToldRevision }: LeavingFrame): void {
-    const { access } = this.state;
-    const told = this.#told.get(door);
-    if (!access.active || told === undefined) return;
-    const to = { realm: agentRealm, name: nameOf(agent) };
-    const toldRevision = closedToldRevision ?? told.toldRevision;
-    this.judge(() => access.left({ ...told, toldRevision, to }, codec.decodeServerFrame(bytes)));
   }
 
   #toldOfAccess(life: Life, server: string, events: readonly GatewayEvent[]): void {

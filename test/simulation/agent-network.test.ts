@@ -20,15 +20,15 @@ interface Connection {
   readonly got: (number | string)[];
   /** The first byte of each frame that the checks were shown. */
   readonly judged: number[];
-  /** ... of each that left later, and what the gateway had been told when it closed the connection. */
-  readonly left: (readonly [frame: number, closedToldRevision: number | undefined])[];
+  /** ... of each that left later. */
+  readonly left: number[];
 }
 
 /** A client that stands still, to whom ten frames have been sent. */
 const slowReader = async (): Promise<Connection> => {
   const time = new VirtualTime();
   const judged: number[] = [];
-  const left: [number, number | undefined][] = [];
+  const left: number[] = [];
   const got: (number | string)[] = [];
   const network = new AgentNetwork({
     time,
@@ -37,8 +37,7 @@ const slowReader = async (): Promise<Connection> => {
     counts: new Counts(),
     conditions: { latencyMs: 1, jitterMs: 0 },
     onSent: ({ bytes }: SentFrame) => judged.push(bytes[0] ?? -1),
-    onLeaving: ({ bytes, closedToldRevision }) => left.push([bytes[0] ?? -1, closedToldRevision]),
-    toldRevision: () => 17,
+    onLeaving: ({ bytes }) => left.push(bytes[0] ?? -1),
   });
   const server = new Life('server 1');
   const client = new Life('agent 1');
@@ -103,13 +102,22 @@ describe('what a client does not read', () => {
     expect(connection.left).toEqual([]);
     goOn(connection);
     expect(connection.judged).toHaveLength(frames);
-    expect(connection.left).toEqual([4, 5, 6, 7, 8, 9].map((frame) => [frame, undefined]));
+    expect(connection.left).toEqual([4, 5, 6, 7, 8, 9]);
   });
 
-  test('is judged by what was known when the connection was closed, if it was', async () => {
+  test('is judged when it leaves a connection that was closed in good order, too', async () => {
     const connection = await slowReader();
     connection.socket.close(4003, 'the end');
     goOn(connection);
-    expect(connection.left).toEqual([4, 5, 6, 7, 8, 9].map((frame) => [frame, 17]));
+    expect(connection.left).toEqual([4, 5, 6, 7, 8, 9]);
+  });
+
+  test('is gone when the server cuts a connection that it had closed in good order', async () => {
+    const connection = await slowReader();
+    connection.socket.close(4003, 'the end');
+    connection.socket.terminate();
+    goOn(connection);
+    expect(connection.got).toEqual([0, 1, 2, 3, 'closed with 1006']);
+    expect(connection.left).toEqual([]);
   });
 });

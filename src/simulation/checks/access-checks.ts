@@ -129,7 +129,7 @@ export class AccessChecks {
 
   // ---- what is sent ----
 
-  /** A gateway gives a frame to a socket. */
+  /** A gateway gives a frame to a socket, or one that had to wait there leaves the server. */
   sent(sending: Sending, { answers, pushes }: ReceivedServerFrame): void {
     this.#notRevoked(sending);
     for (const { body } of answers) {
@@ -140,16 +140,6 @@ export class AccessChecks {
       else if (body.kind === 'awaited')
         for (const { key, revision } of body.futures) this.#shown(sending, 'await', key, revision);
     }
-    this.#pushed(sending, pushes);
-  }
-
-  /**
-   * What had to wait in a socket leaves the server. Of a connection that was closed in good order before, `toldRevision`
-   * is as of that close: the gateway has no hold on it any more. Answers are not looked at again, only pushes: a request
-   * is over when its answer is given to the socket, and what is over is not withdrawn when policies become narrower.
-   */
-  left(sending: Sending, { pushes }: ReceivedServerFrame): void {
-    this.#notRevoked(sending);
     this.#pushed(sending, pushes);
   }
 

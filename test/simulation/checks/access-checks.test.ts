@@ -42,6 +42,20 @@ const push = (key: string, revision: number): ReceivedServerFrame => ({
   pushes: [{ subscription: 1, revision, caughtUp: false, changes: [{ kind: 'deleted', key, revision }] }],
 });
 
+const someFuture = {
+  generation: 1,
+  state: 'pending',
+  contentType: '',
+  sensitive: false,
+  producer: 'agents:one',
+  changedAtMs: 0,
+} as const;
+
+const got = (key: string, revision: number): ReceivedServerFrame => ({
+  answers: [{ id: 1, body: { kind: 'got', revision, future: { ...someFuture, key, revision } } }],
+  pushes: [],
+});
+
 const write = (key: string): Extract<Command, { kind: 'write' }> => ({
   origin: { member: 1, run: 1, request: 1 },
   kind: 'write',
@@ -95,14 +109,17 @@ describe('what is shown', () => {
 });
 
 describe('what leaves a socket later than it was given to it', () => {
-  test('to the revoked is seen, as are pushes that the newest forbids', () => {
+  test('to the revoked is seen, as are pushes and answers that the newest forbids', () => {
     const checks = revoked();
     const nothing = { answers: [], pushes: [] };
-    expect(violationOf(() => checks.left(told(20), nothing))).toBe('the revoked are closed');
-    expect(violationOf(() => checks.left(told(19), nothing))).toBeUndefined();
-    expect(violationOf(() => checks.left(told(10), push('k/2', 9)))).toBe('shown to whom it may be');
-    expect(violationOf(() => checks.left(told(0), push('k/2', 9)))).toBeUndefined();
-    expect(violationOf(() => checks.left(told(30), push('k/1', 9)))).toBeUndefined();
+    for (const shown of [push, got]) {
+      expect(violationOf(() => checks.sent(told(0), shown('k/2', 9)))).toBeUndefined();
+      expect(violationOf(() => checks.sent(told(10), shown('k/2', 9)))).toBe('shown to whom it may be');
+      expect(violationOf(() => checks.sent(told(19), shown('k/1', 9)))).toBeUndefined();
+      expect(violationOf(() => checks.sent(told(30), shown('k/1', 9)))).toBeUndefined();
+    }
+    expect(violationOf(() => checks.sent(told(19), nothing))).toBeUndefined();
+    expect(violationOf(() => checks.sent(told(20), nothing))).toBe('the revoked are closed');
   });
 });
 

@@ -34,24 +34,30 @@ export const accessMutations: readonly Mutation[] = [
   {
     name: 'revoked-read-on',
     rule: 'What waits in the socket of who is revoked does not leave any more.',
+    file: 'gateway/outbox.ts',
+    find: 'return this.#ws.bufferedAmount > 0;',
+    replace: 'return false;',
+  },
+  {
+    name: 'closed-read-on',
+    rule: 'Nor does it where the connection is being closed in good order already.',
     file: 'gateway/connection.ts',
-    find: 'this.#cut(code);',
-    replace: 'this.close(code, problem);',
+    find: 'if (unsent) this.#owner.emptying(this);',
+    replace: 'void unsent;',
   },
   {
     name: 'withdrawn-read-on',
     rule: 'What waits in a socket and is no longer allowed does not leave any more.',
     file: 'gateway/connection.ts',
-    find: 'if (withdrawn && this.#outbox.unsent) this.#cut(1006);',
-    replace: 'void withdrawn;',
+    find: 'if (this.#outbox.unsent && scopeBefore !== undefined && readsLess(scopeBefore, scope)) this.#cut(1006);',
+    replace: 'void scopeBefore;',
   },
   {
     name: 'followed-on-when-not-allowed',
     rule: 'What is in flight or followed ends when it is no longer allowed.',
     file: 'gateway/withdrawal.ts',
-    find: 'const reads = withdrawReads(from);\n  const subscriptions = withdrawSubscriptions(from);\n  return reads || subscriptions;',
-    replace:
-      'return withdrawReads === undefined || withdrawSubscriptions === undefined || from === undefined;',
+    find: 'withdrawReads(from);\n  withdrawSubscriptions(from);',
+    replace: 'void [withdrawReads, withdrawSubscriptions, from];',
   },
   {
     name: 'access-not-told-after-a-snapshot',
