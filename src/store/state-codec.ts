@@ -26,7 +26,8 @@ import { assert, isGiven } from './assert.ts';
 import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
 import type { KeyRecord } from './future-table.ts';
 import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
-import type { Remembered, Session } from './sessions.ts';
+import type { Remembered } from './remembered-answers.ts';
+import type { Session } from './sessions.ts';
 import type { MemberRecord, SessionId, Subject } from './types.ts';
 import { ticketKeyBytes } from './ticket-keys.ts';
 import type { TicketKeys } from './ticket-keys.ts';
@@ -138,7 +139,7 @@ const writeSession = (writer: PlainWriter, session: Session): void => {
     },
     writer,
   );
-  const answers = inOrder(session);
+  const answers = session.answers?.inOrder ?? [];
   for (const remembered of answers) {
     writer.uint32(answersTag);
     if (answers.length < manyAnswers && remembered.encoded === undefined) {
@@ -154,13 +155,6 @@ const writeSession = (writer: PlainWriter, session: Session): void => {
     messages.log.Subject.encode(subjectToMessage(session.subject), writer.uint32(subjectTag).fork());
     writer.ldelim();
   }
-};
-
-/** Replicas must have the same bytes, whatever order the answers came in. */
-const inOrder = (session: Session): Remembered[] => {
-  const answers = [...(session.answers?.values() ?? [])];
-  const sorted = answers.every((one, at) => at === 0 || (answers[at - 1]?.sequence ?? 0) < one.sequence);
-  return sorted ? answers : answers.sort((a, b) => a.sequence - b.sequence);
 };
 
 const writeRemembered = (writer: PlainWriter, { sequence, answer }: Remembered): void => {
