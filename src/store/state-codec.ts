@@ -1,5 +1,6 @@
 /** The records of the state as bytes: what is kept on disk, sent in snapshots, and compared between replicas. */
 import {
+  encodeBriefly,
   encodeMessage,
   encodeWith,
   FuturestoreError,
@@ -9,6 +10,7 @@ import {
   incoming,
   messages,
   outgoing,
+  partsWithoutBound,
   readFuture,
   revocationFromMessage,
   revocationToMessage,
@@ -96,7 +98,7 @@ export const recordKeys = {
 
 export const encodeKeyRecord = (record: KeyRecord): Uint8Array => {
   const { future, tombstone } = record;
-  if (future !== undefined) return encodeWith(writeFutureRecord, record);
+  if (future !== undefined) return encodeBriefly(writeFutureRecord, record);
   assert(tombstone !== undefined, 'a key is neither there nor deleted');
   return encodeMessage(messages.log.FutureRecord, {
     future: {
@@ -123,7 +125,7 @@ const writeFutureRecord = (
   if (payer !== undefined) writer.uint32(payerTag).string(payer);
 };
 
-export const encodeSession = (session: Session): Uint8Array => encodeWith(writeSession, session);
+export const encodeSession = (session: Session): Uint8Array => encodeBriefly(writeSession, session);
 
 const writeSession = (writer: PlainWriter, session: Session): void => {
   messages.log.SessionRecord.encode(
@@ -287,7 +289,7 @@ const isOfKey = (recordKey: string, key: string): boolean =>
 
 /** A future that is tied to nobody, by hand: nearly all records of a large state are such. undefined: another record. */
 const readPlainKeyRecord = (recordKey: string, bytes: Uint8Array): LoadedKey | undefined => {
-  const reader = new StrictReader(bytes, Number.POSITIVE_INFINITY);
+  const reader = new StrictReader(bytes, partsWithoutBound);
   if (reader.len === 0 || reader.tag() !== futureTag) return undefined;
   const length = reader.size();
   const future = readFuture(reader, reader.pos + length);
