@@ -130,7 +130,7 @@ export class StrictReader extends Base {
     );
   }
 
-  /** A text that mostly is `usual`, which is given then, and no other one is made. */
+  /** A text that mostly is `usual`, which is given then, and no other one is made (of ASCII: else its bytes are not its characters). */
   textOr(usual: string): string {
     const before = this.pos;
     const partsBefore = this.#partsLeft;
@@ -138,7 +138,10 @@ export class StrictReader extends Base {
     const start = this.pos;
     if (length === usual.length && start + length <= this.len) {
       let at = 0;
-      while (at < length && this.#buffer[start + at] === usual.charCodeAt(at)) at += 1;
+      for (; at < length; at += 1) {
+        const byte = this.#buffer[start + at] ?? 0;
+        if (byte > 127 || byte !== usual.charCodeAt(at)) break;
+      }
       if (at === length) {
         this.pos = start + length;
         return usual;
