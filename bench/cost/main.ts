@@ -1,5 +1,5 @@
 /**
- * npm run bench:cost -- [--work settle] [--shape 100x10] [--count N] [--warm N] [--rounds N] [--profile FILE] [BUILD…]: the processor
+ * npm run bench:cost -- [--work settle] [--shape 100x10] [--count N] [--warm N] [--rounds N] [--profile FILE] [--heap FILE] [BUILD…]: the processor
  * time of a settle, a read or a delivery, of several builds round by round in turn. Each round is a process of its own with three servers and
  * their load, so the figure hardly depends on what else the machine does: two rounds of one build differ by two or three
  * per cent also where the machine has ten times more to do than processors. See bench/PROFILE.md.
@@ -11,7 +11,7 @@ import { Command, Option } from 'commander';
 import { median } from '../statistics.ts';
 import { boundLines } from './bounds.ts';
 import { hopLines } from './hops.ts';
-import { profileLines } from './profile.ts';
+import { heapLines, profileLines } from './profile.ts';
 import { works, type Round, type RoundOptions, type Work } from './round-options.ts';
 
 interface Options {
@@ -21,6 +21,7 @@ interface Options {
   readonly warm: string;
   readonly rounds: string;
   readonly profile?: string;
+  readonly heap?: string;
   readonly bounds?: boolean;
   readonly hops?: boolean;
 }
@@ -36,6 +37,7 @@ const program = new Command('npm run bench:cost --')
     '--profile <file>',
     'a processor profile of the last round is written there, and its shares are printed',
   )
+  .option('--heap <file>', 'as --profile, of what is allocated; what is measured beside it means nothing')
   .option('--bounds', 'only what the parts cost that nobody can do without')
   .option('--hops', 'only where a single write is at which time, on servers that are processes of their own')
   .parse();
@@ -52,6 +54,7 @@ const run = (build: string): Round => {
     operations: Number(options.count),
     work: options.work,
     ...(options.profile !== undefined && { profile: options.profile }),
+    ...(options.heap !== undefined && { heap: options.heap }),
   };
   const printed = execFileSync(process.execPath, [script, JSON.stringify(told)], { encoding: 'utf8' });
   return JSON.parse(printed) as Round;
@@ -92,3 +95,5 @@ for (const [build, own] of rounds) {
   );
 }
 if (options.profile !== undefined) for (const line of profileLines(options.profile, 40)) console.log(line);
+if (options.heap !== undefined)
+  for (const line of heapLines(options.heap, Number(options.count), 60)) console.log(line);

@@ -19,6 +19,8 @@ export interface RoundOptions {
   readonly operations: number;
   /** Where a processor profile is written; undefined: none is made. */
   readonly profile?: string;
+  /** Where a profile of what is allocated is written, as `includeObjectsCollectedByMinorGC` has it; undefined: none is made. */
+  readonly heap?: string;
 }
 
 export interface Round {

@@ -23,7 +23,7 @@ const at = <T>(list: readonly T[], index: number): T => {
 };
 
 const options = JSON.parse(process.argv[2] ?? '') as RoundOptions;
-const { connections, outstanding, warm, operations, profile } = options;
+const { connections, outstanding, warm, operations, profile, heap } = options;
 const built = (...path: string[]): string => resolve(options.build, 'dist', ...path);
 const load = async (...path: string[]): Promise<unknown> => await import(pathToFileURL(built(...path)).href);
 
@@ -31,7 +31,7 @@ const { serve } = (await load('cli', 'serve.js')) as Pick<typeof Serve, 'serve'>
 const client = (await load('client', 'index.js')) as Pick<typeof Client, 'connect' | 'loadProfile'>;
 
 const directory = mkdtempSync(join(tmpdir(), 'futurestore-cost-'));
-process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+process.on('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 10 }));
 const cluster = join(directory, 'cluster');
 const port = await freeBasePort();
 execFileSync(process.execPath, [
@@ -147,6 +147,14 @@ if (profile !== undefined) {
   await session.post('Profiler.enable');
   await session.post('Profiler.start');
 }
+if (heap !== undefined) {
+  session.connect();
+  await session.post('HeapProfiler.startSampling', {
+    samplingInterval: 4096,
+    includeObjectsCollectedByMajorGC: true,
+    includeObjectsCollectedByMinorGC: true,
+  });
+}
 const before = process.cpuUsage();
 const startedMs = performance.now();
 const latenciesMs = await measured(operations, 'measured');
@@ -154,6 +162,8 @@ const { user, system } = process.cpuUsage(before);
 const perSecond = (operations / (performance.now() - startedMs)) * 1000;
 if (profile !== undefined)
   writeFileSync(profile, JSON.stringify((await session.post('Profiler.stop')).profile));
+if (heap !== undefined)
+  writeFileSync(heap, JSON.stringify((await session.post('HeapProfiler.stopSampling')).profile));
 const round: Round = {
   processorUs: (user + system) / operations,
   kernelUs: system / operations,

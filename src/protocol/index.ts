@@ -19,13 +19,13 @@ export { LogBudget } from './log-budget.ts';
 export { messages } from './messages.ts';
 export { readOperation, writeFuture, writeOperation, writeWriteResult } from './plain-messages.ts';
 export { readFuture } from './plain-deliveries.ts';
-export { encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
+export { encodeBriefly, encodeMessage, encodeWith, type PlainWriter } from './plain-writer.ts';
 export { isNetwork, Networks } from './networks.ts';
 export { decodeChange, encodeChange, protobufCodec } from './protobuf-codec.ts';
 export { jsonCodec } from './json-codec.ts';
 export * from './codecs.ts';
 export { levelAmong, levelToken, protocolLevel } from './levels.ts';
-export { StrictReader } from './strict-reader.ts';
+export { partsWithoutBound, StrictReader } from './strict-reader.ts';
 export {
   reasonWithRetryAfter,
   retryAfterMsOfField,

@@ -134,7 +134,7 @@ function readResolve(reader: StrictReader, end: number, key: string): Resolve | 
     if (tag <= before) return undefined;
     before = tag;
     if (tag === delimited(1)) value = reader.bytes();
-    else if (tag === delimited(2)) contentType = reader.stringVerify();
+    else if (tag === delimited(2)) contentType = reader.textOr(defaultContentType);
     else if (tag === varint(3)) sensitive = reader.bool();
     else if (tag === varint(4)) ttlMs = reader.uint64();
     else if (tag === varint(5)) supersede = reader.bool();
@@ -146,8 +146,7 @@ function readResolve(reader: StrictReader, end: number, key: string): Resolve | 
     key,
     preconditions: noPreconditions,
     value: copyBytes(value ?? noBytes),
-    // The one text for the many that are the same.
-    contentType: contentType === '' || contentType === defaultContentType ? defaultContentType : contentType,
+    contentType: contentType === '' ? defaultContentType : contentType,
     sensitive,
     supersede,
     ...(ttlMs === undefined ? undefined : { ttlMs }),

@@ -74,6 +74,27 @@ export function encodeWith<T>(write: (writer: PlainWriter, input: T) => void, in
   return finish(writer);
 }
 
+/** Of messages that share a buffer. */
+const sharedBufferBytes = 32 * 1024;
+/** With less left in it the next message begins another one. */
+const roomBytesMin = 1024;
+let sharedWriter: PlainWriter | undefined;
+
+/** As `encodeWith`, of what is not kept: a view of a buffer that other messages share, so that nothing is copied. */
+export function encodeBriefly<T>(write: (writer: PlainWriter, input: T) => void, input: T): Uint8Array {
+  let writer = sharedWriter;
+  // Lost if encoding throws half-way.
+  sharedWriter = undefined;
+  if (writer === undefined || writer.buf.length - writer.pos < roomBytesMin) {
+    writer = new PlainWriter();
+    writer.buf = Buffer.allocUnsafeSlow(sharedBufferBytes);
+  }
+  const from = writer.pos;
+  write(writer, input);
+  sharedWriter = writer.buf.length <= sharedBufferBytes ? writer : undefined;
+  return writer.buf.subarray(from, writer.pos);
+}
+
 /** As the generated `encode` of a message would with a writer of its own. */
 export function encodeMessage<M>(
   type: { encode(message: M, writer?: WriterType): WriterType },

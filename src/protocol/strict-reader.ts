@@ -30,11 +30,17 @@ const uint32Max = 0xffff_ffff;
  */
 export const partsPerFrameMax = 2 ** 18;
 
+/** For what servers have made themselves: more parts than any such message has bytes. (Infinity is a number that V8 counts down in a new object each time.) */
+export const partsWithoutBound = 2 ** 30 - 1;
+
 export class StrictReader extends Base {
   /** The number of the first field that no message knows, or that has the wrong wire type. */
   unknownField: number | undefined;
   readonly #buffer: Buffer;
   #partsLeft: number;
+  /** What `hex` gave last, and where it was. */
+  #hex = '';
+  #hexFrom = 0;
 
   constructor(bytes: Uint8Array, partsMax: number) {
     super(bytes);
@@ -99,13 +105,21 @@ export class StrictReader extends Base {
     return this.uint32();
   }
 
-  /** A byte string as hex digits. */
+  /** A byte string as hex digits. Where it is the one before again, as with commands of one session, so is the text. */
   hex(): string {
     const length = this.size();
     const from = this.pos;
-    if (from + length > this.len) throw new RangeError('it ends inside a byte string');
-    this.pos = from + length;
-    return this.#buffer.toString('hex', from, this.pos);
+    const end = from + length;
+    if (end > this.len) throw new RangeError('it ends inside a byte string');
+    this.pos = end;
+    let same = this.#hex.length === 2 * length;
+    for (let at = 0; same && at < length; at += 1)
+      same = this.#buffer[from + at] === this.#buffer[this.#hexFrom + at];
+    if (!same) {
+      this.#hex = this.#buffer.toString('hex', from, end);
+      this.#hexFrom = from;
+    }
+    return this.#hex;
   }
 
   /** Whether two stretches of what is read have the same bytes. */
@@ -116,7 +130,7 @@ export class StrictReader extends Base {
     );
   }
 
-  /** A text that mostly is `usual`, which is given then, and no other one is made. */
+  /** A text that mostly is `usual`, which is given then, and no other one is made (of ASCII: else its bytes are not its characters). */
   textOr(usual: string): string {
     const before = this.pos;
     const partsBefore = this.#partsLeft;
@@ -124,7 +138,10 @@ export class StrictReader extends Base {
     const start = this.pos;
     if (length === usual.length && start + length <= this.len) {
       let at = 0;
-      while (at < length && this.#buffer[start + at] === usual.charCodeAt(at)) at += 1;
+      for (; at < length; at += 1) {
+        const byte = this.#buffer[start + at] ?? 0;
+        if (byte > 127 || byte !== usual.charCodeAt(at)) break;
+      }
       if (at === length) {
         this.pos = start + length;
         return usual;

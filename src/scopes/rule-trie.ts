@@ -56,6 +56,7 @@ const deniedMost = -1;
 
 /** A key in its segments, and what is asked about it. */
 interface Question {
+  key: string;
   readonly segments: string[];
   count: number;
   verb: number;
@@ -63,12 +64,14 @@ interface Question {
 }
 
 /** Made once: a check makes no garbage but the key's segments, and none begins within another. */
-const question: Question = { segments: [], count: 0, verb: 0, values: [] };
+const question: Question = { key: '', segments: [''], count: 1, verb: 0, values: [] };
 
-/** Splits the key, for all tries that are asked next. */
+/** Splits the key, for all tries that are asked next. A write asks several times about the same one. */
 export function ask(verb: KeyVerb, key: string, values: VariableValues): void {
   question.verb = bits[verb];
   question.values = values;
+  if (key === question.key) return;
+  question.key = key;
   let count = 0;
   let start = 0;
   for (;;) {
@@ -254,12 +257,14 @@ function mostOf(node: Node, asked: Question, index: number, deniesOnly: boolean,
     if (found === deniedMost) return deniedMost;
     most = Math.max(most, found);
   }
-  for (const { variable, node: next } of node.variables ?? []) {
-    const value = asked.values[variable];
-    if (value !== undefined && value !== segment) continue;
-    const found = mostOf(next, asked, index + 1, deniesOnly || value === undefined, quantity);
-    if (found === deniedMost) return deniedMost;
-    most = Math.max(most, found);
+  if (node.variables !== undefined) {
+    for (const { variable, node: next } of node.variables) {
+      const value = asked.values[variable];
+      if (value !== undefined && value !== segment) continue;
+      const found = mostOf(next, asked, index + 1, deniesOnly || value === undefined, quantity);
+      if (found === deniedMost) return deniedMost;
+      most = Math.max(most, found);
+    }
   }
   if (node.one !== undefined) {
     const found = mostOf(node.one, asked, index + 1, deniesOnly, quantity);

@@ -2,16 +2,22 @@
  * One batch on disk at a time: while one is being written the next one fills, merged from everything that raft and the
  * state ask for meanwhile.
  *
- * Nobody waits for the state of applied entries, so it is left to a tick: a key or session that changes with every
- * entry is encoded and written once for all of them. It rides with the first batch after the tick that has to be
+ * Nobody waits for the state of applied entries, so it is left to some ticks: a key or session that changes with every
+ * entry is encoded and written once for all of them. It rides with the first batch after them that has to be
  * synced, so that no entries wait behind a write of state; the next tick writes it if there was none. A crash before
- * that makes the restart replay a little more of the log: 1 MiB, or what was applied within two ticks. (The commit
+ * that makes the restart replay a little more of the log: 1 MiB, or what was applied within five ticks. (The commit
  * index and what peers have told go with the next batch in any case: the seal of a configuration relies on the first.)
  */
 import assert from 'node:assert/strict';
 import type { Entry, HardState, LogIndex, Message, Persist, SnapshotPoint } from '../raft/index.ts';
 import type { PeerWrite, StateWrite, Storage, WriteBatch } from '../storage/index.ts';
 import type { Environment, ServerMetrics } from './environment.ts';
+
+/**
+ * The state is written with every so many ticks: a session that writes all the time has a record less to write for each
+ * tick that is left out.
+ */
+export const ticksPerState = 4;
 
 /** When so much of the log has been applied since the state was written, it does not wait for a tick. */
 const appliedBytesMax = 1024 * 1024;
@@ -97,6 +103,8 @@ class NextBatch {
 export class DiskWriter {
   readonly #options: DiskWriterOptions;
   #next = new NextBatch();
+  /** As it was at the last tick, if there was something in it. */
+  #nextAtTick: NextBatch | undefined;
   #writing = false;
   /** Writes so far. */
   #begun = 0;
@@ -106,6 +114,8 @@ export class DiskWriter {
   #idleWaiters: (() => void)[] = [];
   /** Whether there is state that was not taken yet, and whether the next batch takes it. */
   #state: 'written' | 'changed' | 'due' = 'written';
+  /** Of those that what has changed still waits for. */
+  #ticksLeft = 0;
   /** Of entries, since the state was taken. */
   #appliedBytes = 0;
   #onDisk: StateOnDisk | undefined;
@@ -128,7 +138,11 @@ export class DiskWriter {
       this.mayAddState || entryBytes === 0,
       'entries were applied to a state that a snapshot is about to replace',
     );
-    if (this.#state === 'written') this.#state = 'changed';
+    if (this.#state === 'written') {
+      this.#state = 'changed';
+      this.#ticksLeft = ticksPerState;
+    }
+    if (entryBytes === 0) this.#ticksLeft = 1;
     this.#appliedBytes += entryBytes;
     if (this.#appliedBytes > appliedBytesMax) this.#state = 'due';
   }
@@ -141,8 +155,13 @@ export class DiskWriter {
   /** Time has passed: what nobody waits for is written with the next batch, or now if there was none since the last time. */
   tick(): void {
     const isOverdue = this.#state === 'due';
-    if (this.#state === 'changed') this.#state = 'due';
+    if (this.#state === 'changed') {
+      this.#ticksLeft -= 1;
+      if (this.#ticksLeft <= 0) this.#state = 'due';
+    }
     if (isOverdue || (this.#state === 'written' && !this.#next.empty)) this.flushAll();
+    else if (this.#nextAtTick === this.#next) this.#write(false);
+    this.#nextAtTick = this.#next.empty ? undefined : this.#next;
   }
 
   /** The state that was read or activated: what is on disk without having been added here. */

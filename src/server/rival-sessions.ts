@@ -18,6 +18,9 @@ export interface RivalSessionsOptions {
 /** At each tick: a third of a millisecond. */
 const sessionsPerTick = 1000;
 
+/** From the beginning of a round to that of the next: what it looks for is to last for longer anyway. */
+const roundMs = 500;
+
 /** It is told when it has been so for as long, and again after each such time: most may have several connections. */
 const settledAfterMs = 2000;
 const tellAgainAfterMs = 30_000;
@@ -34,6 +37,7 @@ export class RivalSessions {
   readonly #options: RivalSessionsOptions;
   /** The round that is under way; undefined: none. */
   #round: Sessions | undefined;
+  #nextRoundMs = 0;
   /** By session here: as found in the last round, and in this one. */
   #before = new Map<string, Rivalry>();
   #found = new Map<string, Rivalry>();
@@ -48,7 +52,12 @@ export class RivalSessions {
   }
 
   tick(nowMs: number): void {
-    const round = (this.#round ??= this.#options.gateways().sessions());
+    if (this.#round === undefined) {
+      if (nowMs < this.#nextRoundMs) return;
+      this.#round = this.#options.gateways().sessions();
+      this.#nextRoundMs = nowMs + roundMs;
+    }
+    const round = this.#round;
     for (let left = sessionsPerTick; left > 0; left -= 1) {
       const next = round.next();
       if (next.done === true) {

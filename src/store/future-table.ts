@@ -43,6 +43,8 @@ export class KeyRecord implements Slot, Placed {
   expiry: ExpiryGroup | undefined = undefined;
   /** Has changed since the last `takeDirty`. */
   dirty = false;
+  /** The table has it no more; another one of the same key may be there. */
+  forgotten = false;
   revision = 0;
   chunk: RevisionChunk | undefined = undefined;
   offset = 0;
@@ -193,6 +195,7 @@ export class FutureTable {
       record.tombstone = undefined;
       this.revisions.remove(record);
       this.#records.delete(record.key);
+      record.forgotten = true;
       this.#touch(record);
     }
     return { revision: oldest.revision, generation, count: group.length };
@@ -204,10 +207,9 @@ export class FutureTable {
     this.#dirty = [];
     for (const record of dirty) {
       record.dirty = false;
-      const present = this.#records.get(record.key);
-      // Forgotten and begun anew since: the new record is dirty itself.
-      if (present !== undefined && present !== record) continue;
-      visit(record.key, present);
+      if (!record.forgotten) visit(record.key, record);
+      // Begun anew since: the new record is dirty itself.
+      else if (!this.#records.has(record.key)) visit(record.key, undefined);
     }
   }
 

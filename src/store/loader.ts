@@ -4,6 +4,7 @@ import { assert } from './assert.ts';
 import type { ExpiryGroup } from './expiry-groups.ts';
 import type { FutureTable, KeyRecord } from './future-table.ts';
 import type { MemberTable } from './members.ts';
+import { RememberedAnswers } from './remembered-answers.ts';
 import { inRevisionOrder } from './revision-order.ts';
 import type { ServerTable } from './servers.ts';
 import type { SessionTable } from './sessions.ts';
@@ -212,7 +213,6 @@ export class StateLoader {
     session.answeredBelow = loaded.answeredBelow;
     session.subject = loaded.subject;
     assert(session.answers === undefined, 'a new session remembers answers');
-    for (const remembered of loaded.answers)
-      (session.answers ??= new Map()).set(remembered.sequence, remembered);
+    for (const remembered of loaded.answers) (session.answers ??= new RememberedAnswers()).set(remembered);
   }
 }

@@ -5,6 +5,7 @@ import {
   incoming,
   messages,
   outgoing,
+  partsWithoutBound,
   operationFromMessage,
   operationToMessage,
   readOperation,
@@ -126,7 +127,7 @@ export const decodeLogEntry = (bytes: Uint8Array): LogEntry =>
 
 const decoded = <T>(bytes: Uint8Array, decode: (reader: StrictReader) => T): T => {
   try {
-    return decode(new StrictReader(asBuffer(bytes), Number.POSITIVE_INFINITY));
+    return decode(new StrictReader(asBuffer(bytes), partsWithoutBound));
   } catch (cause) {
     if (cause instanceof FuturestoreError) throw cause;
     throw new FuturestoreError(
@@ -200,6 +201,9 @@ const readWriteCommand = (reader: StrictReader, end: number): Command | undefine
   return undefined;
 };
 
+/** One text for the many writes of an agent on end. */
+let lastPrincipal = '';
+
 const readSessionWrite = (reader: StrictReader, end: number, origin: Origin): Command | undefined => {
   let session = '';
   let principal = '';
@@ -212,7 +216,7 @@ const readSessionWrite = (reader: StrictReader, end: number, origin: Origin): Co
     if (tag < before || (tag === before && tag !== operationsTag)) return undefined;
     before = tag;
     if (tag === sessionTag) session = reader.hex();
-    else if (tag === principalTag) principal = reader.stringVerify();
+    else if (tag === principalTag) lastPrincipal = principal = reader.textOr(lastPrincipal);
     else if (tag === 3 << 3) sequence = reader.uint64();
     else if (tag === 4 << 3) answeredBelow = reader.uint64();
     else if (tag === operationsTag) {

@@ -2,25 +2,14 @@
  * The idempotency sessions: who each belongs to, where it is attached, which answers it remembers, and which pending
  * futures end with it. A detached session ends when its grace has passed, by an applied command and never by a clock.
  */
-import type { Failure, WriteResult } from '../protocol/index.ts';
 import { assert } from './assert.ts';
 import type { KeyRecord } from './future-table.ts';
 import { OrderedKeys } from './ordered-keys.ts';
+import { RememberedAnswers, type Answer } from './remembered-answers.ts';
 import { ShardedMap } from './sharded-map.ts';
 import type { Timer, TimerWheel } from './timer-wheel.ts';
 import type { Judgement } from './access.ts';
 import type { SessionId, Subject } from './types.ts';
-
-export type Answer =
-  | { readonly kind: 'written'; readonly result: WriteResult }
-  | { readonly kind: 'failed'; readonly failure: Failure };
-
-export interface Remembered {
-  readonly sequence: number;
-  readonly answer: Answer;
-  /** Its part of the session's record, once it was needed in a session with many. */
-  encoded: Uint8Array | undefined;
-}
 
 /** A principal with more attached sessions has many connections for sure. */
 const rivalsMax = 64;
@@ -54,7 +43,7 @@ export class Session {
   /** Detached only. */
   expiresAtMs = 0;
   answeredBelow = 0;
-  answers: Map<number, Remembered> | undefined = undefined;
+  answers: RememberedAnswers | undefined = undefined;
   /** Who it belongs to, where the cluster decides over access; undefined: has not been told since. */
   subject: Subject | undefined = undefined;
   /** What was found of the subject last; see AccessTable. */
@@ -194,23 +183,15 @@ export class SessionTable {
 
   /** The client has the answers of all sequences below `below`. */
   forgetAnswers(session: Session, below: number): void {
-    const before = session.answeredBelow;
-    if (below <= before) return;
+    if (below <= session.answeredBelow) return;
     session.answeredBelow = below;
     this.touch(session);
-    const { answers } = session;
-    if (answers === undefined) return;
-    // The client chooses its numbers: a leap of 2^50 must not be walked.
-    if (below - before <= answers.size) {
-      for (let sequence = before; sequence < below; sequence++) answers.delete(sequence);
-    } else {
-      for (const sequence of answers.keys()) if (sequence < below) answers.delete(sequence);
-    }
+    session.answers?.forgetBelow(below);
   }
 
   remember(session: Session, sequence: number, answer: Answer): void {
     assert(sequence >= session.answeredBelow, 'an answer is remembered that the client has');
-    (session.answers ??= new Map()).set(sequence, { sequence, answer, encoded: undefined });
+    (session.answers ??= new RememberedAnswers()).set({ sequence, answer, encoded: undefined });
     this.touch(session);
   }
 

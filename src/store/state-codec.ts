@@ -1,5 +1,6 @@
 /** The records of the state as bytes: what is kept on disk, sent in snapshots, and compared between replicas. */
 import {
+  encodeBriefly,
   encodeMessage,
   encodeWith,
   FuturestoreError,
@@ -9,6 +10,7 @@ import {
   incoming,
   messages,
   outgoing,
+  partsWithoutBound,
   readFuture,
   revocationFromMessage,
   revocationToMessage,
@@ -26,7 +28,8 @@ import { assert, isGiven } from './assert.ts';
 import { ExpiryGroups, type ExpiryGroup } from './expiry-groups.ts';
 import type { KeyRecord } from './future-table.ts';
 import { asBuffer, sessionFromBytes, sessionToBytes } from './log-codec.ts';
-import type { Remembered, Session } from './sessions.ts';
+import type { Remembered } from './remembered-answers.ts';
+import type { Session } from './sessions.ts';
 import type { MemberRecord, SessionId, Subject } from './types.ts';
 import { ticketKeyBytes } from './ticket-keys.ts';
 import type { TicketKeys } from './ticket-keys.ts';
@@ -95,7 +98,7 @@ export const recordKeys = {
 
 export const encodeKeyRecord = (record: KeyRecord): Uint8Array => {
   const { future, tombstone } = record;
-  if (future !== undefined) return encodeWith(writeFutureRecord, record);
+  if (future !== undefined) return encodeBriefly(writeFutureRecord, record);
   assert(tombstone !== undefined, 'a key is neither there nor deleted');
   return encodeMessage(messages.log.FutureRecord, {
     future: {
@@ -122,7 +125,7 @@ const writeFutureRecord = (
   if (payer !== undefined) writer.uint32(payerTag).string(payer);
 };
 
-export const encodeSession = (session: Session): Uint8Array => encodeWith(writeSession, session);
+export const encodeSession = (session: Session): Uint8Array => encodeBriefly(writeSession, session);
 
 const writeSession = (writer: PlainWriter, session: Session): void => {
   messages.log.SessionRecord.encode(
@@ -138,7 +141,7 @@ const writeSession = (writer: PlainWriter, session: Session): void => {
     },
     writer,
   );
-  const answers = inOrder(session);
+  const answers = session.answers?.inOrder ?? [];
   for (const remembered of answers) {
     writer.uint32(answersTag);
     if (answers.length < manyAnswers && remembered.encoded === undefined) {
@@ -154,13 +157,6 @@ const writeSession = (writer: PlainWriter, session: Session): void => {
     messages.log.Subject.encode(subjectToMessage(session.subject), writer.uint32(subjectTag).fork());
     writer.ldelim();
   }
-};
-
-/** Replicas must have the same bytes, whatever order the answers came in. */
-const inOrder = (session: Session): Remembered[] => {
-  const answers = [...(session.answers?.values() ?? [])];
-  const sorted = answers.every((one, at) => at === 0 || (answers[at - 1]?.sequence ?? 0) < one.sequence);
-  return sorted ? answers : answers.sort((a, b) => a.sequence - b.sequence);
 };
 
 const writeRemembered = (writer: PlainWriter, { sequence, answer }: Remembered): void => {
@@ -293,7 +289,7 @@ const isOfKey = (recordKey: string, key: string): boolean =>
 
 /** A future that is tied to nobody, by hand: nearly all records of a large state are such. undefined: another record. */
 const readPlainKeyRecord = (recordKey: string, bytes: Uint8Array): LoadedKey | undefined => {
-  const reader = new StrictReader(bytes, Number.POSITIVE_INFINITY);
+  const reader = new StrictReader(bytes, partsWithoutBound);
   if (reader.len === 0 || reader.tag() !== futureTag) return undefined;
   const length = reader.size();
   const future = readFuture(reader, reader.pos + length);

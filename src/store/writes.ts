@@ -1,7 +1,7 @@
 /** One write: all of its operations or none, each seeing what the ones before it did. */
 import type { Change, Failure, Operation, OperationResult } from '../protocol/index.ts';
 import type { FutureTable, KeyRecord, Slot } from './future-table.ts';
-import type { Answer } from './sessions.ts';
+import type { Answer } from './remembered-answers.ts';
 import type { QuotaCheck } from './usage.ts';
 import { freshAt, operate, type Circumstances, type Outcome } from './transitions.ts';
 

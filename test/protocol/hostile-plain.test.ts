@@ -2,6 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  encodeBriefly,
   encodeWith,
   messages,
   operationFromMessage,
@@ -284,6 +285,45 @@ describe('a writer that is used again', () => {
       }, undefined),
     ).toThrow('half-way');
     expect(Buffer.from(inner())).toEqual(alone);
+  });
+
+  test('leaves a message alone that shares its buffer with later ones, also after an exception half-way', () => {
+    fc.assert(
+      fc.property(fc.array(fc.oneof(fc.nat(2000), fc.nat(40_000)), { maxLength: 60 }), (lengths) => {
+        const made = lengths.map((length, number) => {
+          const value = Buffer.alloc(length, number + 1);
+          const encoded = encodeBriefly((writer, bytes: Uint8Array) => {
+            writer.uint32(10).fork();
+            writer.uint32(18).bytes(bytes);
+            writer.ldelim();
+          }, value);
+          if (number % 7 === 0)
+            expect(() =>
+              encodeBriefly((writer) => {
+                writer.uint32(10).fork().uint32(8);
+                throw new Error('half-way');
+              }, undefined),
+            ).toThrow('half-way');
+          return { value, encoded };
+        });
+        for (const { value, encoded } of made) {
+          const reader = strict(encoded);
+          expect(reader.tag()).toBe(10);
+          expect(reader.size()).toBe(encoded.length - reader.pos);
+          expect(reader.tag()).toBe(18);
+          expect(Buffer.from(reader.bytes()).equals(value)).toBe(true);
+          expect(reader.pos).toBe(encoded.length);
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test('takes no bytes for a usual text that are none', () => {
+    // What would be these characters, were a byte one.
+    expect(() => strict(Buffer.from([3, 0xfc, 0xfc, 0xfc])).textOr('üüü')).toThrow(TypeError);
+    expect(strict(Buffer.from([6, ...Buffer.from('üüü')])).textOr('üüü')).toBe('üüü');
+    expect(strict(Buffer.from([3, ...Buffer.from('abc')])).textOr('abc')).toBe('abc');
   });
 
   test('writes numbers of every size as they are read', () => {

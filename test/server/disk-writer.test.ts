@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { asLogIndex, asTerm, initialConfiguration, type Persist } from '../../src/raft/index.ts';
 import { noMetrics } from '../../src/server/index.ts';
-import { DiskWriter } from '../../src/server/disk-writer.ts';
+import { DiskWriter, ticksPerState } from '../../src/server/disk-writer.ts';
 import { MemoryDisk, openMemoryStorage, type Storage, type WriteBatch } from '../../src/storage/index.ts';
 import { VirtualTime } from './support/virtual-time.ts';
 
@@ -81,7 +81,11 @@ describe('the state of applied entries', () => {
     afterDurable: [],
   });
 
-  test('goes with the first batch after a tick that somebody waits for, once for all changes', async () => {
+  const ticks = (writer: DiskWriter, count: number): void => {
+    for (let left = count; left > 0; left -= 1) writer.tick();
+  };
+
+  test('goes with the first batch after some ticks that somebody waits for, once for all changes', async () => {
     const { writer, written, state } = await setup();
     for (const index of [1, 2, 3]) {
       writer.addPersist(persist(index));
@@ -91,32 +95,59 @@ describe('the state of applied entries', () => {
       writer.stateChanged(100);
     }
     expect(state.taken).toBe(0);
+    ticks(writer, ticksPerState - 1);
+    writer.addPersist(persist(4));
+    writer.flush();
+    await turn();
+    expect(state.taken).toBe(0);
     writer.tick();
     writer.flush();
     await turn();
-    expect(written.map(({ applied }) => applied)).toEqual([undefined, undefined, undefined]);
-    writer.addPersist(persist(4));
+    expect(written.map(({ applied }) => applied)).toEqual([undefined, undefined, undefined, undefined]);
+    writer.addPersist(persist(5));
     writer.flush();
     await turn();
     expect(written.at(-1)).toMatchObject({ sync: true, applied: { index: 3 } });
     expect(state.taken).toBe(1);
   });
 
-  test('is written by the second tick where no batch came, without a sync', async () => {
+  test('is written by the tick after those where no batch came, without a sync', async () => {
     const { writer, written, state } = await setup();
     writer.addPersist(persist(1));
     writer.flush();
     await turn();
     state.index = 1;
     writer.stateChanged(100);
-    writer.tick();
+    ticks(writer, ticksPerState);
     expect(written).toHaveLength(1);
     writer.tick();
-    await writer.whenIdle();
+    await turn();
     expect(written.at(-1)).toMatchObject({ sync: false, applied: { index: 1 } });
-    writer.tick();
-    writer.tick();
+    ticks(writer, 2 * ticksPerState);
+    await turn();
     expect(written).toHaveLength(2);
+  });
+
+  test('keeps nothing else waiting that no batch takes along', async () => {
+    const { writer, written, state } = await setup();
+    writer.stateChanged(100);
+    writer.addPeers([told]);
+    writer.tick();
+    expect(written).toEqual([]);
+    writer.tick();
+    await turn();
+    expect(written).toMatchObject([{ sync: false, peerWrites: [told] }]);
+    expect(state.taken).toBe(0);
+  });
+
+  test('is written by the second tick where no entry has changed it: records were left to be rewritten', async () => {
+    const { writer, written } = await setup();
+    writer.stateChanged(0);
+    writer.tick();
+    expect(written).toEqual([]);
+    writer.tick();
+    await turn();
+    expect(written).toMatchObject([{ sync: false }]);
   });
 
   test('does not wait when much of the log was applied, when it is asked for, and where the log is cut', async () => {

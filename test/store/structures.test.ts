@@ -1,6 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { OrderedKeys } from '../../src/store/ordered-keys.ts';
+import { RememberedAnswers, type Answer } from '../../src/store/remembered-answers.ts';
 import { RevisionIndex, type Placed } from '../../src/store/revision-index.ts';
 import { ShardedMap } from '../../src/store/sharded-map.ts';
 import { TimerWheel, type Timer } from '../../src/store/timer-wheel.ts';
@@ -85,6 +86,34 @@ test('a sharded map is a map', () => {
 interface Item extends Placed {
   readonly name: number;
 }
+
+test('remembered answers are a map in the order of their sequences, of which the lowest go', () => {
+  const step = fc.oneof(
+    fc.record({ set: fc.oneof(fc.nat(30), fc.constant(2 ** 50)) }),
+    fc.record({ forgetBelow: fc.oneof(fc.nat(30), fc.constant(2 ** 50 + 1)) }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      const answers = new RememberedAnswers();
+      const model = new Map<number, Answer>();
+      for (const [number, one] of steps.entries()) {
+        if ('set' in one) {
+          const answer: Answer = { kind: 'written', result: { revision: number, results: [] } };
+          answers.set({ sequence: one.set, answer, encoded: undefined });
+          model.set(one.set, answer);
+        } else {
+          answers.forgetBelow(one.forgetBelow);
+          for (const sequence of model.keys()) if (sequence < one.forgetBelow) model.delete(sequence);
+        }
+        const inOrder = [...model].sort(([a], [b]) => a - b);
+        expect(answers.inOrder.map(({ sequence, answer }) => [sequence, answer])).toEqual(inOrder);
+        expect(answers.size).toBe(model.size);
+        for (let sequence = 0; sequence <= 31; sequence += 1)
+          expect(answers.get(sequence)?.answer).toBe(model.get(sequence));
+      }
+    }),
+  );
+});
 
 describe('revision index', () => {
   test('has each item once, at its latest revision, and finds all of them from anywhere', () => {

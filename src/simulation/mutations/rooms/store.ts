@@ -69,8 +69,8 @@ export const storeMutations: readonly Mutation[] = [
     name: 'answers-not-in-the-snapshot',
     rule: 'The remembered answers are part of the persisted state.',
     file: 'store/state-codec.ts',
-    find: 'const answers = inOrder(session);',
-    replace: 'const answers = inOrder(session).slice(0, 0);',
+    find: 'const answers = session.answers?.inOrder ?? [];',
+    replace: 'const answers = session.answers?.inOrder.slice(0, 0) ?? [];',
     quick: true,
   },
   {
