@@ -201,7 +201,7 @@ describe('a server that can not start says why', () => {
     try {
       writeFileSync(file, stringify({ ...settings, cluster: { ...settings.cluster, id: 'f'.repeat(32) } }));
       const result = await run(['server', '--config', file]);
-      expect(result.code).toBe(1);
+      expect(result.code).toBe(9);
       expect(result.stderr).toMatch(/another cluster|belongs to/);
     } finally {
       cluster.startServer(1);

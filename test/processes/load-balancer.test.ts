@@ -83,6 +83,13 @@ describe.skipIf(version === undefined)(`HAProxy ${version} before the servers`, 
       ),
     );
 
+  /** The servers that the balancer said last of that they are down. */
+  const isDown = (): readonly number[] =>
+    cluster.ids.filter((id) => {
+      const told = [...said.matchAll(new RegExp(`/server-${id} is (UP|DOWN)`, 'g'))].at(-1);
+      return told?.[1] === 'DOWN';
+    });
+
   const allAreConnected = (what: string): Promise<void> =>
     eventually(
       what,
@@ -123,6 +130,9 @@ describe.skipIf(version === undefined)(`HAProxy ${version} before the servers`, 
   test('takes out a server that is drained, and gives it agents again when its drain is ended', async () => {
     for (const id of cluster.ids) if (!cluster.isRunning(id)) cluster.startServer(id);
     await cluster.ready();
+    await eventually('the balancer has taken all servers in again', () =>
+      Promise.resolve(isDown().length === 0),
+    );
     while (clients.length < agents) agent();
     const waits = clients.map((client, index) => client.await(`drained/${index}`));
     for (const wait of waits) wait.catch(() => undefined);
