@@ -4,19 +4,14 @@
  */
 import assert from 'node:assert/strict';
 import type { Feed, FeedEvent } from '../feed/index.ts';
-import {
-  FuturestoreError,
-  limits,
-  type AnswerBody,
-  type ClusterStatus,
-  type Failure,
-} from '../protocol/index.ts';
+import { FuturestoreError, limits, type AnswerBody, type ClusterStatus } from '../protocol/index.ts';
 import type { LogIndex } from '../raft/index.ts';
 import { parsePattern } from '../scopes/index.ts';
 import type { Command, CommandBody, CommandResult, Store, Subject, TicketKeys } from '../store/index.ts';
 import type { AccessRequests } from './access-requests.ts';
 import type { AgentsRequests } from './agents-requests.ts';
 import type { Commands } from './commands.ts';
+import { DueReads } from './due-reads.ts';
 import type { Environment, ServerMetrics, Timer } from './environment.ts';
 import type { Leadership } from './leadership.ts';
 import type { MemberRequests } from './member-requests.ts';
@@ -34,13 +29,10 @@ import type { Reads } from './reads.ts';
 import { Requests, type AttachedSession, type InFlight } from './requests.ts';
 import type { SnapshotViews } from './snapshot-views.ts';
 import { Standings } from './standings.ts';
+import { timedOut } from './timed-out.ts';
 
 /** So that a connection of any gateway has one number in the log, unique in one run of a server. */
 const gatewaysMax = 64;
-
-/** What reads may take of one turn. */
-const readsMsMax = 5;
-const readsPerSlice = 64;
 
 /** A timer takes no more; what is due later is looked at again then. */
 const timerMsMax = 0x7fff_ffff;
@@ -86,16 +78,13 @@ export class Gateways {
   readonly #attached: Attached[] = [];
   readonly #standings: Standings;
   #deadlineTimer: { readonly timer: Timer; readonly atMs: number } | undefined;
-  /**
-   * To be answered at the end of this turn or a later one, from the state as it is then. No answer is made in between:
-   * its request could be cancelled and its number used again before the answer is delivered, to the wrong one.
-   */
-  readonly #due = new Map<number, InFlight[]>();
+  readonly #due: DueReads;
   #late: { readonly inFlight: InFlight; readonly body: AnswerBody }[] = [];
 
   constructor(options: GatewaysOptions) {
     this.#options = options;
     this.#standings = new Standings(options);
+    this.#due = new DueReads(options.environment);
   }
 
   attach(gateway: Gateway): GatewayPort {
@@ -253,8 +242,9 @@ export class Gateways {
   endTurn(appliedIndex: LogIndex, clusterMs: number): void {
     for (const { inFlight, body } of this.#late) this.#answer(inFlight, body);
     this.#late = [];
-    for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
-    this.#readDue(clusterMs);
+    for (const inFlight of this.#options.reads.release(appliedIndex))
+      this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
+    this.#due.run((inFlight) => this.#read(inFlight, clusterMs));
     for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
     this.#tellProgress();
     this.#tellTicketKeys();
@@ -306,33 +296,7 @@ export class Gateways {
 
   /** Reads wait for a turn of their own: too many came at once. */
   get pending(): boolean {
-    return this.#due.size > 0;
-  }
-
-  #readLater(inFlight: InFlight): void {
-    const number = connectionNumber(inFlight.gateway, inFlight.request.connection);
-    const queue = this.#due.get(number);
-    if (queue === undefined) this.#due.set(number, [inFlight]);
-    else queue.push(inFlight);
-  }
-
-  /** A slice of each connection's in turn, the others' first: thousands of lists may come in one frame. */
-  #readDue(clusterMs: number): void {
-    const { environment } = this.#options;
-    const untilMs = environment.monotonicMs() + readsMsMax;
-    for (const [number, queue] of this.#due) {
-      this.#due.delete(number);
-      let done = 0;
-      while (done < queue.length && done < readsPerSlice) {
-        const inFlight = queue[done];
-        done += 1;
-        if (inFlight !== undefined && !inFlight.over) this.#read(inFlight, clusterMs);
-        if (environment.monotonicMs() >= untilMs) break;
-      }
-      // Behind all others; a Map visits what is set while it is gone through.
-      if (done < queue.length) this.#due.set(number, queue.slice(done));
-      if (environment.monotonicMs() >= untilMs) return;
-    }
+    return this.#due.any;
   }
 
   stop(): void {
@@ -381,7 +345,8 @@ export class Gateways {
       }
       case 'get':
       case 'list':
-        if (request.stale) this.#readLater(inFlight);
+        if (request.stale)
+          this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
         else reads.add(inFlight);
         return;
       case 'await':
@@ -401,7 +366,7 @@ export class Gateways {
       }
       case 'status':
       case 'member_list':
-        this.#readLater(inFlight);
+        this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
         return;
       case 'member_add':
       case 'member_promote':
@@ -455,7 +420,8 @@ export class Gateways {
           nowMs: clusterMs,
         });
         inFlight.readOnAfter = readOnAfter;
-        if (readOnAfter !== undefined) this.#readLater(inFlight);
+        if (readOnAfter !== undefined)
+          this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
         else this.#answer(inFlight, { kind: 'listed', revision: store.revision, futures, next });
         return;
       }
@@ -608,28 +574,3 @@ export class Gateways {
 
 const connectionNumber = (gateway: number, connection: ConnectionId): number =>
   connection * gatewaysMax + gateway;
-
-const timedOut = (request: GatewayRequest): Failure => ({
-  code: 'TIMED_OUT',
-  message: timedOutText(request),
-});
-
-const timedOutText = ({ kind }: GatewayRequest): string => {
-  switch (kind) {
-    case 'write':
-      return 'the write was not confirmed within its timeout and may still happen: send it again with its sequence number, or read the key';
-    case 'member_add':
-    case 'member_promote':
-    case 'member_remove':
-    case 'transfer_leader':
-    case 'drain_server':
-    case 'rebalance':
-      return `the ${kind} was not confirmed within its timeout and may still happen: look at the list of members`;
-    case 'acl_apply':
-    case 'acl_revoke':
-    case 'acl_restore':
-      return `the ${kind} was not confirmed within its timeout and may still happen: look at what holds with acl_get`;
-    default:
-      return `the ${kind} was not answered within its timeout`;
-  }
-};
