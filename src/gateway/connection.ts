@@ -1,11 +1,6 @@
 /** One agent's connection from its hello to its end: its socket, who is there, when it is read and when it is cut. */
 import type { RawData } from 'ws';
-import {
-  FuturestoreError,
-  closeCodes,
-  limits as protocolLimits,
-  reasonWithRetryAfter,
-} from '../protocol/index.ts';
+import { FuturestoreError, closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
 import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import { readsLess } from '../scopes/index.ts';
 import type { Scope } from '../scopes/index.ts';
@@ -22,8 +17,10 @@ import { Outbox } from './outbox.ts';
 import type { OutboxOwner } from './outbox.ts';
 import { Requests } from './requests.ts';
 import type { RequestsOwner } from './requests.ts';
-import type { GatewaySetup, TurnedAwayStage } from './settings.ts';
+import type { GatewaySetup } from './settings.ts';
+import { ShutOut } from './shut-out.ts';
 import { drainingSince, toldByLevel } from './told-by-level.ts';
+import { welcomeOf } from './welcome.ts';
 
 /** What a connection asks of its gateway. */
 export interface ConnectionOwner extends RequestsOwner {
@@ -78,14 +75,13 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   readonly #setup: GatewaySetup;
   readonly #owner: ConnectionOwner;
   readonly #audit: Audit;
+  readonly #shutOut: ShutOut;
   readonly #outbox: Outbox;
   readonly #requests: Requests;
   #greeted = false;
   /** The one in hello has been verified, or is being verified. */
   #tokenTaken = false;
   #endedWith: number | undefined;
-  /** It has been counted among those. */
-  #turnedAway = false;
   #rawBytesBeforeHello = 0;
   #heardAtMs: number;
   #paused = false;
@@ -108,6 +104,7 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     this.#setup = setup;
     this.#owner = owner;
     this.#audit = new Audit(setup, id);
+    this.#shutOut = new ShutOut(setup, this, remote);
     this.#outbox = new Outbox(ws, codec, setup.limits, this, nowMs);
     this.#requests = new Requests({
       connection: id,
@@ -215,7 +212,7 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   /** Its credential counts no more. What its socket has not sent yet cannot be taken back from it, only ended. */
   revoke(code: number = closeCodes.revoked, problem = revokedProblem): void {
     if (this.#endedWith !== undefined) return;
-    this.#tellEnded(code, problem);
+    this.#shutOut.tell(code, problem);
     if (this.#outbox.unsent) this.#cut(code);
     else this.close(code, problem);
   }
@@ -223,49 +220,15 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   /** Who it is does not let it stay. `principal`: 'realm:name', as far as it was proved. */
   turnAway(code: number, problem: string, principal?: string): void {
     if (this.#endedWith !== undefined) return;
-    this.#tellEnded(code, problem, principal);
+    this.#shutOut.tell(code, problem, principal);
     this.close(code, problem);
   }
 
   /** Its principal has as many connections as it may. */
   turnAwayForLackOfRoom(problem: string): void {
     const code = closeCodes.tooManyConnections;
-    this.#tellTurnedAway('capacity', code, problem, this.principal);
+    this.#shutOut.turnedAway('capacity', code, problem, this.principal);
     this.close(code, reasonWithRetryAfter(this.#setup.limits.retryAfterMs, problem));
-  }
-
-  #tellEnded(code: number, problem: string, principal?: string): void {
-    if (this.greeted) this.#tellShutOut(code, problem);
-    else this.#tellTurnedAway('identity', code, problem, principal ?? (this.identity && this.principal));
-  }
-
-  /** It was never let in. */
-  #tellTurnedAway(
-    stage: TurnedAwayStage,
-    code: number,
-    problem: string,
-    principal: string | undefined,
-  ): void {
-    this.#turnedAway = true;
-    const { id: connection } = this;
-    const remote = this.#remote;
-    this.#setup.turnedAway.identity({ stage, connection, principal, problem, remote, code });
-  }
-
-  /** It was let in, and its identity does not count any more. */
-  #tellShutOut(code: number, problem: string): void {
-    const { id: connection, principal } = this;
-    const fields = { connection, principal, remote: this.#remote, problem, code };
-    if (code === closeCodes.revoked)
-      this.#setup.logger.warn(
-        { audit: 'revoked', ...fields },
-        'a connection with a revoked credential is closed',
-      );
-    else
-      this.#setup.logger.warn(
-        { audit: 'ended', ...fields },
-        'a connection whose identity counts no more is closed',
-      );
   }
 
   /** Nothing more leaves, not even what the socket has. */
@@ -550,33 +513,13 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
   }
 
   #welcome(hello: Hello): void {
-    const { limits, advertise } = this.#setup;
-    const { identity, revision } = this.#owner.standing;
-    const { clusterId, epoch, serverId, serverName, endpoints } = identity;
-    this.#outbox.sendNow({
-      welcome: {
-        clusterId,
-        epoch,
-        revision,
-        serverId,
-        serverName,
-        principal: this.principal,
-        limits: {
-          frameBytesMax: limits.frameBytesMax,
-          valueBytesMax: protocolLimits.valueBytesMax,
-          requestsInFlightMax: this.#requests.requestsInFlightMax,
-          subscriptionsMax: this.#requests.subscriptionsMax,
-          operationsPerWriteMax: protocolLimits.operationsPerWriteMax,
-        },
-        endpoints: advertise.length > 0 ? advertise : endpoints,
-      },
-      answers: [],
-      pushes: [],
-    });
+    const { principal } = this;
+    const welcome = welcomeOf(this.#setup, this.#owner.standing, principal, this.#requests);
+    this.#outbox.sendNow({ welcome, answers: [], pushes: [] });
     this.#setup.logger.info(
       {
         connection: this.id,
-        principal: this.principal,
+        principal,
         client: hello.clientName,
         version: hello.clientVersion,
         remote: this.#remote,
@@ -634,7 +577,7 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     if (this.greeted) {
       this.#setup.metrics.connectionClosed(code);
       this.#owner.notify({ kind: 'closed', connection: this.id, session: this.#requests.sessionToDetach });
-    } else if (!this.#turnedAway) {
+    } else if (!this.#shutOut.wasTurnedAway) {
       this.#setup.metrics.turnedAway('hello');
     }
     this.#setup.logger.info({ connection: this.id, principal: this.principal, code }, 'a connection ended');
