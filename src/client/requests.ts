@@ -1,6 +1,6 @@
 /** A request from its making to its answer: what it asks, how long it may take, whether it has left this process. */
 import { FuturestoreError, requestProblem } from '../protocol/index.ts';
-import type { AnswerBody, Failure, Operation, RequestBody } from '../protocol/index.ts';
+import type { AnswerBody, ClusterChange, Failure, Operation, RequestBody } from '../protocol/index.ts';
 import { errorOf } from './errors.ts';
 import type { Timed } from './timers.ts';
 
@@ -11,24 +11,8 @@ export type Content =
   | { readonly kind: 'write'; readonly operations: readonly Operation[] };
 
 /** About the cluster itself. A change that is sent again over another connection comes to the same. */
-type ClusterContent = Extract<
-  RequestBody,
-  {
-    kind:
-      | 'member_list'
-      | 'member_add'
-      | 'member_promote'
-      | 'member_remove'
-      | 'transfer_leader'
-      | 'drain_server'
-      | 'rebalance'
-      | 'snapshot_read'
-      | 'acl_get'
-      | 'acl_apply'
-      | 'acl_revoke'
-      | 'acl_restore';
-  }
->;
+type ClusterContent =
+  ClusterChange | Extract<RequestBody, { kind: 'member_list' | 'snapshot_read' | 'acl_get' }>;
 
 export interface RequestOptions {
   /** How long the answer may take, in milliseconds, over all tries; absent: the client's default, or for ever. */

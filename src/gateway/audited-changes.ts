@@ -1,23 +1,8 @@
 /** What the audit says of a request that concerns the whole cluster, and of its answer. No value, no policy text. */
-import type { AnswerBody, RequestBody } from '../protocol/index.ts';
+import type { AnswerBody, ClusterChange, RequestBody } from '../protocol/index.ts';
 
 /** Those that are told of when they are asked for, and again when they are answered. */
-export type AuditedRequest = Extract<
-  RequestBody,
-  {
-    readonly kind:
-      | 'member_add'
-      | 'member_promote'
-      | 'member_remove'
-      | 'transfer_leader'
-      | 'drain_server'
-      | 'rebalance'
-      | 'acl_apply'
-      | 'acl_revoke'
-      | 'acl_restore'
-      | 'snapshot_read';
-  }
->;
+export type AuditedRequest = ClusterChange | Extract<RequestBody, { readonly kind: 'snapshot_read' }>;
 
 type Fields = Readonly<Record<string, unknown>>;
 

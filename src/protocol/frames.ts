@@ -96,6 +96,23 @@ export type RequestBody =
   | { readonly kind: 'acl_revoke'; readonly revocation: Revocation; readonly untilMs?: number }
   | { readonly kind: 'acl_restore'; readonly revocation: Revocation };
 
+/** Those that change the cluster itself, or who may do what in it. */
+export type ClusterChange = Extract<
+  RequestBody,
+  {
+    readonly kind:
+      | 'member_add'
+      | 'member_promote'
+      | 'member_remove'
+      | 'transfer_leader'
+      | 'drain_server'
+      | 'rebalance'
+      | 'acl_apply'
+      | 'acl_revoke'
+      | 'acl_restore';
+  }
+>;
+
 export interface Request {
   readonly id: number;
   /** How long the server may take; absent: no limit. */
