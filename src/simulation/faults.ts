@@ -526,7 +526,8 @@ export class Faults {
    * A copy that was made while the server ran. It is put back only where all of its peers were told of more than it has,
    * and have that on their disks. A copy that lacks only what peers had not written down yet, or of a run that not all of
    * them have applied, is left out: nobody can tell it from the disk itself, so it is let in and what it acknowledged may
-   * be lost, as the README says. What can be recognised is the promise, and all that is judged.
+   * be lost, as the README says. What can be recognised is the promise, and all that is judged: for the same reason it
+   * stays out of reach of members that are added after the copy was put back, and of those that had left by then.
    */
   #copy(forMs: number, machine: Machine): boolean {
     const { time, peers, plan } = this.#world;
@@ -544,6 +545,7 @@ export class Faults {
       this.#count('earlier_disk', true);
       machine.knownBetterBy = remembered.by() ?? new Set();
       this.#putBack(machine, copy);
+      peers.confine(machine.id, new Set(Array.from(machine.knownBetterBy, ({ id }) => id)));
       this.#restart(machine);
     };
     time.after(forMs, time.world, 'input', () => {

@@ -129,6 +129,8 @@ export class PeerNetwork {
   readonly #endpoints = new Map<number, Endpoint>();
   readonly #links = new Map<number, Link>();
   readonly #atAddress = new Map<string, Endpoint>();
+  /** By member that is confined: whom it may reach. */
+  readonly #circles = new Map<number, ReadonlySet<number>>();
   /** Batches pass through the codec of the real links. */
   readonly #encodes: boolean;
   /** Told of each of raft's messages that leaves. */
@@ -166,7 +168,7 @@ export class PeerNetwork {
       link = {
         from,
         to,
-        blocked: false,
+        blocked: this.#isApart(from, to),
         up: undefined,
         dialing: false,
         attempts: 0,
@@ -199,7 +201,7 @@ export class PeerNetwork {
 
   unblock(from: number, to: number): void {
     const link = this.#link(from, to);
-    if (!link.blocked) return;
+    if (!link.blocked || this.#isApart(from, to)) return;
     link.blocked = false;
     this.#trace.note(describeMended, link);
     const { held } = link;
@@ -209,6 +211,16 @@ export class PeerNetwork {
 
   unblockAll(): void {
     for (const link of this.#links.values()) this.unblock(link.from, link.to);
+  }
+
+  /** From now on nothing goes between it and any but these, also who comes later, whatever is mended. */
+  confine(member: number, circle: ReadonlySet<number>): void {
+    this.#circles.set(member, circle);
+    for (const { from, to } of this.#links.values()) if (this.#isApart(from, to)) this.block(from, to);
+  }
+
+  #isApart(from: number, to: number): boolean {
+    return this.#circles.get(from)?.has(to) === false || this.#circles.get(to)?.has(from) === false;
   }
 
   isBlocked(from: number, to: number): boolean {

@@ -278,7 +278,8 @@ const converge = (world: World, when: string): boolean => {
   if (!reached) return false;
   world.judge(() => {
     world.feed.converged();
-    world.state.access.converged(world.gateways);
+    // A server that was removed, and started once more since, learns nothing of the cluster any more.
+    world.state.access.converged(world.toldTo(membersOfWorld(world)));
     world.state.converged();
     for (const { id, process } of processes()) {
       if (process === undefined) continue;

@@ -338,11 +338,9 @@ export class World {
     if (server?.inspect().soft.leader === from) this.clusterTime.heard(to);
   }
 
-  /** What was told to the gateways of those that run. */
-  get gateways(): readonly Omit<Sending, 'to'>[] {
-    return Array.from(this.#told)
-      .filter(([life]) => life.alive)
-      .map(([, told]) => told);
+  /** What was told to the gateways of these, as far as they run. */
+  toldTo(machines: readonly Machine[]): readonly Omit<Sending, 'to'>[] {
+    return machines.flatMap(({ life }) => (life && this.#told.get(life)) ?? []);
   }
 
   /** A frame is given to a socket, or leaves it after having had to wait. */

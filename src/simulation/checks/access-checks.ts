@@ -192,7 +192,7 @@ export class AccessChecks {
     return this.#current.revoked.has(fullName(principal));
   }
 
-  /** Everything was applied everywhere: each gateway goes by what counts. */
+  /** Everything was applied by all members: each of their gateways goes by what counts. */
   converged(gateways: Iterable<Pick<Sending, 'server' | 'toldRevision'>>): void {
     const { revision } = this.#current;
     for (const { server, toldRevision } of gateways) {
