@@ -5,7 +5,7 @@
 import type { AccessState, Failure } from '../protocol/index.ts';
 import type { PolicyDocument } from '../scopes/index.ts';
 import type { AccessCommand } from '../store/index.ts';
-import { memberBehind, type KnownVersionsOptions } from './known-versions.ts';
+import { accessVersionLeast, memberBehind, type KnownVersionsOptions } from './known-versions.ts';
 import type { GatewayEvent, GatewayRequest } from './port.ts';
 
 export type AccessChangeRequest = Extract<
@@ -13,8 +13,6 @@ export type AccessChangeRequest = Extract<
   { readonly kind: 'acl_apply' | 'acl_revoke' | 'acl_restore' }
 >;
 
-/** The first version of the peer protocol whose servers can apply commands about access. */
-const peerVersionLeast = 3;
 /**
  * What a document may have that not all servers know, and the first version of which all do: others would refuse it, each
  * for itself. Where the policies that are applied have it already, who cannot apply them could not be in the cluster.
@@ -50,11 +48,11 @@ export class AccessRequests {
   }
 
   #versionFor(request: AccessChangeRequest): number {
-    if (request.kind !== 'acl_apply') return peerVersionLeast;
+    if (request.kind !== 'acl_apply') return accessVersionLeast;
     const asked = documentOf(request.document);
     const present = this.#options.store().access?.policies?.document;
     const fresh = documentParts.filter(({ has }) => has(asked) && (present === undefined || !has(present)));
-    return Math.max(peerVersionLeast, ...fresh.map(({ versionLeast }) => versionLeast));
+    return Math.max(accessVersionLeast, ...fresh.map(({ versionLeast }) => versionLeast));
   }
 
   state(): AccessState {

@@ -36,6 +36,9 @@ interface Asked {
   readonly onAnswer: (changed: boolean) => void;
 }
 
+/** Of a member whose version nobody knows. */
+const notInTouch = /\(member (\d+)\) is not in touch/;
+
 const requestTimeoutMs = 3000;
 const againMs = 300;
 
@@ -53,7 +56,10 @@ export class AccessOperator {
   readonly #world: AccessOperatorWorld;
   readonly #waiting: Asked[] = [];
   #client: Client | undefined;
-  #busy = false;
+  /** What is being asked for. */
+  #current: Asked | undefined;
+  /** The answer after which it is asked again; undefined while there is none yet. */
+  #refusal: FuturestoreError | undefined;
 
   constructor(world: AccessOperatorWorld) {
     this.#world = world;
@@ -61,13 +67,41 @@ export class AccessOperator {
 
   /** Nothing is being asked for. */
   get idle(): boolean {
-    return !this.#busy;
+    return this.#current === undefined;
+  }
+
+  /** What it asks for, in words; undefined: nothing. */
+  get asked(): string | undefined {
+    if (this.#current === undefined) return undefined;
+    const { atMs: _atMs, ...wish } = { atMs: 0, ...this.#current.wish };
+    const last = this.#refusal === undefined ? 'no answer yet' : this.#refusal.message;
+    return `${JSON.stringify(wish)} (${last})`;
+  }
+
+  /** The member for whose absence it was refused just now, and nothing of it is under way. */
+  get refusedFor(): number | undefined {
+    if (this.#refusal?.code !== 'ACCESS_REFUSED') return undefined;
+    const [, member] = notInTouch.exec(this.#refusal.message) ?? [];
+    return member === undefined ? undefined : Number(member);
+  }
+
+  /** Takes the refusal for good, and for all else that it was to ask for. Only between an answer and the next request. */
+  giveUp(): void {
+    const { trace, counts } = this.#world;
+    trace.say(`the access operator gives up: ${this.asked ?? ''} and ${this.#waiting.length} more`);
+    const given = this.#current === undefined ? [] : [this.#current, ...this.#waiting.splice(0)];
+    for (const { wish, onAnswer } of given) {
+      counts.add(`${wish.kind}: given up`);
+      onAnswer(false);
+    }
+    this.#current = undefined;
+    this.#refusal = undefined;
   }
 
   /** `onAnswer` is told whether anything is different now, as far as the answer says. */
   begin(wish: AccessWish, onAnswer: (changed: boolean) => void = () => undefined): void {
     this.#waiting.push({ wish, onAnswer });
-    if (!this.#busy) this.#next();
+    if (this.idle) this.#next();
   }
 
   /** Everything for everybody again. Whether it is so; else it is asked for. */
@@ -101,7 +135,7 @@ export class AccessOperator {
 
   #next(): void {
     const asked = this.#waiting.shift();
-    this.#busy = asked !== undefined;
+    this.#current = asked;
     if (asked !== undefined) this.#ask(asked, false);
   }
 
@@ -109,6 +143,7 @@ export class AccessOperator {
   #ask(asked: Asked, isAgain: boolean): void {
     const { wish, onAnswer } = asked;
     const { trace, time, counts, fail } = this.#world;
+    this.#refusal = undefined;
     trace.say(`the access operator asks: ${JSON.stringify(wish)}`);
     this.#request(this.#connected(), wish).then(
       ({ revision, unchanged }) => {
@@ -124,7 +159,10 @@ export class AccessOperator {
         }
         counts.add(`${wish.kind}: ${error.code}`);
         trace.say(`the access operator was answered: ${error.code}: ${error.message}`);
-        time.after(againMs, time.world, 'input', () => this.#ask(asked, true));
+        this.#refusal = error;
+        time.after(againMs, time.world, 'input', () => {
+          if (this.#current === asked) this.#ask(asked, true);
+        });
       },
     );
   }

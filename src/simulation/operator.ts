@@ -69,6 +69,8 @@ export class Operator {
   #open = 0;
   /** Whose removal was asked for, unless it was surely refused. */
   readonly #mayLeave = new Set<number>();
+  /** Of those whom the last answer refused, though an earlier request may have been taken. */
+  readonly #unsure = new Set<number>();
   /** What the cluster has said yes to, by member. */
   readonly #accepted = new Map<number, 'learner' | 'voter'>();
   readonly #removed = new Set<number>();
@@ -227,7 +229,7 @@ export class Operator {
             this.#later(() => this.#askToAdd(member, replaces, startAfterMs, done, tries - 1));
             return;
           }
-          if (!outcome.unsure && replaces !== undefined) this.#mayLeave.delete(replaces);
+          if (replaces !== undefined) this.#stays(replaces, outcome.unsure);
           done(undefined);
           return;
         }
@@ -330,11 +332,17 @@ export class Operator {
       (client) => client.removeMember(id, { timeoutMs: requestTimeoutMs }),
       (outcome) => {
         if (outcome.kind === 'accepted') this.#removed.add(id);
-        else if (!outcome.unsure) this.#mayLeave.delete(id);
+        else this.#stays(id, outcome.unsure);
         done(outcome.kind === 'accepted');
       },
     );
     return true;
+  }
+
+  /** It was refused to let it go. */
+  #stays(id: number, unsure: boolean): void {
+    if (unsure) this.#unsure.add(id);
+    else this.#mayLeave.delete(id);
   }
 
   #replace(
@@ -420,10 +428,25 @@ export class Operator {
     const configuration = this.#world.configuration();
     if (configuration === undefined) return;
     for (const machine of this.#world.machines) {
-      if (machine.damage === undefined || this.#mayLeave.has(machine.id)) continue;
+      if (machine.damage === undefined) continue;
+      if (this.#unsure.has(machine.id) && this.#isWantedByAll(machine.id)) {
+        this.#unsure.delete(machine.id);
+        this.#mayLeave.delete(machine.id);
+      }
+      if (this.#mayLeave.has(machine.id)) continue;
       if (configuration.learners.some((id) => id === machine.id)) this.#remove(machine);
       else if (this.#isMember(machine)) this.#replace(machine, { how: 'in_place', startAfterMs: 100 });
     }
+  }
+
+  /** No earlier request to let it go was taken by any server, nor is one under way. */
+  #isWantedByAll(id: number): boolean {
+    return this.#world.machines.every(({ process }) => {
+      if (process === undefined) return true;
+      const { members } = process.server.inspect().store;
+      const isWanted = members.every(({ member, wanted }) => member !== id || wanted !== 'removed');
+      return isWanted && process.server.status().pendingCommands === 0;
+    });
   }
 
   /**

@@ -5,6 +5,7 @@ import { nobodyOverstays, oneConnectionEach } from './connection-phases.ts';
 import { inOwnTurn } from './microtasks.ts';
 import { textOf, type Machine } from './machine.ts';
 import type { Plan } from './plan.ts';
+import { unrestOf } from './rest.ts';
 import type { Statistics } from './statistics.ts';
 import { World, type Failure } from './world.ts';
 
@@ -158,19 +159,11 @@ const settle = (world: World): boolean => {
         const keys = new Set(agents.flatMap((agent) => [...agent.awaits].flatMap((open) => open.keys)));
         agents[0]?.settle([...keys]);
       }
-      const { accessOperator, state } = world;
-      // What it waits for may close doors once it is answered.
-      const opened = accessOperator.idle && (!state.access.active || accessOperator.opened());
-      return opened && agents.every((agent) => agent.inFlight === 0 && agent.awaits.size === 0);
+      // Until then the first change of access may have to wait.
+      if (world.plan.replacesLost === true) world.operator.cleanUp();
+      return unrestOf(world) === undefined;
     },
-    () => {
-      const stuck = agents.filter((agent) => agent.inFlight > 0 || agent.awaits.size > 0);
-      const words = stuck.map((agent) => {
-        const keys = [...agent.awaits].map((open) => open.keys.join('+'));
-        return `agent ${agent.id} (${agent.client?.state.kind}) has ${agent.inFlight} requests, awaits ${keys.join(', ')}`;
-      });
-      return ['every request ends', `${settleWithinMs} ms after the healing ${words.join('; ')}`];
-    },
+    () => ['every request ends', `${settleWithinMs} ms after the healing ${unrestOf(world) ?? ''}`],
   );
 };
 

@@ -205,6 +205,18 @@ describe('a change of access while a server is away', () => {
     await cluster.time.run(5000);
     expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
   });
+
+  test('is made where there was one before: all servers could apply that', async () => {
+    const cluster = new ServerCluster({ servers: 3 });
+    for (const id of cluster.ids) await cluster.start(id, { version: 3 });
+    await cluster.time.run(5000);
+    expect(await asked(cluster)).toMatchObject({ kind: 'access_changed' });
+    expect(cluster.server(cluster.leader ?? 1).inspect().store.ticketKeys).toBeUndefined();
+    await stopOne(cluster);
+    const agent = cluster.agent(cluster.leader ?? 1);
+    const restored = agent.send({ kind: 'acl_restore', by: root, revocation: theTest });
+    expect(await cluster.answer(agent, restored)).toMatchObject({ kind: 'access_changed' });
+  });
 });
 
 describe('policies that limit keys', () => {
