@@ -68,12 +68,19 @@ interface Established {
   readonly tries: Tries;
 }
 
+/** The server asks us to go, and may close; another connection is made while this one still serves. */
+interface Moving extends Established {
+  readonly kind: 'moving';
+  readonly next: Dialing | Pausing;
+  /** The server that is left takes us again, too. */
+  readonly here?: true;
+}
+
 export type ConnectionState =
   | Dialing
   | Pausing
   | ({ readonly kind: 'connected' } & Established)
-  /** The server will close; another connection is made while this one still serves. */
-  | ({ readonly kind: 'moving'; readonly next: Dialing | Pausing } & Established)
+  | Moving
   /** Closed by us; the other side has not confirmed yet. */
   | {
       readonly kind: 'closing';
@@ -86,8 +93,14 @@ export type ConnectionState =
 export type ConnectionEvent =
   | { readonly kind: 'welcomed'; readonly link: LinkId; readonly server: Welcome }
   | { readonly kind: 'lost'; readonly link: LinkId; readonly problem: Problem }
-  /** `hint`: one of the endpoints that we know. */
-  | { readonly kind: 'goaway'; readonly link: LinkId; readonly graceMs: number; readonly hint?: string }
+  /** `hint`: one of the endpoints that we know; `here`: this server takes us again, too. */
+  | {
+      readonly kind: 'goaway';
+      readonly link: LinkId;
+      readonly graceMs: number;
+      readonly hint?: string;
+      readonly here?: true;
+    }
   /** The time that `alarmAtMs` named has come. */
   | { readonly kind: 'alarm' }
   | { readonly kind: 'close'; readonly error: FuturestoreError };
@@ -349,7 +362,7 @@ function whileConnected(
         tries: { ...noTries, known: true, full: state.tries.full },
         ...(event.hint !== undefined && { hint: event.hint }),
       };
-      return { state: { ...state, kind: 'moving', next }, effects: [] };
+      return { state: { ...state, kind: 'moving', next, ...(event.here && { here: true }) }, effects: [] };
     }
     case 'close':
       return closeEstablished(state, event.error, world);
@@ -361,11 +374,13 @@ function whileConnected(
   }
 }
 
-function whileMoving(
-  state: Extract<ConnectionState, { kind: 'moving' }>,
-  event: ConnectionEvent,
-  world: World,
-): Transition {
+/** The server that is left has its turn last, when each other endpoint has had one and nobody there took us. */
+function comesBack({ here, endpoint }: Moving, { attempt, full }: Tries, world: World): boolean {
+  if (here === undefined || (attempt + 1) % world.endpointCount !== 0) return false;
+  return !full.some((one) => one.endpoint === endpoint && one.untilMs > world.nowMs);
+}
+
+function whileMoving(state: Moving, event: ConnectionEvent, world: World): Transition {
   const { next } = state;
   switch (event.kind) {
     case 'welcomed': {
@@ -384,7 +399,8 @@ function whileMoving(
         const failed = pause(next, noWelcome(next, world), world);
         return { state: { ...state, next: failed }, effects: [{ kind: 'terminate', link: next.link }] };
       }
-      const dialed = dial(next.tries, world, state.endpoint, next.hint);
+      const back = next.hint === undefined && comesBack(state, next.tries, world);
+      const dialed = dial(next.tries, world, state.endpoint, back ? state.endpoint : next.hint);
       return { state: { ...state, next: dialed.state }, effects: dialed.effects };
     }
     case 'close': {

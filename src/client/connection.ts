@@ -268,9 +268,15 @@ export class Connection {
     }
     if (this.#serves(link.id)) this.#handlers.received(frame);
     if (frame.goaway !== undefined) {
-      const { graceMs, endpoints = [] } = frame.goaway;
+      const { graceMs, endpoints = [], here } = frame.goaway;
       const hint = this.#known(endpoints, link.endpoint);
-      this.#dispatch({ kind: 'goaway', link: link.id, graceMs, ...(hint !== undefined && { hint }) });
+      this.#dispatch({
+        kind: 'goaway',
+        link: link.id,
+        graceMs,
+        ...(hint !== undefined && { hint }),
+        ...(here && { here }),
+      });
     }
   }
 

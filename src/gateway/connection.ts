@@ -1,7 +1,7 @@
 /** One agent's connection from its hello to its end: its socket, who is there, when it is read and when it is cut. */
 import type { RawData } from 'ws';
 import { FuturestoreError, closeCodes, reasonWithRetryAfter } from '../protocol/index.ts';
-import type { Failure, FrameCodec, Hello, ReceivedClientFrame } from '../protocol/index.ts';
+import type { Failure, FrameCodec, Goaway, Hello, ReceivedClientFrame } from '../protocol/index.ts';
 import { readsLess } from '../scopes/index.ts';
 import type { Scope } from '../scopes/index.ts';
 import type { ConnectionEvent, ConnectionId, ServerStanding } from '../server/index.ts';
@@ -19,7 +19,7 @@ import { Requests } from './requests.ts';
 import type { RequestsOwner } from './requests.ts';
 import type { GatewaySetup } from './settings.ts';
 import { ShutOut } from './shut-out.ts';
-import { drainingSince, toldByLevel } from './told-by-level.ts';
+import { drainingSince, hereSince, toldByLevel } from './told-by-level.ts';
 import { welcomeOf } from './welcome.ts';
 
 /** What a connection asks of its gateway. */
@@ -315,13 +315,19 @@ export class AgentConnection implements OutboxOwner, AuthenticationOwner {
     return nowMs < this.#leavesByMs;
   }
 
-  /** `endpoints`: where it had best go, if its level lets it be told. */
-  goaway(graceMs: number, reason: string, endpoints: readonly string[] = []): void {
+  /** `where`: as far as its level lets it be told. */
+  goaway(graceMs: number, reason: string, where: Pick<Goaway, 'endpoints' | 'here'> = {}): void {
     if (this.#endedWith !== undefined || !this.greeted) return;
     this.#sentAway = true;
     this.#leavesByMs = this.#setup.clock.nowMs() + graceMs;
-    const hint = endpoints.length > 0 && this.level >= drainingSince ? { endpoints } : {};
-    this.#outbox.sendNow({ answers: [], pushes: [], goaway: { graceMs, reason, ...hint } });
+    const { endpoints = [], here } = where;
+    const goaway: Goaway = {
+      graceMs,
+      reason,
+      ...(endpoints.length > 0 && this.level >= drainingSince && { endpoints }),
+      ...(here && this.level >= hereSince && { here }),
+    };
+    this.#outbox.sendNow({ answers: [], pushes: [], goaway });
   }
 
   /** Ends the connection; nothing of what waits is sent any more. */

@@ -58,7 +58,9 @@ export class Farewells {
     const leaving = take(this.#asked, second);
     for (const connection of leaving) {
       addTo(this.#closed, second + this.#graceSeconds, connection);
-      connection.goaway(this.#graceMs, 'the connection has lasted as long as it may: connect again');
+      const reason = 'the connection has lasted as long as it may: connect again';
+      // The server goes on: who finds no other one is to have its next connection here before this one ends.
+      connection.goaway(this.#graceMs, reason, { here: true });
     }
     for (const connection of take(this.#closed, second))
       connection.close(closeCodes.draining, 'the connection has lasted longer than it may: connect again');

@@ -232,7 +232,7 @@ class Agents implements LocalGateway, ConnectionOwner {
     const leaving = greeted.filter((connection) => connection.isLeaving(nowMs)).length;
     const left = departures(greeted, leaving, moves);
     for (const { connection, endpoint } of left) {
-      connection.goaway(graceMs, moveReason, endpoint === '' ? [] : [endpoint]);
+      connection.goaway(graceMs, moveReason, { endpoints: endpoint === '' ? [] : [endpoint] });
     }
     return Promise.resolve(leaving + left.length);
   }

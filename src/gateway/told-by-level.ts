@@ -4,6 +4,9 @@ import type { AnswerBody } from '../protocol/index.ts';
 /** From which on a client knows `draining` of members, and endpoints in goaway. */
 export const drainingSince = 2;
 
+/** From which on a client knows that it may come back to the server that asks it to go. */
+export const hereSince = 3;
+
 /** The answer for a client of this level; the same where nothing has to be left out. */
 export const toldByLevel = (body: AnswerBody, level: number): AnswerBody => {
   if (level >= drainingSince) return body;

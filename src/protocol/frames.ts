@@ -344,6 +344,8 @@ export interface Goaway {
   readonly reason: string;
   /** Where to go, the best first; only to clients of level 2. Absent or empty: anywhere else. */
   readonly endpoints?: readonly string[];
+  /** This server takes the client again, too, where no other one takes it; only to clients of level 3. */
+  readonly here?: true;
 }
 
 interface ServerFrameParts {

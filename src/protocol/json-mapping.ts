@@ -226,7 +226,12 @@ export const schemas: Readonly<Record<MessageName, Readonly<Record<string, Field
     ended: part('Error'),
   },
   Change: { revision: scalar('uint64'), future: either('Future'), deleted: either('string') },
-  Goaway: { graceMs: scalar('uint64'), reason: scalar('string'), endpoints: many('string') },
+  Goaway: {
+    graceMs: scalar('uint64'),
+    reason: scalar('string'),
+    endpoints: many('string'),
+    here: scalar('bool'),
+  },
   StatusResult: {
     clusterId: scalar('string'),
     epoch: scalar('uint64'),

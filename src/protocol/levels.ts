@@ -4,8 +4,9 @@
  * servers before it skip what they don't know there, and a browser can offer it too.
  *
  * Level 2: Goaway.endpoints, and `draining` of a member and of its status.
+ * Level 3: Goaway.here.
  */
-export const protocolLevel = 2;
+export const protocolLevel = 3;
 
 const prefix = 'futurestore.v1.level.';
 

@@ -79,15 +79,21 @@ export function outgoingId(id: number): number {
 }
 
 export function goawayToMessage(goaway: NonNullable<ServerFrame['goaway']>): GoawayMessage {
-  const { graceMs, reason, endpoints = [] } = goaway;
-  return { graceMs: outgoing(graceMs), reason, ...(endpoints.length > 0 && { endpoints: [...endpoints] }) };
+  const { graceMs, reason, endpoints = [], here } = goaway;
+  return {
+    graceMs: outgoing(graceMs),
+    reason,
+    ...(endpoints.length > 0 && { endpoints: [...endpoints] }),
+    ...(here && { here }),
+  };
 }
 
-function goawayFromMessage({ graceMs, reason, endpoints }: GoawayMessage): Goaway {
+function goawayFromMessage({ graceMs, reason, endpoints, here }: GoawayMessage): Goaway {
   return {
     graceMs: incoming(graceMs, 'goaway.grace_ms'),
     reason: reason ?? '',
     ...(endpoints !== undefined && endpoints !== null && endpoints.length > 0 && { endpoints }),
+    ...(here === true && { here }),
   };
 }
 

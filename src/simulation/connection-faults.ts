@@ -1,6 +1,17 @@
 /** Connections that may last only so long, and agents that may have one, for a part of the runs, by a stream of chance of its own. */
-import type { Fault, Plan } from './plan.ts';
+import type { Fault, FaultKind, Plan } from './plan.ts';
 import { Random } from './random.ts';
+
+/** After these a server may be gone for good, and with it all that some agents know. */
+const lasting: ReadonlySet<FaultKind> = new Set<FaultKind>([
+  'flip_bit',
+  'wipe_disk',
+  'older_disk',
+  'earlier_disk',
+  'lying_disk',
+  'remove_member',
+  'replace_member',
+]);
 
 export const withConnections = (plan: Plan): Plan => {
   const random = new Random(plan.seed, 'connections');
@@ -14,4 +25,10 @@ export const withConnections = (plan: Plan): Plan => {
   })).filter(({ atMs }) => atMs < plan.durationMs);
   const faults = [...plan.faults, ...copies].sort((one, other) => one.atMs - other.atMs);
   return { ...plan, ...aged, soleConnections: true, faults };
+};
+
+/** Where connections may last only so long, some profiles name one server that is there. */
+export const withStaleProfiles = (plan: Plan): Plan => {
+  if (plan.connectionMaxAgeMs === undefined || plan.faults.some(({ kind }) => lasting.has(kind))) return plan;
+  return new Random(plan.seed, 'profiles').chance(0.5) ? { ...plan, oneServerEach: true } : plan;
 };

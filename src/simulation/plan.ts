@@ -223,6 +223,8 @@ export interface Plan {
   readonly answerBufferedBytesMax?: number;
   /** Of the gateways: after about this time an agent is asked to connect again. */
   readonly connectionMaxAgeMs?: number;
+  /** Each agent knows one server by its configuration, in turn, and an address where nobody is any more. */
+  readonly oneServerEach?: boolean;
   /** The policies allow each agent one connection. */
   readonly soleConnections?: boolean;
   readonly keys: number;

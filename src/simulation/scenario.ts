@@ -3,7 +3,7 @@
  * its own, since a kind that is always there hides what only shows without it.
  */
 import { withAccess } from './access-faults.ts';
-import { withConnections } from './connection-faults.ts';
+import { withConnections, withStaleProfiles } from './connection-faults.ts';
 import { withDrains } from './drain-faults.ts';
 import { canCut } from './partitions.ts';
 import type { AgentPlan, Fault, FaultKind, PartitionShape, Plan, ServerPlan, Target } from './plan.ts';
@@ -352,7 +352,7 @@ export const benchPlan: Plan = {
 };
 
 export const drawPlan = (seed: number): Plan =>
-  withConnections(withDrains(withAccess(withTheme(drawBare(seed)))));
+  withStaleProfiles(withConnections(withDrains(withAccess(withTheme(drawBare(seed))))));
 
 const drawBare = (seed: number): Plan => {
   const random = new Random(seed, 'scenario');

@@ -54,6 +54,10 @@ const endpointsOf = ({ servers, faults }: Plan): string[] => {
   return Array.from({ length: servers.length + later }, (_, at) => AgentNetwork.endpointOf(at + 1));
 };
 
+/** As from a profile that nobody keeps up to date. */
+const staleEndpointsOf = (agent: number, { servers }: Plan, all: readonly string[]): string[] =>
+  [1 + (agent % servers.length), all.length + 1].map((place) => AgentNetwork.endpointOf(place));
+
 export class World {
   readonly plan: Plan;
   readonly time = new VirtualTime();
@@ -147,7 +151,7 @@ export class World {
           trace,
           operations: this.operations,
           network: this.agentNetwork,
-          endpoints,
+          endpoints: plan.oneServerEach === true ? staleEndpointsOf(agent.id, plan, endpoints) : endpoints,
           random,
           history: this.history,
           answers: this.answers,

@@ -242,6 +242,40 @@ test('at most two links are open, requests go over one of them, and nothing wait
   }
 });
 
+describe('a server that asks to go and takes us again', () => {
+  /** Where is dialed from the goaway on, when nobody takes us. */
+  const dialedAfter = (goaway: Partial<ConnectionEvent>, tries: number, retryAfterMs?: number) => {
+    const world = { ...worldOf(), endpointCount: 3 };
+    let others = 0;
+    world.nextEndpoint = (leaving) => (leaving === undefined ? 'a' : ['b', 'c'][(others += 1) % 2]) ?? '';
+    const told = { kind: 'goaway', link: 1, graceMs: 1_000, ...goaway } as ConnectionEvent;
+    let { state } = transition(connected(world), told, world);
+    return Array.from({ length: tries }, () => {
+      world.nowMs = alarmAtMs(state) ?? Infinity;
+      const dialed = transition(state, { kind: 'alarm' }, world);
+      if (dialed.state.kind !== 'moving' || dialed.state.next.kind !== 'connecting')
+        throw new Error(`it is ${dialed.state.kind}`);
+      const { link, endpoint } = dialed.state.next;
+      const problem = { ...retry, ...(endpoint === 'a' && { retryAfterMs }) };
+      state = transition(dialed.state, { kind: 'lost', link, problem }, world).state;
+      return endpoint;
+    });
+  };
+
+  test('is gone back to when each other endpoint had its turn, and each time then', () => {
+    expect(dialedAfter({ here: true }, 6)).toEqual(['c', 'b', 'a', 'c', 'b', 'a']);
+    expect(dialedAfter({ here: true, hint: 'd' }, 4)).toEqual(['d', 'c', 'a', 'b']);
+  });
+
+  test('is not gone back to where it did not say so', () => {
+    expect(dialedAfter({}, 6)).toEqual(['c', 'b', 'c', 'b', 'c', 'b']);
+  });
+
+  test('is not gone back to before it has room', () => {
+    expect(dialedAfter({ here: true }, 6, 3_600_000)).toEqual(['c', 'b', 'a', 'c', 'b', 'c']);
+  });
+});
+
 test('the refusal of an endpoint to which a server has sent it says nothing of its own endpoints', () => {
   const outcomeOf = (hint: { readonly hint?: string }): ConnectionState => {
     const world = { ...worldOf(), endpointCount: 1 };

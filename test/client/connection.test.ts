@@ -276,6 +276,30 @@ describe('going away', () => {
     expect(waiting.state).toBe('pending');
   });
 
+  test('a server that takes it again, and is the only one, keeps it without a gap', async () => {
+    const world = new World();
+    world.random = () => 0.99;
+    const endpoints = ['wss://a', 'wss://b', 'wss://c'];
+    for (const endpoint of endpoints) world.server(endpoint).failure = refused;
+    const here = world.server('wss://b');
+    here.failure = undefined;
+    const states: string[] = [];
+    const client = world.client({ endpoints, onStateChange: ({ kind }) => states.push(kind) });
+    await world.advance(1_000);
+    states.length = 0;
+    const old = here.connection;
+    const waiting = watch(client.await('a'));
+    await world.settle();
+    old.sendFrame({ goaway: { graceMs: 4_000, reason: 'old', here: true } });
+    await world.advance(4_000);
+    expect(old.closedWith).toBe(1000);
+    expect(here.open).toHaveLength(1);
+    expect(here.connection).not.toBe(old);
+    expect(here.connection.of('await')).toHaveLength(1);
+    expect(waiting.state).toBe('pending');
+    expect(states.filter((kind) => kind !== 'connected')).toEqual([]);
+  });
+
   describe('with a hint where to go', () => {
     const endpoints = ['wss://a:1', 'wss://b:2', 'wss://c:3'];
 

@@ -140,7 +140,7 @@ describe('levels', () => {
       1,
     );
     expect(levelAmong(['futurestore.v1.protobuf', 'futurestore.v1.level.7'])).toBe(7);
-    expect(levelAmong([levelToken])).toBe(2);
+    expect(levelAmong([levelToken])).toBe(3);
   });
 
   test('what members are draining is told to level 2 only: an earlier client would hang up', async () => {

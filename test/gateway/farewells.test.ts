@@ -66,6 +66,16 @@ describe('a gateway with an age for its connections', () => {
     expect(rig.gateway.connections).toBe(1);
   });
 
+  test('may come back to it, and is told so where its level knows that', async () => {
+    rig = await startGateway({ connectionMaxAgeMs: 60_000, silenceMs: 10 * hourMs });
+    const agents = await Promise.all(
+      [2, 3].map((level) => rig.greeted({ offers: [`futurestore.v1.level.${level}`] })),
+    );
+    rig.clock.advance(74_000);
+    await Promise.all(agents.map(goaway));
+    expect(agents.map((agent) => agent.frames.at(-1)?.goaway?.here)).toEqual([undefined, true]);
+  });
+
   test('asks nobody where none is set', async () => {
     rig = await startGateway({ silenceMs: 10 * hourMs });
     const agent = await rig.greeted();

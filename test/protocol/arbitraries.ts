@@ -466,7 +466,7 @@ export const serverFrame: fc.Arbitrary<ReceivedServerFrame> = record(
     welcome,
     goaway: record(
       { graceMs: number, reason: text },
-      { endpoints: fc.array(text, { minLength: 1, maxLength: 3 }) },
+      { endpoints: fc.array(text, { minLength: 1, maxLength: 3 }), here: fc.constant(true as const) },
     ),
     revision: number,
   },

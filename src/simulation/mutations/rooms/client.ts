@@ -39,4 +39,11 @@ export const clientMutations: readonly Mutation[] = [
     find: "return this.#state.kind === 'attached';",
     replace: "return this.#state.kind === 'attached' || this.#state.kind === 'opening';",
   },
+  {
+    name: 'no-way-back',
+    rule: 'Who is asked to go by a server that takes it again, and finds no other one, comes back before it is closed.',
+    file: 'client/connection-state.ts',
+    find: 'if (here === undefined || (attempt + 1)',
+    replace: 'if (attempt >= 0 || here === undefined || (attempt + 1)',
+  },
 ];

@@ -41,7 +41,7 @@ export const gatewayMutations: readonly Mutation[] = [
     name: 'nobody-asked-to-go',
     rule: 'Who has been connected for as long as may be is asked to go before being closed.',
     file: 'gateway/farewells.ts',
-    find: "connection.goaway(this.#graceMs, 'the connection has lasted as long as it may: connect again');",
+    find: 'connection.goaway(this.#graceMs, reason, { here: true });',
     replace: '',
   },
 ];
