@@ -242,8 +242,7 @@ export class Gateways {
   endTurn(appliedIndex: LogIndex, clusterMs: number): void {
     for (const { inFlight, body } of this.#late) this.#answer(inFlight, body);
     this.#late = [];
-    for (const inFlight of this.#options.reads.release(appliedIndex))
-      this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
+    for (const inFlight of this.#options.reads.release(appliedIndex)) this.#readLater(inFlight);
     this.#due.run((inFlight) => this.#read(inFlight, clusterMs));
     for (const event of this.#options.feed.take(clusterMs)) this.#feedEvent(event);
     this.#tellProgress();
@@ -299,6 +298,10 @@ export class Gateways {
     return this.#due.any;
   }
 
+  #readLater(inFlight: InFlight): void {
+    this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
+  }
+
   stop(): void {
     this.#deadlineTimer?.timer.cancel();
     this.#deadlineTimer = undefined;
@@ -345,8 +348,7 @@ export class Gateways {
       }
       case 'get':
       case 'list':
-        if (request.stale)
-          this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
+        if (request.stale) this.#readLater(inFlight);
         else reads.add(inFlight);
         return;
       case 'await':
@@ -366,7 +368,7 @@ export class Gateways {
       }
       case 'status':
       case 'member_list':
-        this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
+        this.#readLater(inFlight);
         return;
       case 'member_add':
       case 'member_promote':
@@ -420,8 +422,7 @@ export class Gateways {
           nowMs: clusterMs,
         });
         inFlight.readOnAfter = readOnAfter;
-        if (readOnAfter !== undefined)
-          this.#due.add(connectionNumber(inFlight.gateway, inFlight.request.connection), inFlight);
+        if (readOnAfter !== undefined) this.#readLater(inFlight);
         else this.#answer(inFlight, { kind: 'listed', revision: store.revision, futures, next });
         return;
       }
