@@ -132,6 +132,7 @@ export interface SnapshotStreamPart {
 
 /** What a server does with what it hears. All methods return at once. */
 export interface PeerEvents {
+  /** `run`: of the sender, one that this process has let in. */
   received(from: MemberId, run: number, batch: PeerBatch): void;
   /** An outgoing link is up (again): everything sent before may be lost. `version`: of the protocol, as agreed. */
   connected(peer: MemberId, version: number): void;

@@ -53,6 +53,8 @@ interface Endpoint extends Presence {
   members: ReadonlyMap<number, PeerAddress>;
   /** How far its peers have told it that they have applied the log. */
   readonly heardApplied: Map<number, number>;
+  /** The processes that it has let in. */
+  readonly letIn: Set<Endpoint>;
 }
 
 interface Held {
@@ -352,6 +354,7 @@ export class PeerNetwork {
       return;
     }
     link.up = { sender, receiver };
+    receiver.letIn.add(sender);
     link.epoch += 1;
     link.lastArrivalMs = 0;
     this.#time.after(this.#latencyMs(), sender.life, 'input', () => {
@@ -367,7 +370,7 @@ export class PeerNetwork {
     let endpoint: Endpoint | undefined;
     return {
       start: (events: PeerEvents): Promise<void> => {
-        endpoint = { ...presence, events, members, heardApplied: new Map() };
+        endpoint = { ...presence, events, members, heardApplied: new Map(), letIn: new Set() };
         this.#endpoints.set(self, endpoint);
         this.#atAddress.set(presence.address, endpoint);
         // What an earlier process of this member was about to do.
@@ -432,7 +435,7 @@ export class PeerNetwork {
   #carry(link: Link, batch: PeerBatch): void {
     const { up, epoch } = link;
     if (up === undefined) return;
-    const kept = this.#raftMessages(link, batch);
+    const kept = this.#raftMessages(up.sender, link, batch);
     const rest = kept === batch.raft ? batch : { ...batch, raft: kept };
     const atMs = Math.max(this.#time.nowMs + this.#latencyMs(), link.lastArrivalMs);
     link.lastArrivalMs = atMs;
@@ -450,7 +453,7 @@ export class PeerNetwork {
   }
 
   /** What goes with the batch; the others are lost, or go by themselves. */
-  #raftMessages(link: Link, batch: PeerBatch): readonly Message[] {
+  #raftMessages(sender: Endpoint, link: Link, batch: PeerBatch): readonly Message[] {
     const { loss, duplication, reordering, reorderMs } = this.conditions;
     if (loss === 0 && duplication === 0 && reordering === 0) return batch.raft;
     const kept: Message[] = [];
@@ -462,29 +465,34 @@ export class PeerNetwork {
       }
       if (this.#random.chance(duplication)) {
         this.#counts.add('message doubled');
-        this.#sendLate(link, message, batch.forwardTerm);
+        this.#sendLate(sender, link, message, batch.forwardTerm);
       }
       if (this.#random.chance(reordering)) {
         this.#counts.add('message reordered');
-        this.#sendLate(link, message, batch.forwardTerm, reorderMs);
+        this.#sendLate(sender, link, message, batch.forwardTerm, reorderMs);
       } else kept.push(message);
     }
     return kept;
   }
 
-  /** By itself, whatever becomes of the link; also to a later process of the receiver. */
+  /**
+   * By itself, whatever becomes of the link; also to a later process of the receiver, but only once that has let the
+   * sender in: nobody is heard who has not said which run he is of, and what his disk knew when it began.
+   */
   #sendLate(
+    sender: Endpoint,
     link: Link,
     message: Message,
     forwardTerm: number,
     withinMs = this.conditions.reorderMs * 3,
   ): void {
-    const run = link.up?.sender.presence.run ?? 0;
+    const { run } = sender.presence;
     const delayMs = this.#latencyMs() + Math.round(this.#random.between(0, withinMs));
     this.#time.after(delayMs, this.#time.world, 'input', () => {
       const receiver = this.#endpoints.get(link.to);
       if (receiver === undefined || link.blocked || !receiver.members.has(link.from)) return;
       this.#time.after(0, receiver.life, 'input', () => {
+        if (!receiver.letIn.has(sender)) return;
         this.#trace.note(describeLate, message);
         receiver.events.received(asMemberId(link.from), run, { raft: [message], forward: [], forwardTerm });
       });

@@ -339,7 +339,7 @@ export class World {
   #received(to: number, from: number, { leaderTimeMs }: PeerBatch): void {
     if (leaderTimeMs === undefined) return;
     const server = this.#machineById.get(to)?.process?.server;
-    if (server?.inspect().soft.leader === from) this.clusterTime.heard(to);
+    if (server?.inspect().soft.leader === from) this.clusterTime.heard(to, this.time.nowMs);
   }
 
   /** What was told to the gateways of these, as far as they run. */

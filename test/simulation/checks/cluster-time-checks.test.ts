@@ -47,8 +47,42 @@ describe('cluster time', () => {
     const { checks, makes } = cluster();
     checks.started(2);
     expect(makes(1, 1, 1000, 50_000)).toBe('nothing');
-    checks.heard(2);
+    checks.heard(2, 1000);
     expect(makes(2, 2, 2000, 60_000)).toBe('cluster time');
+  });
+
+  test('may be ahead at the next leader by what its clock gained since it began to compare, and no more', () => {
+    const after = (aheadMs: number, pauseMs = 0): string => {
+      const { checks, makes } = cluster();
+      for (let atMs = 1000; atMs <= 60_000; atMs += 100) checks.heard(2, atMs);
+      makes(1, 1, 60_000, 60_000);
+      return makes(2, 2, 60_100 + pauseMs, 60_100 + pauseMs + aheadMs);
+    };
+    // Two comparisons of five seconds, and the rest of what may be.
+    expect(after(300)).toBe('nothing');
+    expect(after(450)).toBe('cluster time');
+    // One that has heard nothing for long may have gained for as long.
+    expect(after(800, 20_000)).toBe('nothing');
+    expect(after(1400, 20_000)).toBe('cluster time');
+  });
+
+  test('comes through leaders that make no entry, and what their clocks gained is not counted twice', () => {
+    const { checks, makes } = cluster();
+    for (let atMs = 1000; atMs <= 60_000; atMs += 100)
+      for (const member of [2, 3, 4]) checks.heard(member, atMs);
+    makes(1, 1, 60_000, 60_000);
+    checks.leads(2, 2, 3, 60_100);
+    checks.leads(3, 3, 4, 60_200);
+    expect(makes(4, 4, 60_300, 60_700)).toBe('nothing');
+    expect(makes(4, 4, 60_400, 60_950)).toBe('cluster time');
+  });
+
+  test('is carried on without a gain by a leader that is elected again', () => {
+    const { checks, makes } = cluster();
+    makes(3, 1, 500, 500);
+    for (let atMs = 1000; atMs <= 20_000; atMs += 100) checks.heard(1, atMs);
+    makes(1, 2, 60_000, 60_010);
+    expect(makes(1, 3, 60_100, 60_300)).toBe('cluster time');
   });
 
   test('may begin anew at the wall clock of a leader that has heard nothing, once', () => {

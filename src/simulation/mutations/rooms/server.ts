@@ -19,6 +19,14 @@ export const serverMutations: readonly Mutation[] = [
     quick: true,
   },
   {
+    name: 'each-leader-by-its-wall-clock',
+    rule: 'A leader that has heard of cluster time carries it on.',
+    file: 'server/cluster-clock.ts',
+    find: 'Math.max(floorMs, this.#timeMs ?? this.#environment.wallMs())',
+    replace: 'Math.max(floorMs, this.#environment.wallMs())',
+    quick: true,
+  },
+  {
     name: 'expiries-make-no-room',
     rule: 'An expiry that was applied makes room for the next one.',
     file: 'server/housekeeping.ts',
