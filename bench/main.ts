@@ -1,27 +1,32 @@
 /**
- * npm run bench [-- [--quick] [--rounds N] [--alone] [--json FILE] [--svg FILE] [NAME…]]: runs the workloads on three
+ * npm run bench [-- [--quick] [--rounds N] [--alone] [--node FILE] [--json FILE] [--svg FILE] [NAME…]]: runs the workloads on three
  * servers of this build and on three of each other store that is installed here, in turn, round by round, and prints
  * the medians. Servers and load share the machine, so ratios within one run are what counts.
  */
-import { writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import process from 'node:process';
+import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { chartOf } from './chart.ts';
 import { h2loadVersion } from './load/h2load.ts';
 import { describeMachine, measureSyncs } from './machine.ts';
 import { jsonOf, resultsOf, tableLines, type FigureResult, type SystemRounds } from './report.ts';
 import { etcd, etcdWithoutTls } from './systems/etcd.ts';
-import { futurestore } from './systems/futurestore.ts';
+import { futurestore, futurestoreOn } from './systems/futurestore.ts';
 import { nats } from './systems/nats.ts';
 import type { System } from './systems/system.ts';
 import { zookeeper } from './systems/zookeeper.ts';
-import type { Conditions, Measured, SystemsWorkload, Workload } from './workload.ts';
+import type { Conditions, LocalWorkload, Measured, SystemsWorkload, Workload } from './workload.ts';
 import { workloads } from './workloads/index.ts';
 
 interface Options {
   readonly quick?: boolean;
   readonly alone?: boolean;
   readonly rounds?: string;
+  readonly node?: string;
   readonly json?: string;
   readonly svg?: string;
 }
@@ -30,6 +35,7 @@ const program = new Command('npm run bench --')
   .argument('[NAME...]', `of ${workloads.map(({ name }) => name).join(', ')}; none: all`)
   .option('--quick', 'shorter rounds, one of each: a first look')
   .option('--alone', 'only this build, without the others')
+  .option('--node <file>', 'beside this build, the same with servers on another Node (its program)')
   .option('--rounds <n>', 'rounds of each workload (default 3, with --quick 1)')
   .option('--json <file>', 'write all results there')
   .option('--svg <file>', 'draw the ratios there')
@@ -84,6 +90,15 @@ add(
   futurestore.name,
   column(futurestore, (workload) => workload.futurestore),
 );
+const onOtherNode = options.node === undefined ? undefined : futurestoreOn(options.node);
+if (onOtherNode !== undefined) {
+  if (onOtherNode.version() === undefined)
+    program.error(`--node: ${String(options.node)} does not run this build`);
+  add(
+    onOtherNode.name,
+    column(onOtherNode, (workload) => workload.futurestore),
+  );
+}
 if (!options.alone) {
   const withLoad = h2loadVersion() !== undefined;
   for (const system of [etcd, etcdWithoutTls]) {
@@ -124,17 +139,31 @@ const runOnSystems = async (workload: SystemsWorkload): Promise<SystemRounds[]> 
   return started.map((one) => ({ system: one.column.name, rounds: one.rounds }));
 };
 
+const runLocally = (workload: LocalWorkload): SystemRounds[] => {
+  const own = { system: futurestore.name, rounds: [workload.local({ quick, round: 0 })] };
+  if (onOtherNode === undefined || options.node === undefined) return [own];
+  const directory = mkdtempSync(join(tmpdir(), 'futurestore-bench-'));
+  const file = join(directory, 'results.json');
+  const args = [fileURLToPath(import.meta.url), workload.name, '--alone', '--json', file];
+  execFileSync(options.node, quick ? [...args, '--quick'] : args);
+  const { results } = JSON.parse(readFileSync(file, 'utf8')) as { readonly results: readonly FigureResult[] };
+  rmSync(directory, { recursive: true });
+  const measured = results.flatMap(({ figure, values }) => {
+    const found = values[futurestore.name];
+    return found === undefined ? [] : [[figure, found.median] as const];
+  });
+  return [own, { system: onOtherNode.name, rounds: [Object.fromEntries(measured)] }];
+};
+
 const runWorkload = async (workload: Workload): Promise<SystemRounds[]> =>
-  'local' in workload
-    ? [{ system: futurestore.name, rounds: [workload.local({ quick, round: 0 })] }]
-    : await runOnSystems(workload);
+  'local' in workload ? runLocally(workload) : await runOnSystems(workload);
 
 const all: FigureResult[] = [];
 for (const workload of workloads) {
   if (program.args.length > 0 && !program.args.includes(workload.name)) continue;
   console.log(`\n${workload.name}: ${workload.about}`);
   const systems = await runWorkload(workload);
-  const results = resultsOf({ workload, systems });
+  const results = resultsOf({ workload, systems }, onOtherNode?.name);
   const names = systems.map(({ system }) => system);
   console.log(`  ${''.padEnd(30)} ${''.padEnd(8)}${names.map((name) => name.padStart(16)).join('')}`);
   for (const line of tableLines(results, names)) console.log(line);

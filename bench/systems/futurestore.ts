@@ -14,7 +14,7 @@ export interface RunningFuturestore extends RunningSystem {
   readonly loadEndpoints: readonly KeyValueEndpoint[];
 }
 
-export const runningFuturestore = (cluster: ProcessCluster): RunningFuturestore => ({
+const runningFuturestore = (cluster: ProcessCluster): RunningFuturestore => ({
   cluster,
   profile: cluster.path('admin.yaml'),
   endpoints: cluster.ids.map((id) => `wss://127.0.0.1:${cluster.port + id - 1}`),
@@ -51,15 +51,32 @@ const idAt = (cluster: ProcessCluster, index: number): number => {
   return id;
 };
 
+/** `node`: what the servers run on; whatever makes load runs on this process's. */
+const started = async (node: string, servers = 3): Promise<RunningFuturestore> => {
+  const cluster = await ProcessCluster.start({ servers, node });
+  await cluster.someLeader();
+  return runningFuturestore(cluster);
+};
+
 export const futurestore: System<RunningFuturestore> = {
   name: 'futurestore',
   version: () => versionOf(process.execPath, [command, '--version'], /(\S+)/),
-  start: async () => {
-    const cluster = await ProcessCluster.start();
-    await cluster.someLeader();
-    return runningFuturestore(cluster);
-  },
+  start: () => started(process.execPath),
 };
+
+/** The same with servers on another Node. */
+export const futurestoreOn = (node: string): System<RunningFuturestore> => ({
+  name: `on Node ${versionOf(node, ['--version'], /v(\d+)/) ?? '?'}`,
+  version: () => {
+    const build = versionOf(node, [command, '--version'], /(\d\S*)/);
+    return build === undefined ? undefined : `${build}, Node ${versionOf(node, ['--version'], /v(\S+)/)}`;
+  },
+  start: () => started(node),
+});
+
+/** A cluster of its own, on what this one runs on. */
+export const another = ({ cluster }: RunningFuturestore, servers?: number): Promise<RunningFuturestore> =>
+  started(cluster.node, servers);
 
 /** The administrator's, of one server. */
 export const clientOf = (system: RunningFuturestore, index: number): Client => {

@@ -1,10 +1,9 @@
 /** Whether it stays as quick when there is more of it: more futures, more servers. */
 import { connect, loadProfile } from '../../src/client/index.ts';
-import { ProcessCluster } from '../../test/support/process-cluster.ts';
 import { fill } from '../load/fill.ts';
 import { keyValueLoad } from '../load/key-value-load.ts';
 import type { LoadOperation } from '../load/operations.ts';
-import { runningFuturestore, type RunningFuturestore } from '../systems/futurestore.ts';
+import { another, type RunningFuturestore } from '../systems/futurestore.ts';
 import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '../workload.ts';
 
 const connections = 100;
@@ -49,7 +48,7 @@ export const growthWorkload: SystemsWorkload = {
   name: 'growth',
   about: `a cluster of its own for each round, ${connections} connections × ${outstanding} outstanding, with 10⁴, 10⁵, 10⁶ and 3·10⁶ futures there (--quick: the first two)`,
   figures: [...figuresOfSizes('settles'), ...figuresOfSizes('reads')],
-  futurestore: (_system, conditions) => inClusterOf(3, (system) => growing(system, conditions)),
+  futurestore: (system, conditions) => inAnother(system, 3, (own) => growing(own, conditions)),
 };
 
 const growing = async (system: RunningFuturestore, { quick, round }: Conditions): Promise<Measured> => {
@@ -76,16 +75,16 @@ const growing = async (system: RunningFuturestore, { quick, round }: Conditions)
   return measured;
 };
 
-const inClusterOf = async (
+const inAnother = async (
+  system: RunningFuturestore,
   servers: number,
   work: (system: RunningFuturestore) => Promise<Measured>,
 ): Promise<Measured> => {
-  const cluster = await ProcessCluster.start({ servers });
+  const own = await another(system, servers);
   try {
-    await cluster.someLeader();
-    return await work(runningFuturestore(cluster));
+    return await work(own);
   } finally {
-    await cluster.close();
+    await own.stop();
   }
 };
 
@@ -97,12 +96,12 @@ export const serversWorkload: SystemsWorkload = {
   figures: serverCounts.map((count) => {
     return { name: `settles with ${count} servers`, unit: '/s', better: 'more' };
   }),
-  futurestore: async (_system, { quick, round }) => {
+  futurestore: async (system, { quick, round }) => {
     const measured: Record<string, number> = {};
     for (const count of serverCounts) {
-      const alone = await inClusterOf(count, async (system) => {
-        await perSecond(system, { kind: 'settle', prefix: `warm${round}` }, 2);
-        const settles = await perSecond(system, { kind: 'settle', prefix: `s${round}` }, quick ? 2 : 6);
+      const alone = await inAnother(system, count, async (own) => {
+        await perSecond(own, { kind: 'settle', prefix: `warm${round}` }, 2);
+        const settles = await perSecond(own, { kind: 'settle', prefix: `s${round}` }, quick ? 2 : 6);
         return { [`settles with ${count} servers`]: settles };
       });
       Object.assign(measured, alone);

@@ -14,7 +14,7 @@ import { changeValue } from '../load/told-times.ts';
 import { processorSeconds, residentBytes } from '../machine.ts';
 import { percentile } from '../statistics.ts';
 import { startEtcdWithUsers } from '../systems/etcd.ts';
-import { futurestore } from '../systems/futurestore.ts';
+import { another, type RunningFuturestore } from '../systems/futurestore.ts';
 import { giveScopes } from '../systems/scopes.ts';
 import type { Measured, SystemsWorkload } from '../workload.ts';
 
@@ -109,8 +109,8 @@ const measure = async (scoped: Scoped): Promise<Measured> => {
   };
 };
 
-const onFuturestore = async (sizes: Sizes): Promise<Measured> => {
-  const system = await futurestore.start();
+const onFuturestore = async (running: RunningFuturestore, sizes: Sizes): Promise<Measured> => {
+  const system = await another(running);
   try {
     const authority = await createAuthority('agents', Date.now());
     await giveScopes(system.cluster, authority);
@@ -193,7 +193,7 @@ export const scopedWorkload: SystemsWorkload = {
     { name: figures.processor, unit: 'µs each', better: 'less' },
     { name: figures.memory, unit: 'KiB each', better: 'less' },
   ],
-  futurestore: (_system, { quick }) => onFuturestore(sizesOf(quick)),
+  futurestore: (system, { quick }) => onFuturestore(system, sizesOf(quick)),
   // Without TLS there are no certificates to know them by.
   etcd: async ({ ca }, { quick }) => {
     if (ca === undefined) return {};

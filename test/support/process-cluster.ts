@@ -67,7 +67,11 @@ export interface ClusterOptions {
   readonly hosts?: readonly string[];
   /** Another build's command, which makes the cluster's files. Default: this one's. */
   readonly command?: string;
+  /** Another Node, which the servers run on. Default: this process's. */
+  readonly node?: string;
 }
+
+const defaultServers = 3;
 
 /** How a server's process is started. */
 export interface Launch {
@@ -99,25 +103,29 @@ export class ProcessCluster {
   readonly directory: string;
   readonly port: number;
   readonly ids: readonly number[];
+  /** What the servers run on. */
+  readonly node: string;
   readonly #children = new Map<number, ChildProcess>();
   readonly #clients: Client[] = [];
   readonly #hosts: readonly string[];
   readonly #directories = new Map<number, string>();
 
-  private constructor(directory: string, port: number, servers: number, hosts: readonly string[]) {
+  private constructor(directory: string, port: number, options: ClusterOptions) {
+    const { servers = defaultServers, hosts = [], node = process.execPath } = options;
     this.directory = directory;
     this.port = port;
+    this.node = node;
     this.#hosts = hosts;
     this.ids = Array.from({ length: servers }, (_, index) => index + 1);
   }
 
   /** Made, but not started. */
   static async create(options: ClusterOptions = {}): Promise<ProcessCluster> {
-    const servers = options.servers ?? 3;
+    const servers = options.servers ?? defaultServers;
     const directory = mkdtempSync(join(tmpdir(), 'futurestore-test-'));
     const port = await freeBasePort();
     const hosts = options.hosts ?? [];
-    const cluster = new ProcessCluster(directory, port, servers, hosts);
+    const cluster = new ProcessCluster(directory, port, options);
     const made = await run(
       [
         'init',
@@ -193,7 +201,7 @@ export class ProcessCluster {
       this.configuration(id),
       ...(launch.args ?? []),
     ];
-    const [executable = process.execPath, ...args] = [...(launch.prefix ?? []), process.execPath, ...server];
+    const [executable = this.node, ...args] = [...(launch.prefix ?? []), this.node, ...server];
     const child = spawn(executable, args, { stdio: ['ignore', log, log] });
     closeSync(log);
     this.#children.set(id, child);
