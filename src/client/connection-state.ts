@@ -418,7 +418,8 @@ function whileMoving(state: Moving, event: ConnectionEvent, world: World): Trans
       return { state: closing.state, effects: [{ kind: 'terminate', link: next.link }, ...closing.effects] };
     }
     case 'goaway':
-      return stay(state);
+      // We go already; that it takes us again may be said only now, when the connection is to end for its age.
+      return stay(event.link === state.link && event.here ? { ...state, here: true } : state);
     default:
       return event satisfies never;
   }

@@ -329,3 +329,15 @@ describe('a server that asked to go and is gone before it is left', () => {
     expect(alarmAtMs(transition(told.state, { ...lost, link: 2 }, world).state)).toBe(10_007);
   });
 });
+
+test('a server that asks to go again, and takes us again now, is gone back to', () => {
+  const world = { ...worldOf(), endpointCount: 1 };
+  world.nextEndpoint = (leaving) => (leaving === 'a' ? 'b' : 'a');
+  const told = { kind: 'goaway', link: 1, graceMs: 1_000 } as const;
+  const first = transition({ ...connected(world), endpoint: 'a' } as ConnectionState, told, world);
+  const again = transition(first.state, { ...told, here: true }, world);
+  expect(alarmAtMs(again.state)).toBe(alarmAtMs(first.state));
+  expect(transition(again.state, { kind: 'alarm' }, world).effects).toMatchObject([{ endpoint: 'a' }]);
+  const elsewhere = transition(first.state, { ...told, link: 7, here: true }, world);
+  expect(transition(elsewhere.state, { kind: 'alarm' }, world).effects).toMatchObject([{ endpoint: 'b' }]);
+});
