@@ -228,7 +228,9 @@ export class Outbox {
       this.#unanswered.set(pending.sequence, pending);
     }
     const { sequence } = pending;
-    return { kind: 'write', sequence, answeredBelow: this.#answeredBelow(), operations: content.operations };
+    // A write that is sent again under its name may come behind later ones.
+    const answeredBelow = Math.min(sequence, this.#answeredBelow());
+    return { kind: 'write', sequence, answeredBelow, operations: content.operations };
   }
 
   #answeredBelow(): number {
