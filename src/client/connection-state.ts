@@ -374,6 +374,14 @@ function whileConnected(
   }
 }
 
+/** The grace, or a pause between tries, was for while the old one served: now nothing does. */
+function soonerAlone(next: Dialing | Pausing, world: World): Dialing | Pausing {
+  if (next.kind !== 'waiting') return next;
+  const { attempt, full } = next.tries;
+  const soonestMs = retryAtMsAfter(Math.max(1, attempt), full, world);
+  return soonestMs < next.retryAtMs ? { ...next, retryAtMs: soonestMs } : next;
+}
+
 /** The server that is left has its turn last, when each other endpoint has had one and nobody there took us. */
 function comesBack({ here, endpoint }: Moving, { attempt, full }: Tries, world: World): boolean {
   if (here === undefined || (attempt + 1) % world.endpointCount !== 0) return false;
@@ -391,7 +399,8 @@ function whileMoving(state: Moving, event: ConnectionEvent, world: World): Trans
     case 'lost':
       // The old one's end was announced, so whatever its close code says it is no verdict on us: a session that
       // is already taken up elsewhere looks like a replacement to the old server.
-      if (event.link === state.link) return { state: next, effects: [{ kind: 'orphan' }] };
+      if (event.link === state.link)
+        return { state: soonerAlone(next, world), effects: [{ kind: 'orphan' }] };
       if (next.kind !== 'connecting' || event.link !== next.link) return stay(state);
       return stay({ ...state, next: pause(next, event.problem, world) });
     case 'alarm': {
@@ -409,7 +418,8 @@ function whileMoving(state: Moving, event: ConnectionEvent, world: World): Trans
       return { state: closing.state, effects: [{ kind: 'terminate', link: next.link }, ...closing.effects] };
     }
     case 'goaway':
-      return stay(state);
+      // We go already; that it takes us again may be said only now, when the connection is to end for its age.
+      return stay(event.link === state.link && event.here ? { ...state, here: true } : state);
     default:
       return event satisfies never;
   }

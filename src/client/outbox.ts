@@ -13,6 +13,8 @@ import type { Subscription } from './subscription.ts';
 const awaitsShare = 0.75;
 /** Kept free of requests in flight for cancels and sessions. */
 const controlReserve = 32;
+/** What a server takes in one frame. */
+const requestsPerFrameMax = protocolLimits.requestsInFlightPerConnectionMax;
 
 /** What is sent for the client's own purposes: not sent again by itself on another link. */
 export interface Control {
@@ -164,7 +166,7 @@ export class Outbox {
   #fillControls(requests: Request[], bytes: number): number {
     let room = bytes;
     for (let control = this.#controls.peek(); control !== undefined; control = this.#controls.peek()) {
-      if (control.bytes > room) return room;
+      if (control.bytes > room || requests.length >= requestsPerFrameMax) return room;
       this.#controls.shift();
       const { subscription, request } = control;
       // Given up before it was sent.
@@ -180,7 +182,7 @@ export class Outbox {
     let room = bytes;
     const inFlightMax = Math.max(1, this.limits.requestsInFlightMax - controlReserve);
     const awaitsMax = Math.max(1, Math.floor(inFlightMax * awaitsShare));
-    while (this.#inFlight.size < inFlightMax) {
+    while (this.#inFlight.size < inFlightMax && requests.length < requestsPerFrameMax) {
       const pending = head(queue);
       if (pending === undefined) return room;
       if (pending.bytes > this.limits.frameBytesMax) {
@@ -226,7 +228,9 @@ export class Outbox {
       this.#unanswered.set(pending.sequence, pending);
     }
     const { sequence } = pending;
-    return { kind: 'write', sequence, answeredBelow: this.#answeredBelow(), operations: content.operations };
+    // A write that is sent again under its name may come behind later ones.
+    const answeredBelow = Math.min(sequence, this.#answeredBelow());
+    return { kind: 'write', sequence, answeredBelow, operations: content.operations };
   }
 
   #answeredBelow(): number {

@@ -266,9 +266,9 @@ export const unexpectedAnswer = (body: AnswerBody, expected: string): Futurestor
   new FuturestoreError('PROTOCOL_ERROR', `the server answered ${body.kind} where ${expected} was expected`);
 
 /** Before it is sent, so that the caller hears of it; a frame with one bad request in it would be lost as a whole. */
-export function checkRequest(content: Content, { timeoutMs }: RequestOptions): void {
+export function checkRequest(content: Content, { timeoutMs, name }: WriteOptions): void {
   const body: RequestBody =
-    content.kind === 'write' ? { ...content, sequence: 1, answeredBelow: 1 } : content;
+    content.kind === 'write' ? { ...content, sequence: name?.sequence ?? 1, answeredBelow: 1 } : content;
   const problem = requestProblem(timeoutMs === undefined ? { id: 1, body } : { id: 1, timeoutMs, body });
   if (problem !== undefined) throw errorOf(problem);
 }

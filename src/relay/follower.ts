@@ -193,6 +193,9 @@ export class Follower {
     while (!group.over) {
       group.awaited = new AbortController();
       const { signal } = group.awaited;
+      // It may have been declared again since it was found rejected.
+      group.looked = false;
+      group.rejected = undefined;
       try {
         const awaited = this.#uplink.client.await(key, { signal });
         void this.#look(group, signal);

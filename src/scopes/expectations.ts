@@ -11,6 +11,7 @@ import {
 import { parsePattern } from './patterns.ts';
 import type { Report } from './rules.ts';
 import { parsePrincipal, type Decision, type Policies, type Principal } from './scope.ts';
+import { parseVariableSource } from './variable-sources.ts';
 
 /** One entry of the list that a file of expectations is. */
 export interface Expectation {
@@ -103,7 +104,7 @@ function principalOf(
         `${place}.variables.${name}`,
         `the variable '${name}' is not in the vars of realm '${principal.realm}'`,
       );
-    } else if (source === 'cn') {
+    } else if (parseVariableSource(source)?.kind === 'name') {
       report(`${place}.variables.${name}`, `the variable '${name}' is the principal's name: give it in as`);
     }
   }

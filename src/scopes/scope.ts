@@ -5,7 +5,7 @@ import type { Pattern } from './patterns.ts';
 export interface Principal {
   readonly realm: string;
   readonly name: string;
-  /** The values of the realm's variables, except of those that are the name ('cn'). */
+  /** The values of the realm's variables, except of those that are the name ('cn' or 'dns'). */
   readonly variables?: Readonly<Record<string, string>>;
 }
 

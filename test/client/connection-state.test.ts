@@ -298,3 +298,46 @@ test('the hint counts once, also when the server that gave it is gone before', (
   const failed = transition(dialed.state, { kind: 'lost', link: 2, problem: retry }, world);
   expect(transition(failed.state, { kind: 'alarm' }, world).effects).toMatchObject([{ endpoint: 'b' }]);
 });
+
+describe('a server that asked to go and is gone before it is left', () => {
+  const oneHour = { kind: 'goaway', link: 1, graceMs: 3_600_000 } as const;
+  const lost = { kind: 'lost', link: 1, problem: retry } as const;
+
+  test('is replaced as soon as any other that is lost: its grace is no reason to wait without one', () => {
+    const world = worldOf();
+    const told = transition(connected(world), oneHour, world);
+    expect(alarmAtMs(told.state)).toBe(1_800_000);
+    world.nowMs = 60_000;
+    const alone = transition(told.state, lost, world);
+    expect(alone.effects).toEqual([{ kind: 'orphan' }]);
+    expect(alarmAtMs(alone.state)).toBe(60_100);
+  });
+
+  test('does not put off what was to come sooner', () => {
+    const world = { ...worldOf(), spreadMs: () => 50 };
+    const told = transition(connected(world), oneHour, world);
+    expect(alarmAtMs(transition(told.state, lost, world).state)).toBe(50);
+  });
+
+  test('does not have others tried before they have room', () => {
+    const world = { ...worldOf(), endpointCount: 1 };
+    const problem = { ...retry, retryAfterMs: 10_000 };
+    const refusal = transition(connecting(world), { kind: 'lost', link: 1, problem }, world);
+    const again = transition(refusal.state, { kind: 'alarm' }, world);
+    const back = transition(again.state, { kind: 'welcomed', link: 2, server: welcome }, world);
+    const told = transition(back.state, { ...oneHour, link: 2 }, world);
+    expect(alarmAtMs(transition(told.state, { ...lost, link: 2 }, world).state)).toBe(10_007);
+  });
+});
+
+test('a server that asks to go again, and takes us again now, is gone back to', () => {
+  const world = { ...worldOf(), endpointCount: 1 };
+  world.nextEndpoint = (leaving) => (leaving === 'a' ? 'b' : 'a');
+  const told = { kind: 'goaway', link: 1, graceMs: 1_000 } as const;
+  const first = transition({ ...connected(world), endpoint: 'a' } as ConnectionState, told, world);
+  const again = transition(first.state, { ...told, here: true }, world);
+  expect(alarmAtMs(again.state)).toBe(alarmAtMs(first.state));
+  expect(transition(again.state, { kind: 'alarm' }, world).effects).toMatchObject([{ endpoint: 'a' }]);
+  const elsewhere = transition(first.state, { ...told, link: 7, here: true }, world);
+  expect(transition(elsewhere.state, { kind: 'alarm' }, world).effects).toMatchObject([{ endpoint: 'b' }]);
+});

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { closeCodes } from '../../src/protocol/index.ts';
+import { closeCodes, limits as protocolLimits } from '../../src/protocol/index.ts';
 import type { ClientState } from '../../src/client/index.ts';
 import { World, futureOf, randomOf, watch, welcome } from './support/world.ts';
 
@@ -423,6 +423,22 @@ describe('frames', () => {
     expect(server.connection.of('write')).toHaveLength(10);
     expect(server.connection.of('get')).toHaveLength(200);
     expect(sizes.length).toBeGreaterThan(3);
+  });
+
+  test('no frame has more requests than a server takes, however many subscriptions begin and end at once', async () => {
+    const world = new World();
+    const server = world.server('wss://a');
+    const client = world.client();
+    await world.settle();
+    const count = 5_000;
+    const subscriptions = Array.from({ length: count }, () => client.subscribe('k'));
+    await world.settle();
+    for (const subscription of subscriptions) await subscription.return();
+    await world.settle();
+    expect(server.connection.of('subscribe')).toHaveLength(count);
+    expect(server.connection.of('cancel')).toHaveLength(count);
+    const most = protocolLimits.requestsInFlightPerConnectionMax;
+    expect(server.connection.frames.every(({ requests }) => requests.length <= most)).toBe(true);
   });
 
   test('awaits leave room in flight for everything else', async () => {

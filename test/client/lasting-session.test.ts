@@ -67,6 +67,32 @@ describe('a session that outlives its process', () => {
     expect(server.connection.of('write').at(-1)?.body).toMatchObject({ sequence: 51, answeredBelow: 51 });
   });
 
+  test('gets a write again under its name also while a later one is unanswered', async () => {
+    const world = new World();
+    const server = world.server('wss://a');
+    server.handle = (request) =>
+      request.body.kind === 'write' && request.body.sequence === 50 ? undefined : serves(request);
+    const client = world.client(lasting(earlier).options);
+    const later = watch(client.batch([operation], { name: { session: earlier, sequence: 50 } }));
+    await world.settle();
+    const again = watch(client.batch([operation], { name: { session: earlier, sequence: 41 } }));
+    await world.settle();
+    expect(again.state).toBe('fulfilled');
+    expect(later.state).toBe('pending');
+    const last = server.connection.of('write').at(-1)?.body;
+    expect(last).toMatchObject({ sequence: 41, answeredBelow: 41 });
+  });
+
+  test.each([0, -1, 1.5, Number.NaN, 2 ** 53])('takes no write under the number %d', async (sequence) => {
+    const world = new World();
+    const server = world.server('wss://a');
+    server.handle = serves;
+    const client = world.client(lasting(earlier).options);
+    const write = watch(client.batch([operation], { name: { session: earlier, sequence } }));
+    await world.settle();
+    expect(write).toMatchObject({ state: 'rejected', error: { code: 'INVALID_ARGUMENT' } });
+  });
+
   test('that has ended is replaced, and no write goes under another name than its own', async () => {
     const world = new World();
     const server = world.server('wss://a');

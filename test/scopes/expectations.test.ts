@@ -104,3 +104,17 @@ test.each([
 ])('%j names the principal %j', (text, expected) => {
   expect(parsePrincipal(text)).toEqual(expected);
 });
+
+test('a variable that is the name is given in as, whatever in the certificate the name is', () => {
+  const named = compilePolicies({
+    realms: { services: { tls: { issuer: 'PEM', identity: 'dns' }, vars: { node: 'dns' } } },
+    policies: { agent: [{ allow: ['get'], on: 'nodes/${node}/**' }] },
+    bindings: [{ policies: ['agent'] }],
+  });
+  const given = (variables: Readonly<Record<string, string>>): unknown =>
+    checkExpectations(named, [
+      { as: 'services:web1.example', variables, verb: 'get', on: 'nodes/db1/x', expect: 'deny' },
+    ]);
+  expect(() => given({})).not.toThrow();
+  expect(() => given({ node: 'web2.example' })).toThrow("is the principal's name: give it in as");
+});
