@@ -44,6 +44,8 @@ const nobodyMsMax = 30_000;
 
 const drainedAgain = 'another drain was begun while this one was being ended, and counts';
 
+const endedAgain = 'the drain was ended before it was settled who leads';
+
 export interface DrainOptions {
   readonly self: { readonly id: number };
   readonly agentsDoor?: AgentsDoor;
@@ -201,10 +203,15 @@ export class Drain {
     this.#aloneSinceMs = nowMs;
     this.#begunAtMs = -Infinity;
     logger.warn({ drained }, 'no other server takes agents: the drain of this one is ended');
+    this.#refuse(nowhereToGo);
+    this.#end(() => {});
+  }
+
+  /** Those who have asked for a drain and were not answered yet. */
+  #refuse(refusal: string): void {
     const asked = this.#asked;
     this.#asked = [];
-    for (const { done } of asked) done(this.#outcome(nowhereToGo));
-    this.#end(() => {});
+    for (const { done } of asked) done(this.#outcome(refusal));
   }
 
   #drainedOthers(): readonly number[] {
@@ -255,6 +262,8 @@ export class Drain {
     raft.step({ kind: 'reluctance', reluctant: false });
     announce();
     logger.info({}, 'this server takes agents again');
+    // No tick will look at them any more.
+    this.#refuse(endedAgain);
     done(this.#outcome(undefined));
   }
 

@@ -262,6 +262,20 @@ describe('an order to drain', () => {
   });
 });
 
+describe('an order to drain that is taken back', () => {
+  test('is answered at once, that it is drained no more', async () => {
+    for (const asked of [1, 2]) {
+      const cluster = await started(3);
+      await cluster.time.run(1500);
+      const agent = cluster.agent(asked);
+      const drain = agent.send({ kind: 'drain_server', member: 2, end: false, graceMs: 3000 });
+      const end = agent.send({ kind: 'drain_server', member: 2, end: true });
+      expect(standingOf(await cluster.answer(agent, end, 500)).draining).toBe(false);
+      expect(await cluster.answer(agent, drain, 500)).toMatchObject(refused('was ended'));
+    }
+  });
+});
+
 describe('a rebalance', () => {
   const rebalance = (cluster: ServerCluster, at: number) => {
     const agent = cluster.agent(at);
