@@ -44,6 +44,8 @@ const nobodyMsMax = 30_000;
 
 const drainedAgain = 'another drain was begun while this one was being ended, and counts';
 
+const stopping = 'its process stops, and takes no agents any more';
+
 const endedAgain = 'the drain was ended before it was settled who leads';
 
 export interface DrainOptions {
@@ -125,6 +127,7 @@ export class Drain {
         return;
       }
       case 'admit':
+        if (this.#stops) return done(this.#outcome(stopping));
         this.#end(done);
         return;
       case 'move':

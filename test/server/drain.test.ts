@@ -212,6 +212,19 @@ describe('a drained server', () => {
 });
 
 describe('an order to drain', () => {
+  test('of a process that stops is not taken back', async () => {
+    const cluster = await started(3);
+    await cluster.time.run(1500);
+    let over = false;
+    void cluster
+      .server(2)
+      .drain(2000)
+      .then(() => (over = true));
+    expect(await ask(cluster, 1, 2, true)).toMatchObject(refused('stops'));
+    expect(cluster.door(2).calls).toEqual(['drain 2000']);
+    expect(over).toBe(false);
+  });
+
   test('is refused where the agents would have nowhere to go', async () => {
     const alone = await started(1);
     expect(await ask(alone, 1, 1)).toMatchObject(refused('nowhere to go'));
