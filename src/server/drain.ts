@@ -106,7 +106,10 @@ export class Drain {
     return this.#graceMs !== undefined;
   }
 
-  /** `done` is called once, later or at once. An order that is given again changes nothing but the time for leaving. */
+  /**
+   * `done` is called once, later or at once. An order that is given again changes nothing but the time for leaving, and
+   * not even that where the process stops.
+   */
   carryOut(order: AgentsOrder, done: Done): void {
     switch (order.kind) {
       case 'drain': {
@@ -119,9 +122,11 @@ export class Drain {
           this.#begunAtMs = nowMs;
           this.#drainedBefore = this.#drainedOthers();
         }
-        this.#begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
-          this.#options.logger.error({ err: error }, 'agents cannot be sent away');
-        });
+        // A stop has its own grace, and is taken for hung when it takes longer.
+        if (!this.#stops)
+          this.#begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
+            this.#options.logger.error({ err: error }, 'agents cannot be sent away');
+          });
         const fromMs = nowMs + hearingShare * electionTimeoutMs;
         this.#asked.push({ done, agents, fromMs, untilMs: nowMs + electionTimeoutMs });
         return;

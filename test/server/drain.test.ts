@@ -212,6 +212,14 @@ describe('a drained server', () => {
 });
 
 describe('an order to drain', () => {
+  test('gives the agents of a process that stops no other time than the stop does', async () => {
+    const cluster = await started(3);
+    await cluster.time.run(1500);
+    void cluster.server(2).drain(2000);
+    expect(standingOf(await ask(cluster, 1, 2))).toMatchObject({ draining: true, graceMs: 2000 });
+    expect(cluster.door(2).calls).toEqual(['drain 2000']);
+  });
+
   test('of a process that stops is not taken back', async () => {
     const cluster = await started(3);
     await cluster.time.run(1500);
