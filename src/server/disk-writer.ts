@@ -112,6 +112,8 @@ export class DiskWriter {
   #startedMs = 0;
   #activating = false;
   #idleWaiters: (() => void)[] = [];
+  /** The write under way will never be done, and none after it. */
+  #failure: { readonly error: unknown } | undefined;
   /** Whether there is state that was not taken yet, and whether the next batch takes it. */
   #state: 'written' | 'changed' | 'due' = 'written';
   /** Of those that what has changed still waits for. */
@@ -253,21 +255,22 @@ export class DiskWriter {
         this.#settleIdle();
       },
       (error: unknown) => {
+        this.#failure = { error };
         this.#options.onFailed(error);
         this.#settleIdle();
       },
     );
   }
 
-  /** Resolves when all that has been added up to now is on disk; what is added meanwhile is not waited for. */
+  /**
+   * Resolves when all that has been added up to now is on disk; what is added meanwhile is not waited for. Rejects when
+   * the disk fails.
+   */
   async whenOnDisk(): Promise<void> {
     this.stateIsDue();
     const last = this.#begun + (this.#hasWork ? 1 : 0);
     this.flushAll();
-    while (this.#finished < last) {
-      await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
-      this.flushAll();
-    }
+    while (this.#finished < last) await this.#nextWritten();
   }
 
   /** How long the present write has been under way; 0: none is. */
@@ -275,13 +278,16 @@ export class DiskWriter {
     return this.#writing ? nowMs - this.#startedMs : 0;
   }
 
-  /** Resolves when no write is under way and none is waiting. */
+  /** Resolves when no write is under way and none is waiting. Rejects when the disk fails. */
   async whenIdle(): Promise<void> {
     this.flushAll();
-    while (this.#writing) {
-      await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
-      this.flushAll();
-    }
+    while (this.#writing) await this.#nextWritten();
+  }
+
+  async #nextWritten(): Promise<void> {
+    if (this.#failure === undefined) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    if (this.#failure !== undefined) throw this.#failure.error;
+    this.flushAll();
   }
 
   get #hasWork(): boolean {

@@ -44,6 +44,10 @@ const nobodyMsMax = 30_000;
 
 const drainedAgain = 'another drain was begun while this one was being ended, and counts';
 
+const stopping = 'its process stops, and takes no agents any more';
+
+const endedAgain = 'the drain was ended before it was settled who leads';
+
 export interface DrainOptions {
   readonly self: { readonly id: number };
   readonly agentsDoor?: AgentsDoor;
@@ -102,7 +106,10 @@ export class Drain {
     return this.#graceMs !== undefined;
   }
 
-  /** `done` is called once, later or at once. An order that is given again changes nothing but the time for leaving. */
+  /**
+   * `done` is called once, later or at once. An order that is given again changes nothing but the time for leaving, and
+   * not even that where the process stops.
+   */
   carryOut(order: AgentsOrder, done: Done): void {
     switch (order.kind) {
       case 'drain': {
@@ -115,14 +122,17 @@ export class Drain {
           this.#begunAtMs = nowMs;
           this.#drainedBefore = this.#drainedOthers();
         }
-        this.#begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
-          this.#options.logger.error({ err: error }, 'agents cannot be sent away');
-        });
+        // A stop has its own grace, and is taken for hung when it takes longer.
+        if (!this.#stops)
+          this.#begin(order.graceMs ?? departureGraceMs(agents)).catch((error: unknown) => {
+            this.#options.logger.error({ err: error }, 'agents cannot be sent away');
+          });
         const fromMs = nowMs + hearingShare * electionTimeoutMs;
         this.#asked.push({ done, agents, fromMs, untilMs: nowMs + electionTimeoutMs });
         return;
       }
       case 'admit':
+        if (this.#stops) return done(this.#outcome(stopping));
         this.#end(done);
         return;
       case 'move':
@@ -201,10 +211,15 @@ export class Drain {
     this.#aloneSinceMs = nowMs;
     this.#begunAtMs = -Infinity;
     logger.warn({ drained }, 'no other server takes agents: the drain of this one is ended');
+    this.#refuse(nowhereToGo);
+    this.#end(() => {});
+  }
+
+  /** Those who have asked for a drain and were not answered yet. */
+  #refuse(refusal: string): void {
     const asked = this.#asked;
     this.#asked = [];
-    for (const { done } of asked) done(this.#outcome(nowhereToGo));
-    this.#end(() => {});
+    for (const { done } of asked) done(this.#outcome(refusal));
   }
 
   #drainedOthers(): readonly number[] {
@@ -255,6 +270,8 @@ export class Drain {
     raft.step({ kind: 'reluctance', reluctant: false });
     announce();
     logger.info({}, 'this server takes agents again');
+    // No tick will look at them any more.
+    this.#refuse(endedAgain);
     done(this.#outcome(undefined));
   }
 

@@ -152,7 +152,7 @@ export class Server {
 
   /**
    * Hands leadership over, finishes what is being written, and closes links and storage. The gateways must have been
-   * drained before.
+   * drained before. Rejects where the disk fails at last, when all is closed.
    */
   async stop(): Promise<void> {
     const { leadership, gateways, views, writer, membership } = this.#parts;
@@ -164,9 +164,12 @@ export class Server {
     gateways.stop();
     await views.stop();
     writer.addPeers(membership.takePeerWrites());
-    await writer.whenIdle();
-    await this.#transport.close();
-    await this.#storage.close();
+    try {
+      await writer.whenIdle();
+    } finally {
+      await this.#transport.close();
+      await this.#storage.close();
+    }
   }
 
   // ---- input ----

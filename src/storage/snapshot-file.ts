@@ -184,9 +184,10 @@ export class SnapshotFileWriter {
     await this.#write(trailer);
     await this.#write(this.#digest.copy().digest());
     await this.#file.sync();
-    this.#open = false;
     await this.#file.close();
     await rename(this.#temporary, this.#path);
+    // Before that `discard` has something to remove; a file that is closed may be closed again.
+    this.#open = false;
     await syncDirectory(dirname(this.#path));
     return { ...this.#info, records, bytes: this.#bytes };
   }

@@ -6,9 +6,14 @@ import { DiskWriter, ticksPerState } from '../../src/server/disk-writer.ts';
 import { MemoryDisk, openMemoryStorage, type Storage, type WriteBatch } from '../../src/storage/index.ts';
 import { VirtualTime } from './support/virtual-time.ts';
 
-const setup = async () => {
+const setup = async (
+  onFailed = (error: unknown): void => {
+    throw error;
+  },
+) => {
+  const disk = new MemoryDisk();
   const storage = await openMemoryStorage({
-    disk: new MemoryDisk(),
+    disk,
     identity: { clusterId: 'c'.repeat(32), member: 1 },
   });
   const written: WriteBatch[] = [];
@@ -32,11 +37,9 @@ const setup = async () => {
     environment: new VirtualTime(1).environment({ wallOffsetMs: 0, stoppedUntilMs: 0 }),
     metrics: noMetrics,
     onWritten: () => undefined,
-    onFailed: (error) => {
-      throw error;
-    },
+    onFailed,
   });
-  return { writer, written, state };
+  return { writer, written, state, disk };
 };
 
 /** What was begun on the disk is done. */
@@ -70,6 +73,21 @@ test('what peers have told is never synced for its own sake, and writes nothing 
   writer.flushAll();
   await writer.whenIdle();
   expect(written).toMatchObject([{ sync: false, peerWrites: [told] }]);
+});
+
+test('who waits for a disk that fails is told so, also who comes later', async () => {
+  const failures: unknown[] = [];
+  const { writer, disk } = await setup((error) => failures.push(error));
+  disk.manual = true;
+  writer.addPeers([told]);
+  const idle = writer.whenIdle();
+  const onDisk = writer.whenOnDisk();
+  disk.failNextWrite();
+  disk.manual = false;
+  await expect(idle).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  await expect(onDisk).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  await expect(writer.whenIdle()).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  expect(failures).toHaveLength(1);
 });
 
 describe('the state of applied entries', () => {

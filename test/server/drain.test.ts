@@ -212,6 +212,27 @@ describe('a drained server', () => {
 });
 
 describe('an order to drain', () => {
+  test('gives the agents of a process that stops no other time than the stop does', async () => {
+    const cluster = await started(3);
+    await cluster.time.run(1500);
+    void cluster.server(2).drain(2000);
+    expect(standingOf(await ask(cluster, 1, 2))).toMatchObject({ draining: true, graceMs: 2000 });
+    expect(cluster.door(2).calls).toEqual(['drain 2000']);
+  });
+
+  test('of a process that stops is not taken back', async () => {
+    const cluster = await started(3);
+    await cluster.time.run(1500);
+    let over = false;
+    void cluster
+      .server(2)
+      .drain(2000)
+      .then(() => (over = true));
+    expect(await ask(cluster, 1, 2, true)).toMatchObject(refused('stops'));
+    expect(cluster.door(2).calls).toEqual(['drain 2000']);
+    expect(over).toBe(false);
+  });
+
   test('is refused where the agents would have nowhere to go', async () => {
     const alone = await started(1);
     expect(await ask(alone, 1, 1)).toMatchObject(refused('nowhere to go'));
@@ -258,6 +279,20 @@ describe('an order to drain', () => {
       cluster.network.lose(from, to, () => false);
       expect(standingOf(await cluster.answer(agent, request, 2000)).draining).toBe(true);
       expect(cluster.door(2).calls).toEqual(['drain 3000']);
+    }
+  });
+});
+
+describe('an order to drain that is taken back', () => {
+  test('is answered at once, that it is drained no more', async () => {
+    for (const asked of [1, 2]) {
+      const cluster = await started(3);
+      await cluster.time.run(1500);
+      const agent = cluster.agent(asked);
+      const drain = agent.send({ kind: 'drain_server', member: 2, end: false, graceMs: 3000 });
+      const end = agent.send({ kind: 'drain_server', member: 2, end: true });
+      expect(standingOf(await cluster.answer(agent, end, 500)).draining).toBe(false);
+      expect(await cluster.answer(agent, drain, 500)).toMatchObject(refused('was ended'));
     }
   });
 });

@@ -65,6 +65,33 @@ describe('a cluster', () => {
     await cluster.converged();
   });
 
+  test('a server whose disk fails while it is stopped ends, and says so', async () => {
+    const cluster = await ServerCluster.start({ servers: 3 });
+    const [stopped] = cluster.followers as [number];
+    const disk = cluster.disks.get(stopped);
+    if (disk === undefined) throw new Error(`member ${stopped} has no disk`);
+    const agent = cluster.agent(cluster.leader as number);
+    agent.open();
+    await cluster.answer(agent, agent.write([resolveOperation('k', 'v')]));
+    disk.onPending = () => {
+      disk.failNextWrite();
+      disk.completeNext();
+    };
+    disk.manual = true;
+    let ended: unknown;
+    cluster
+      .server(stopped)
+      .stop()
+      .catch((error: unknown) => (ended = error));
+    await cluster.time.until('the stop has ended', () => ended !== undefined, 5000);
+    expect(ended).toMatchObject({ code: 'UNAVAILABLE' });
+    cluster.crash(stopped);
+    disk.onPending = undefined;
+    disk.manual = false;
+    await cluster.start(stopped);
+    await cluster.converged();
+  });
+
   test('shows nothing as expired too soon while its leader goes back to the time of day', async () => {
     const cluster = await ServerCluster.start({ servers: 3 });
     const agent = cluster.agent(cluster.leader as number);

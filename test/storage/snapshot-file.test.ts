@@ -118,6 +118,15 @@ describe('a snapshot file', () => {
     await writer.discard();
   });
 
+  test('leaves nothing behind where it cannot get its name', async () => {
+    mkdirSync(path);
+    const writer = await SnapshotFileWriter.create(path, info);
+    for (const part of small) await writer.add(part);
+    await expect(writer.finish()).rejects.toThrow();
+    await writer.discard();
+    expect(readdirSync(directory)).toEqual(['backup.snapshot']);
+  });
+
   test('that is there already stays until the new one is whole', async () => {
     await save(small);
     const writer = await SnapshotFileWriter.create(path, { ...info, revision: 99 });
