@@ -110,6 +110,8 @@ export class Machine {
   removals = 0;
   /** How often it has been started. */
   starts = 0;
+  /** It has been up once: what counts is on its disk. */
+  begun = false;
   /** Snapshots that it was sent and that took the place of its state. */
   installs = 0;
   /** It is being stopped in good order. */
@@ -233,6 +235,7 @@ export class Machine {
     made.gateway = gateway;
     await gateway.listen();
     this.#process = { life, server, gateway, diskId, run: announced };
+    this.begun = true;
     world.trace.say(`server ${this.id} is up`);
     world.started(this, this.#process);
   }

@@ -214,7 +214,7 @@ export interface Plan {
   };
   /** Batches between servers pass through the codec of the real links. */
   readonly encodesPeers?: boolean;
-  /** Servers that are started again are given a file with all members; else the one that they began with. */
+  /** Servers that have been up are given a file with all members when they start again; else the one that they began with. */
   readonly filesFollow?: boolean;
   /** After the healing those whose disks are lost are replaced; else they stay away. */
   readonly replacesLost?: boolean;

@@ -228,9 +228,9 @@ export class World {
     return machine;
   }
 
-  /** One that joins is told of all that are there. */
-  #fileOf({ member }: Machine): readonly MemberDescription[] {
-    const now = this.plan.filesFollow === true || member.join;
+  /** One that joins is told of all that are there. A founder that was never up founds what the others did. */
+  #fileOf({ member, begun }: Machine): readonly MemberDescription[] {
+    const now = member.join || (this.plan.filesFollow === true && begun);
     const members = now ? this.#machines.map((machine) => machine.member) : this.#initial;
     const present = now ? members.filter(({ id }) => this.members.includes(id)) : members;
     return (present.length === 0 ? this.#initial : present).map(({ id, name, peersAddress, agentsUrl }) => ({
