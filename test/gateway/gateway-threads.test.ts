@@ -702,6 +702,19 @@ describe('a server with gateways in threads', () => {
     }
   });
 
+  test('ends the others when one of them has failed before it is closed', async () => {
+    for (const place of [0, 1]) {
+      const { gateway, made } = await scripted(2);
+      const [failed, left] = place === 0 ? made : made.toReversed();
+      failed?.emit('exit', 1);
+      const closed = gateway.close();
+      closed.catch(() => undefined);
+      if (left !== undefined) await done(left);
+      await expect(closed).rejects.toThrow(`gateway thread ${place} has `);
+      expect(left?.ended).toBe(true);
+    }
+  });
+
   test('says which one stands still, goes on when it does, and ends after a minute', async () => {
     const { gateway, first, fatal, clock, log, metrics } = await scripted(1);
     const listening = gateway.listen();

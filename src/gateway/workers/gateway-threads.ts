@@ -138,9 +138,13 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
 
   async close(): Promise<void> {
     this.#stopTicking?.();
-    await this.#stopAccepting();
-    await this.#all('close', null);
-    await Promise.all(this.#links.map((link) => link.end(this.#leftOpen.has(link))));
+    try {
+      await this.#stopAccepting();
+      await this.#all('close', null);
+    } finally {
+      // Whatever has failed: one that is left would keep the process.
+      await Promise.all(this.#links.map((link) => link.end(this.#leftOpen.has(link))));
+    }
   }
 
   replaceCertificate(certificate: CertificateAndKey): Promise<void> {
