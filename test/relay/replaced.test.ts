@@ -64,7 +64,7 @@ describe('a relay whose place another one has taken', () => {
   test('counts anew once it has kept its place for long: what happens once in a while is nobody taking turns', async () => {
     const { uplink, made, lines, clients } = await start();
     for (let times = 0; times < 10; times += 1) {
-      clients.at(-1)?.onStateChange({ kind: 'connected', server });
+      clients.at(-1)?.onStateChange({ kind: 'connected', endpoint: 'wss://one:7421', server });
       await vi.advanceTimersByTimeAsync(59 * minuteMs);
       clients.at(-1)?.onStateChange({ kind: 'closed', error });
       await vi.advanceTimersByTimeAsync(minuteMs);
@@ -77,7 +77,7 @@ describe('a relay whose place another one has taken', () => {
   test('does not count anew as long as the other one may still be waiting for its turn', async () => {
     const { uplink, made, clients } = await start();
     for (let times = 0; times < 10; times += 1) {
-      clients[times]?.onStateChange({ kind: 'connected', server });
+      clients[times]?.onStateChange({ kind: 'connected', endpoint: 'wss://one:7421', server });
       await vi.advanceTimersByTimeAsync(16 * minuteMs);
       clients[times]?.onStateChange({ kind: 'closed', error });
       await vi.advanceTimersByTimeAsync(16 * minuteMs);
