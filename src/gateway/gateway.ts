@@ -492,7 +492,8 @@ class Agents implements LocalGateway, ConnectionOwner {
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted && connection.heartbeat(nowMs, wallMs)) followers.push(connection.id);
     if (followers.length > 0) this.#setup.port.notify([{ kind: 'progress_wanted', connections: followers }]);
-    this.#farewells.tick(nowMs);
+    // In a drain all have been asked, and nobody can come back here.
+    this.#farewells.tick(nowMs, !this.#draining);
     const { leaderlessMs } = this.#standing;
     if (!this.#draining)
       this.#sendElsewhere(leaderlessMs === 0 ? 0 : leaderlessMs + nowMs - this.#standingSaidAtMs);
