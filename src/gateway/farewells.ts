@@ -12,6 +12,9 @@ const spreadShare = 0.2;
 /** Multiples of it fall evenly over [0, 1), however many there are; no two neighbours are near each other. */
 const goldenShare = 0.618_033_988_749_895;
 
+/** Of those that were due while nobody was asked, so many seconds' at once: they must not all go when that is over. */
+const secondsPerTickMax = 2;
+
 export interface FarewellLimits {
   /** 0: none. */
   readonly connectionMaxAgeMs: number;
@@ -23,9 +26,10 @@ type Bucket = Set<AgentConnection>;
 export class Farewells {
   readonly #maxAgeMs: number;
   readonly #graceMs: number;
-  /** By the second in which they are asked to go, and by the one in which those who have not gone are closed. */
+  /** By the second in which they are asked to go. */
   readonly #asked = new Map<number, Bucket>();
-  readonly #closed = new Map<number, Bucket>();
+  /** Those who were asked, in that order, and the second in which those who have not gone are closed. */
+  readonly #leaving = new Map<AgentConnection, number>();
   #second: number | undefined;
 
   constructor({ connectionMaxAgeMs, farewellGraceMs }: FarewellLimits) {
@@ -41,29 +45,30 @@ export class Farewells {
   /** It has ended. */
   remove(connection: AgentConnection): void {
     if (this.#maxAgeMs === 0) return;
-    const second = this.#secondOf(connection);
-    removeFrom(this.#asked, second, connection);
-    removeFrom(this.#closed, second + this.#graceSeconds, connection);
+    removeFrom(this.#asked, this.#secondOf(connection), connection);
+    this.#leaving.delete(connection);
   }
 
-  /** Once a second or so. */
-  tick(nowMs: number): void {
+  /** Once a second or so. `asks`: those who are due; without it they are put off, and who was asked before has his grace. */
+  tick(nowMs: number, asks: boolean): void {
     if (this.#maxAgeMs === 0) return;
     const now = Math.floor(nowMs / 1000);
-    for (let second = this.#second ?? now; second < now; second += 1) this.#passed(second);
-    this.#second = now;
+    for (const [connection, second] of this.#leaving) {
+      if (second >= now) break;
+      connection.close(closeCodes.draining, 'the connection has lasted longer than it may: connect again');
+    }
+    this.#second ??= now;
+    const until = asks ? Math.min(now, this.#second + secondsPerTickMax) : this.#second;
+    for (; this.#second < until; this.#second += 1) this.#due(this.#second, now);
   }
 
-  #passed(second: number): void {
-    const leaving = take(this.#asked, second);
-    for (const connection of leaving) {
-      addTo(this.#closed, second + this.#graceSeconds, connection);
+  #due(second: number, now: number): void {
+    for (const connection of take(this.#asked, second)) {
+      this.#leaving.set(connection, now - 1 + this.#graceSeconds);
       const reason = 'the connection has lasted as long as it may: connect again';
       // The server goes on: who finds no other one is to have its next connection here before this one ends.
       connection.goaway(this.#graceMs, reason, { here: true });
     }
-    for (const connection of take(this.#closed, second))
-      connection.close(closeCodes.draining, 'the connection has lasted longer than it may: connect again');
   }
 
   get #graceSeconds(): number {

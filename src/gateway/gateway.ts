@@ -70,6 +70,8 @@ export interface LocalGateway extends AgentGateway, DeliveryGateway {
   listen(shared?: SharedSocket): Promise<Listening>;
   /** Those who are here stay. `keepDescriptor`: that of the listening socket is somebody else's by now. */
   stopAccepting(keepDescriptor?: boolean): void;
+  /** Ends a drain for those who are here: they stay, and nobody comes. */
+  stay(): void;
   /** `shared`: as for `listen`. */
   admit(shared?: SharedSocket): Promise<void>;
   /** As of the last time that it began to. */
@@ -126,6 +128,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   readonly #farewells: Farewells;
   readonly #sole = new SoleConnections();
   #stopTicking: (() => void) | undefined;
+  #accepts = true;
   #draining = false;
   readonly #closing: SpreadClosing;
 
@@ -162,6 +165,7 @@ class Agents implements LocalGateway, ConnectionOwner {
   }
 
   stopAccepting(keepDescriptor = false): void {
+    this.#accepts = false;
     this.#door.stopAccepting(keepDescriptor);
   }
 
@@ -213,15 +217,20 @@ class Agents implements LocalGateway, ConnectionOwner {
 
   async drain(graceMs: number): Promise<void> {
     this.#draining = true;
-    this.#door.stopAccepting();
+    this.stopAccepting();
     for (const connection of this.#waiting) connection.close(closeCodes.draining, drainReason);
     for (const connection of this.#connections.values()) connection.goaway(graceMs, drainReason);
     if (this.#connections.size > 0) await this.#closing.begin(this.#connections.size, graceMs);
   }
 
   async admit(shared?: SharedSocket): Promise<void> {
-    if (!this.#draining) return;
+    if (this.#accepts) return;
     this.#listening = await this.#door.listen(shared);
+    this.#accepts = true;
+    this.stay();
+  }
+
+  stay(): void {
     this.#draining = false;
     this.#closing.over();
   }
@@ -483,7 +492,8 @@ class Agents implements LocalGateway, ConnectionOwner {
     for (const connection of this.#roundOf(this.#ticks))
       if (connection.greeted && connection.heartbeat(nowMs, wallMs)) followers.push(connection.id);
     if (followers.length > 0) this.#setup.port.notify([{ kind: 'progress_wanted', connections: followers }]);
-    this.#farewells.tick(nowMs);
+    // In a drain all have been asked, and nobody can come back here.
+    this.#farewells.tick(nowMs, !this.#draining);
     const { leaderlessMs } = this.#standing;
     if (!this.#draining)
       this.#sendElsewhere(leaderlessMs === 0 ? 0 : leaderlessMs + nowMs - this.#standingSaidAtMs);

@@ -85,8 +85,8 @@ export class Cache {
     }
     // The same again: a listing without values must not take the value away either.
     if (before?.revision === future.revision && future.value === undefined) return;
-    this.#keep(future);
-    if (future.state === 'resolved' && !future.sensitive)
+    const kept = this.#keep(future);
+    if (kept && future.state === 'resolved' && !future.sensitive)
       this.#state.put(prefix + future.key, futureToRecord(future));
     else if (before !== undefined) this.#state.remove(prefix + future.key);
     this.changed.ring();
@@ -106,15 +106,21 @@ export class Cache {
     for (const key of keys) this.forget(key);
   }
 
-  #keep(future: Future): void {
+  /** Whether there is room for it at all: else what is kept stays, but for what was known of its key. */
+  #keep(future: Future): boolean {
     this.#drop(future.key);
+    if (this.#entriesMax === 0 || bytesOf(future) > this.#bytesMax) {
+      this.#state.remove(prefix + future.key);
+      return false;
+    }
     this.#entries.set(future.key, future);
     this.#bytes += bytesOf(future);
     for (const key of this.#entries.keys()) {
-      if (this.#entries.size <= this.#entriesMax && this.#bytes <= this.#bytesMax) return;
+      if (this.#entries.size <= this.#entriesMax && this.#bytes <= this.#bytesMax) break;
       this.#drop(key);
       this.#state.remove(prefix + key);
     }
+    return true;
   }
 
   #drop(key: string): boolean {

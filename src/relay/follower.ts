@@ -25,8 +25,8 @@ class Group {
   looked = false;
   /** It was found rejected by that. */
   rejected: FutureRejectedError | undefined;
-  /** Not even that is allowed. */
-  refused: FuturestoreError | undefined;
+  /** Not even that is allowed; nothing is under way until it is asked for once more. */
+  refused: { readonly why: FuturestoreError; readonly atMs: number } | undefined;
   over = false;
 
   constructor(keys: Iterable<string>) {
@@ -63,13 +63,16 @@ export class Follower {
     return this.#byKey.size;
   }
 
-  /** From now on; a key that is followed already stays so for longer. */
+  /** From now on; a key that is followed already stays so for longer, and one that was refused is tried once more. */
   follow(keys: readonly string[]): void {
     const fresh: string[] = [];
     for (const key of new Set(keys)) {
       const group = this.#byKey.get(key);
       if (group === undefined) fresh.push(key);
-      else this.#used(group);
+      else {
+        this.#used(group);
+        this.#retryRefused(group);
+      }
     }
     const most = limits.patternsPerSubscriptionMax;
     for (let from = 0; from < fresh.length; from += most) this.#add(fresh.slice(from, from + most));
@@ -96,7 +99,7 @@ export class Follower {
 
   /** Why the servers do not let this key be awaited; undefined: nothing is known against it. */
   refusal(key: string): FuturestoreError | undefined {
-    return this.#byKey.get(key)?.refused;
+    return this.#byKey.get(key)?.refused?.why;
   }
 
   stop(): void {
@@ -106,6 +109,14 @@ export class Follower {
   #used(group: Group): void {
     this.#groups.delete(group);
     this.#groups.add(group);
+  }
+
+  /** Policies may allow it by now, and then maybe a subscription, too. */
+  #retryRefused(group: Group): void {
+    if (group.refused === undefined || performance.now() - group.refused.atMs < retryMs) return;
+    group.refused = undefined;
+    group.awaited = undefined;
+    void this.#run(group);
   }
 
   #add(keys: readonly string[]): void {
@@ -205,7 +216,7 @@ export class Follower {
         if (group.over) return;
         group.rejected = error instanceof FutureRejectedError ? error : undefined;
         if (error instanceof FuturestoreError && error.code === 'PERMISSION_DENIED') {
-          group.refused = error;
+          group.refused = { why: error, atMs: performance.now() };
           group.looked = true;
           this.#cache.forget(key);
           break;
@@ -225,6 +236,8 @@ export class Follower {
     } catch (error) {
       this.#logger.debug({ err: error }, 'whether a key is settled is not known just now');
     }
+    // Of an await before, it says nothing of the present one.
+    if (group.awaited?.signal !== signal) return;
     group.looked = true;
     this.changed.ring();
   }

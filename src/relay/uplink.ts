@@ -37,6 +37,8 @@ const renewMsMax = 60_000;
  */
 const returnMs = 60_000;
 const returnsMax = 5;
+/** Who has kept its place for so long does not take turns: the other one would have come back by then, or stays away. */
+const keptMs = returnMs * 2 ** returnsMax;
 
 const sessionName = 'session';
 const anchorName = 'anchor';
@@ -55,6 +57,8 @@ export class Uplink {
   #renewals = 0;
   /** How often this relay has come back to a place that another one had taken. */
   #returns = 0;
+  /** When the present client was connected first. */
+  #placedAtMs: number | undefined;
   #client: Client | undefined;
   #sessionId: string | undefined;
   #sessionOpen = false;
@@ -133,6 +137,7 @@ export class Uplink {
 
   #renew(): void {
     const known = this.#sessionId;
+    this.#placedAtMs = undefined;
     try {
       this.#client = this.#makeClient({
         sessionGraceMs: this.#sessionGraceMs,
@@ -170,6 +175,7 @@ export class Uplink {
     this.#connected = server;
     this.#lastError = undefined;
     this.#renewals = 0;
+    this.#placedAtMs ??= performance.now();
     this.#identify(server);
     if (other) void this.#askClock();
   }
@@ -217,6 +223,7 @@ export class Uplink {
   }
 
   #replaced(error: FuturestoreError): void {
+    if (this.#placedAtMs !== undefined && performance.now() - this.#placedAtMs >= keptMs) this.#returns = 0;
     if (this.#returns >= returnsMax) {
       this.#logger.error(
         { problem: error.message },

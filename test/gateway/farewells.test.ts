@@ -15,7 +15,7 @@ const askedAt = (count: number, connectionMaxAgeMs: number): number[] => {
     const connection = { id, acceptedAtMs: 0, goaway: () => asked.push(second), close: () => undefined };
     farewells.add(connection as unknown as AgentConnection);
   }
-  for (; second <= (2 * connectionMaxAgeMs) / 1000; second += 1) farewells.tick(second * 1000);
+  for (; second <= (2 * connectionMaxAgeMs) / 1000; second += 1) farewells.tick(second * 1000, true);
   return asked;
 };
 
@@ -37,6 +37,25 @@ describe('connections of an age', () => {
       const together = asked.filter((second) => second >= begin && second < begin + 10);
       expect(together.length).toBeLessThanOrEqual(16);
     }
+  });
+
+  test('closes in a drain who was asked before, when its grace is over', () => {
+    const farewells = new Farewells({ connectionMaxAgeMs: 60_000, farewellGraceMs: 20_000 });
+    const closedAt: number[] = [];
+    const askedAt: number[] = [];
+    let second = 0;
+    const connection = {
+      id: 1,
+      acceptedAtMs: 0,
+      goaway: () => askedAt.push(second),
+      close: () => {
+        closedAt.push(second);
+        farewells.remove(connection as unknown as AgentConnection);
+      },
+    };
+    farewells.add(connection as unknown as AgentConnection);
+    for (; second < 200; second += 1) farewells.tick(second * 1000, askedAt.length === 0);
+    expect(closedAt).toEqual(askedAt.map((at) => at + 21));
   });
 });
 
@@ -74,6 +93,36 @@ describe('a gateway with an age for its connections', () => {
     rig.clock.advance(74_000);
     await Promise.all(agents.map(goaway));
     expect(agents.map((agent) => agent.frames.at(-1)?.goaway?.here)).toEqual([undefined, true]);
+  });
+
+  test('asks nobody while it drains, and later those who are still here, at most two seconds of them at once', async () => {
+    rig = await startGateway({
+      connectionMaxAgeMs: 60_000,
+      farewellGraceMs: 20_000,
+      silenceMs: 10 * hourMs,
+    });
+    const agents = await Promise.all(Array.from({ length: 20 }, () => rig.greeted()));
+    const drained = rig.gateway.drain(hourMs);
+    await Promise.all(agents.map(goaway));
+    rig.clock.advance(100_000);
+    await rig.gateway.admit();
+    await drained;
+    const left = rig.gateway.connections;
+    const told = (): number =>
+      agents.flatMap(({ frames }) => frames.filter(({ goaway: one }) => one !== undefined)).length;
+    // The answer comes behind all that was said before.
+    const said = async (): Promise<number> => {
+      await rig.greeted();
+      return told();
+    };
+    expect(await said()).toBe(agents.length);
+    rig.clock.advance(26_000);
+    const some = (await said()) - agents.length;
+    expect(some).toBeGreaterThan(0);
+    expect(some).toBeLessThan(left / 2);
+    rig.clock.advance(60_000);
+    await Promise.all(agents.map((agent) => agent.closed));
+    expect(told()).toBe(agents.length + left);
   });
 
   test('asks nobody where none is set', async () => {

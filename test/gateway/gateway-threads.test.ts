@@ -496,6 +496,14 @@ describe('a server with gateways in threads', () => {
     return calls.map(([, name]) => String(name));
   };
 
+  /** Answers the calls that it was made, as failed. */
+  const fail = async (thread: ScriptedThread): Promise<string[]> => {
+    await immediate();
+    const calls = thread.take(toGateway.call);
+    for (const [number] of calls) thread.say([toServer.reply, number, false, { message: 'it cannot' }]);
+    return calls.map(([, name]) => String(name));
+  };
+
   test('has one for each core but the first, at most four', () => {
     expect([1, 2, 4, 5, 64].map(defaultGatewayThreads)).toEqual([0, 1, 3, 4, 4]);
   });
@@ -636,6 +644,53 @@ describe('a server with gateways in threads', () => {
     await admitted;
   });
 
+  test('is drained as before when one of them cannot take agents again, and takes them at the next attempt', async () => {
+    const { gateway, first, second } = await scripted(2);
+    const listening = gateway.listen();
+    const descriptor = openSync('/dev/null', 'r');
+    const port = { port: 7421, descriptor };
+    closeSync(descriptor);
+    await done(first, port);
+    await expect.poll(() => done(second)).toEqual(['listen']);
+    await listening;
+    const drained = gateway.drain(1000);
+    for (const call of ['stopAccepting', 'drain'])
+      for (const thread of [first, second]) await expect.poll(() => done(thread)).toEqual([call]);
+    await drained;
+    closeSync(descriptor);
+    const admitted = gateway.admit();
+    admitted.catch(() => undefined);
+    await expect.poll(() => done(first, port)).toEqual(['admit']);
+    await expect.poll(() => fail(second)).toEqual(['admit']);
+    await expect.poll(() => done(first)).toEqual(['stopAccepting']);
+    await expect(admitted).rejects.toThrow('it cannot');
+    expect(await done(second)).toEqual([]);
+    const again = gateway.admit();
+    for (const thread of [first, second]) await expect.poll(() => done(thread, port)).toEqual(['admit']);
+    await again;
+  });
+
+  test("ends a drain also in a thread that could not close the socket's number and takes nobody", async () => {
+    const { gateway, first, second } = await scripted(2);
+    const listening = gateway.listen();
+    const descriptor = openSync('/dev/null', 'r');
+    try {
+      await done(first, { port: 7421, descriptor });
+      await expect.poll(() => done(second)).toEqual(['listen']);
+      await listening;
+      const drained = gateway.drain(1000);
+      for (const call of ['stopAccepting', 'drain'])
+        for (const thread of [first, second]) await expect.poll(() => done(thread)).toEqual([call]);
+      await drained;
+      const admitted = gateway.admit();
+      await expect.poll(() => done(first, { port: 7421, descriptor })).toEqual(['admit']);
+      await expect.poll(() => done(second)).toEqual(['stay']);
+      await admitted;
+    } finally {
+      closeSync(descriptor);
+    }
+  });
+
   test('hands requests and notices on in their order, those that come together as one', async () => {
     const { first, ports } = await scripted(1);
     const order: string[] = [];
@@ -699,6 +754,19 @@ describe('a server with gateways in threads', () => {
       // The others have to have had their turn, so it is only then that the caller is told.
       second.emit('exit', 1);
       expect(fatal).toHaveLength(1);
+    }
+  });
+
+  test('ends the others when one of them has failed before it is closed', async () => {
+    for (const place of [0, 1]) {
+      const { gateway, made } = await scripted(2);
+      const [failed, left] = place === 0 ? made : made.toReversed();
+      failed?.emit('exit', 1);
+      const closed = gateway.close();
+      closed.catch(() => undefined);
+      if (left !== undefined) await expect.poll(() => done(left)).toEqual(['close']);
+      await expect(closed).rejects.toThrow(`gateway thread ${place} has `);
+      expect(left?.ended).toBe(true);
     }
   });
 

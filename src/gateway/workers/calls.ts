@@ -17,6 +17,7 @@ export interface Calls {
   };
   /** null: opens the socket. */
   readonly admit: { readonly argument: SharedSocket | null; readonly result: Listening };
+  readonly stay: { readonly argument: null; readonly result: void };
   readonly sendAway: {
     readonly argument: { readonly moves: readonly AgentsMove[]; readonly graceMs: number };
     readonly result: number;
@@ -46,6 +47,7 @@ export const perform: { readonly [Name in CallName]: Perform<Name> } = {
     if (gateway.listening === undefined) throw new Error('a gateway was to listen again that never did');
     return gateway.listening;
   },
+  stay: (gateway) => gateway.stay(),
   sendAway: (gateway, { moves, graceMs }) => gateway.sendAway(moves, graceMs),
   drain: (gateway, graceMs) => gateway.drain(graceMs),
   close: (gateway) => gateway.close(),

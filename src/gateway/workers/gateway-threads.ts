@@ -69,6 +69,8 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
   /** Of the listening socket, where they share one. */
   #descriptor: number | undefined;
   #stopped: Promise<void> | undefined;
+  /** Those that have it. */
+  readonly #accepting = new Set<ThreadLink>();
   /** Those that could not close the socket's descriptor, because it is somebody else's by now. */
   readonly #leftOpen = new Set<ThreadLink>();
 
@@ -102,12 +104,16 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
     const [first, ...others] = this.#links.filter((link) => !this.#leftOpen.has(link));
     if (first === undefined) throw new Error('there is no gateway thread that could listen');
     const listening = await first.call(how, null);
+    this.#accepting.add(first);
     const { descriptor } = listening;
     if (others.length > 0) {
       if (descriptor === undefined)
         throw new Error('this Node does not tell the number of a listening socket: set gateway.workers to 1');
       this.#descriptor = descriptor;
-      for (const link of others) await link.call(how, { descriptor });
+      for (const link of others) {
+        await link.call(how, { descriptor });
+        this.#accepting.add(link);
+      }
     }
     return listening;
   }
@@ -121,8 +127,16 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
     const stopped = this.#stopped;
     if (stopped === undefined) return;
     await stopped;
-    await this.#open('admit');
+    try {
+      await this.#open('admit');
+    } catch (error) {
+      // Some may have opened it: a server that stays drained takes nobody.
+      this.#stopped = this.#closeSocket();
+      await this.#stopped;
+      throw error;
+    }
     this.#stopped = undefined;
+    await Promise.all(Array.from(this.#leftOpen, (link) => link.call('stay', null)));
   }
 
   async sendAway(moves: readonly AgentsMove[], graceMs: number): Promise<number> {
@@ -138,9 +152,13 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
 
   async close(): Promise<void> {
     this.#stopTicking?.();
-    await this.#stopAccepting();
-    await this.#all('close', null);
-    await Promise.all(this.#links.map((link) => link.end(this.#leftOpen.has(link))));
+    try {
+      await this.#stopAccepting();
+      await this.#all('close', null);
+    } finally {
+      // Whatever has failed: one that is left would keep the process.
+      await Promise.all(this.#links.map((link) => link.end(this.#leftOpen.has(link))));
+    }
   }
 
   replaceCertificate(certificate: CertificateAndKey): Promise<void> {
@@ -200,7 +218,8 @@ class GatewayThreads implements AgentGateway, ThreadLinkOwner {
   }
 
   async #closeSocket(): Promise<void> {
-    const [first, ...others] = this.#links.filter((link) => !this.#leftOpen.has(link));
+    const [first, ...others] = this.#accepting;
+    this.#accepting.clear();
     await first?.call('stopAccepting', { keepDescriptor: false });
     for (const link of others) {
       const descriptor = this.#descriptor;
