@@ -184,6 +184,63 @@ const stuck: Theme = (plan, random) => {
   return { ...faster, faults: random.chance(0.3) ? sorted([...plan.faults, ...faults]) : sorted(faults) };
 };
 
+// ---- a leader that does not know yet that there is another one hears old answers ----
+
+const overtaken: Theme = (plan, random) => {
+  const electionTimeoutMs = 300;
+  const agents = plan.agents.map((agent) => ({
+    ...agent,
+    thinkMs: Math.min(agent.thinkMs, 20),
+    writes: Math.max(agent.writes, 6),
+    reads: Math.max(agent.reads, 10),
+    concurrency: Math.max(agent.concurrency, 4),
+  }));
+  const faster = {
+    ...plan,
+    durationMs: Math.max(plan.durationMs, 12_000),
+    electionTimeoutMs,
+    heartbeatIntervalMs: 50,
+    servers: withServers(plan, 3, 3),
+    agents,
+    keys: 4,
+  };
+  const faults = series(faster, random, { least: 800, more: 200 }, (atMs) => {
+    const salt = random.whole(0, 1_000_000);
+    // The others may have elected by then, and it does not mind yet that it hears of nobody.
+    const forMs = electionTimeouts(faster, random, 1.2, 2.1);
+    return [{ atMs, kind: 'partition', shape: 'alone', target: 'leader', forMs, salt }];
+  });
+  return { ...faster, faults: random.chance(0.3) ? sorted([...plan.faults, ...faults]) : faults };
+};
+
+// ---- who may not read any more is just being closed, and has not read what was sent ----
+
+const parting: Theme = (plan, random) => {
+  const agents = plan.agents.map((agent) => ({
+    ...agent,
+    thinkMs: Math.min(agent.thinkMs, 60),
+    writes: Math.max(agent.writes, 6),
+    subscriptions: Math.max(2, agent.subscriptions),
+  }));
+  const servers = withServers(plan, 2, 3);
+  const longer = { ...plan, durationMs: Math.max(plan.durationMs, 14_000), servers, agents };
+  const faults = series(longer, random, { least: 4500, more: 500 }, (atMs) => {
+    const agent = random.whole(1, agents.length);
+    const target = random.whole(1, servers.length);
+    const graceMs = random.whole(50, 300);
+    const drainedAtMs = atMs + random.whole(300, 1000);
+    const revokedAtMs = drainedAtMs + graceMs + random.whole(50, 800);
+    return [
+      { atMs, kind: 'pause_agent', agent, forMs: 3500 },
+      { atMs: drainedAtMs, kind: 'drain_server', target, graceMs, end: false },
+      { atMs: revokedAtMs, kind: 'revoke', agent },
+      { atMs: atMs + 3600, kind: 'drain_server', target, graceMs, end: true },
+      { atMs: atMs + 3800, kind: 'restore', agent },
+    ];
+  });
+  return { ...longer, faults: random.chance(0.3) ? sorted([...plan.faults, ...faults]) : sorted(faults) };
+};
+
 // ---- readers that are away for longer than deletions are remembered ----
 
 const absent: Theme = (plan, random) => {
@@ -226,7 +283,9 @@ const openings: Theme = (plan, random) => {
 
 const themes: readonly (readonly [theme: Theme | undefined, weight: number])[] = [
   [openings, 5],
-  [undefined, 49],
+  [undefined, 37],
+  [parting, 4],
+  [overtaken, 8],
   [changes, 16],
   [copies, 8],
   [lagging, 8],

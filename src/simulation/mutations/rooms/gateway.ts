@@ -24,13 +24,6 @@ export const gatewayMutations: readonly Mutation[] = [
     replace: 'sequence, answeredBelow: Math.max(answeredBelow, sequence), operations } as const;',
   },
   {
-    name: 'session-forgotten-while-opening',
-    rule: 'A write that overtakes the opening of its session, and finds none, ends nothing.',
-    file: 'gateway/agent-session.ts',
-    find: 'flight === this.#number && !isOpening;',
-    replace: 'flight === this.#number;',
-  },
-  {
     name: 'older-connection-stays',
     rule: 'Where a principal may have one connection, it ends when a newer one is made at another server.',
     file: 'gateway/sole-connections.ts',
