@@ -190,10 +190,10 @@ const overtaken: Theme = (plan, random) => {
   const electionTimeoutMs = 300;
   const agents = plan.agents.map((agent) => ({
     ...agent,
-    thinkMs: Math.min(agent.thinkMs, 20),
-    writes: Math.max(agent.writes, 6),
+    thinkMs: Math.min(agent.thinkMs, 30),
+    writes: Math.min(agent.writes, 4),
     reads: Math.max(agent.reads, 10),
-    concurrency: Math.max(agent.concurrency, 4),
+    concurrency: Math.max(agent.concurrency, 2),
   }));
   const faster = {
     ...plan,
@@ -202,7 +202,7 @@ const overtaken: Theme = (plan, random) => {
     heartbeatIntervalMs: 50,
     servers: withServers(plan, 3, 3),
     agents,
-    keys: 4,
+    keys: 12,
   };
   const faults = series(faster, random, { least: 800, more: 200 }, (atMs) => {
     const salt = random.whole(0, 1_000_000);
