@@ -73,6 +73,8 @@ export const restartWorkload: SystemsWorkload = {
     await system.kill(index);
     const startedMs = performance.now();
     system.cluster.startServer(index + 1);
+    // A client that found nobody there would wait for seconds before it tries again.
+    await system.cluster.ready([index + 1], 60_000);
     const client = clientOf(system, index);
     await client.get(`fill/${futures - 1}`);
     const tookMs = performance.now() - startedMs;

@@ -30,6 +30,7 @@ import { packageVersion } from './package-version.ts';
 import { removedText } from './removed-server.ts';
 import type { ServerFiles } from './server-files.ts';
 import { readServerConfiguration, readServerFiles } from './server-files.ts';
+import { letHeapGrow } from './server-memory.ts';
 
 /** A listen error in words; anything else as it is. */
 const startError = (error: unknown, { file, agents, peers, adminListen }: ServerConfiguration): unknown => {
@@ -287,6 +288,7 @@ export const serve = async (
   interruption: AbortSignal,
   { join = false, onHangup }: ServeOptions = {},
 ): Promise<void> => {
+  letHeapGrow();
   const configuration = readServerConfiguration(file);
   const files = readServerFiles(configuration, Date.now());
   const logger = createLogger(logOptionsOf(configuration));

@@ -233,10 +233,15 @@ export const checkLevelFiles = async (directory: string, created: boolean): Prom
   await checkFile(directory, manifest, (file, refuse) => {
     for (const record of readLogRecords(file, refuse)) applyEdit(record, tables);
   });
-  for (const { number, bytes } of tables.values()) {
-    await checkFile(directory, tableName(number, names), (file, refuse) => {
-      if (file.length !== bytes) throw refuse(`has ${file.length} bytes instead of ${bytes}`);
-      checkTable(file, refuse);
-    });
-  }
+  const unchecked = tables.values();
+  const checkTables = async (): Promise<void> => {
+    for (const { number, bytes } of unchecked) {
+      await checkFile(directory, tableName(number, names), (file, refuse) => {
+        if (file.length !== bytes) throw refuse(`has ${file.length} bytes instead of ${bytes}`);
+        checkTable(file, refuse);
+      });
+    }
+  };
+  // One file is read while another one is looked at.
+  await Promise.all([checkTables(), checkTables()]);
 };
