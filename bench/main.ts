@@ -119,6 +119,11 @@ for (const { name, version } of columns) console.log(`${name} ${version}`);
 for (const name of absent)
   console.log(`${name}: not installed here (Debian: ${packages}), its column is left out`);
 
+/** What a round left to be written later, its own or another system's, must not slow the next one's syncs. */
+const writeAllToDisk = (): void => {
+  execFileSync('sync');
+};
+
 /** Round by round on each system in turn, so that what else happens on the machine meets all of them alike. */
 const runOnSystems = async (workload: SystemsWorkload): Promise<SystemRounds[]> => {
   const started: { readonly column: Column; readonly system: Started; readonly rounds: Measured[] }[] = [];
@@ -131,7 +136,10 @@ const runOnSystems = async (workload: SystemsWorkload): Promise<SystemRounds[]> 
       for (const { system } of started) await system.round({ quick, round: rounds, warming: true });
     }
     for (let round = 0; round < rounds; round += 1) {
-      for (const one of started) one.rounds.push(await one.system.round({ quick, round }));
+      for (const one of started) {
+        writeAllToDisk();
+        one.rounds.push(await one.system.round({ quick, round }));
+      }
     }
   } finally {
     for (const { system } of started) await system.stop();

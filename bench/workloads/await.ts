@@ -6,6 +6,7 @@ import type { EtcdClient } from '../load/etcd-client.ts';
 import { whenDone, type KeyValueClient, type KeyValueEndpoint } from '../load/key-value-client.ts';
 import { connectKeyValue } from '../load/key-value-clients.ts';
 import type { Conditions, Measured, SystemsWorkload } from '../workload.ts';
+import { manySettles } from './settle.ts';
 
 const waiters = 1000;
 const perSecond = 1000;
@@ -26,8 +27,13 @@ export const awaitWorkload: SystemsWorkload = {
     { name: 'scheduled → told p99', unit: 'ms', better: 'less', ratioGoal: 0.5, limit: 50 },
     { name: 'never told', unit: '', better: 'less', limit: 0 },
   ],
-  futurestore: (system, conditions) => onKeyValue(system.loadEndpoints, conditions),
+  // The few thousand writes of a round are not enough to have the servers' code compiled.
+  futurestore: async (system, conditions) => {
+    if (conditions.warming) await manySettles.futurestore(system, conditions);
+    return await onKeyValue(system.loadEndpoints, conditions);
+  },
   etcd: async (system, conditions) => {
+    if (conditions.warming) await manySettles.etcd?.(system, conditions);
     const listening: EtcdClient[] = [];
     const producing: EtcdClient[] = [];
     for (let index = 0; index < connections; index += 1) {
@@ -42,7 +48,10 @@ export const awaitWorkload: SystemsWorkload = {
     for (const client of [...listening, ...producing]) client.close();
     return result;
   },
-  keyValue: (system, conditions) => onKeyValue(system.endpoints, conditions),
+  keyValue: async (system, conditions) => {
+    if (conditions.warming) await manySettles.keyValue?.(system, conditions);
+    return await onKeyValue(system.endpoints, conditions);
+  },
 };
 
 /** Waiters are on the servers in turn; each key is put by a client of the next server. */

@@ -8,6 +8,7 @@ import type { Conditions, FigureDescription, Measured, SystemsWorkload } from '.
 
 const connections = 100;
 const outstanding = 10;
+const warmingSeconds = 4;
 
 const perSecond = async (
   { loadEndpoints }: RunningFuturestore,
@@ -53,18 +54,22 @@ export const growthWorkload: SystemsWorkload = {
 
 const growing = async (system: RunningFuturestore, { quick, round }: Conditions): Promise<Measured> => {
   const seconds = quick ? 2 : 6;
-  await perSecond(system, { kind: 'settle', prefix: `warm${round}` }, 2);
   const client = connect({ ...loadProfile(system.profile), endpoints: system.endpoints });
+  await fill(client, 1);
+  const read: LoadOperation = { kind: 'get', key: 'fill/0', stale: false };
+  // The least size would be the one that waits for compilers.
+  await perSecond(system, { kind: 'settle', prefix: `warm${round}` }, warmingSeconds);
+  await perSecond(system, read, warmingSeconds);
   const measured: Record<string, number> = {};
   const settles: number[] = [];
   const reads: number[] = [];
-  let filled = 0;
+  let filled = 1;
   for (const size of sizesOf(quick)) {
     await fill(client, size, { from: filled });
     filled = size;
     const prefix = `g${round}-${size}`;
     settles.push(await perSecond(system, { kind: 'settle', prefix }, seconds));
-    reads.push(await perSecond(system, { kind: 'get', key: 'fill/0', stale: false }, seconds));
+    reads.push(await perSecond(system, read, seconds));
     const name = sizeNames.get(size) ?? `${size}`;
     measured[`settles at ${name} futures`] = settles.at(-1) ?? Number.NaN;
     measured[`reads at ${name} futures`] = reads.at(-1) ?? Number.NaN;
@@ -100,7 +105,7 @@ export const serversWorkload: SystemsWorkload = {
     const measured: Record<string, number> = {};
     for (const count of serverCounts) {
       const alone = await inAnother(system, count, async (own) => {
-        await perSecond(own, { kind: 'settle', prefix: `warm${round}` }, 2);
+        await perSecond(own, { kind: 'settle', prefix: `warm${round}` }, warmingSeconds);
         const settles = await perSecond(own, { kind: 'settle', prefix: `s${round}` }, quick ? 2 : 6);
         return { [`settles with ${count} servers`]: settles };
       });
