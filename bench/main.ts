@@ -1,5 +1,5 @@
 /**
- * npm run bench [-- [--quick] [--rounds N] [--alone] [--node FILE] [--json FILE] [--svg FILE] [NAME…]]: runs the workloads on three
+ * npm run bench [-- [--quick] [--rounds N] [--alone] [--node FILE] [--parts] [--json FILE] [--svg FILE] [NAME…]]: runs the workloads on three
  * servers of this build and on three of each other store that is installed here, in turn, round by round, and prints
  * the medians. Servers and load share the machine, so ratios within one run are what counts.
  */
@@ -14,6 +14,7 @@ import { chartOf } from './chart.ts';
 import { h2loadVersion } from './load/h2load.ts';
 import { describeMachine, measureSyncs } from './machine.ts';
 import { jsonOf, resultsOf, tableLines, type FigureResult, type SystemRounds } from './report.ts';
+import { bareParts } from './systems/bare-parts.ts';
 import { etcd, etcdWithoutTls } from './systems/etcd.ts';
 import { futurestore, futurestoreOn } from './systems/futurestore.ts';
 import { nats } from './systems/nats.ts';
@@ -27,6 +28,7 @@ interface Options {
   readonly alone?: boolean;
   readonly rounds?: string;
   readonly node?: string;
+  readonly parts?: boolean;
   readonly json?: string;
   readonly svg?: string;
 }
@@ -36,6 +38,7 @@ const program = new Command('npm run bench --')
   .option('--quick', 'shorter rounds, one of each: a first look')
   .option('--alone', 'only this build, without the others')
   .option('--node <file>', 'beside this build, the same with servers on another Node (its program)')
+  .option('--parts', 'beside this build, what sockets, TLS, codec and disks take for a write by themselves')
   .option('--rounds <n>', 'rounds of each workload (default 3, with --quick 1)')
   .option('--json <file>', 'write all results there')
   .option('--svg <file>', 'draw the ratios there')
@@ -97,6 +100,12 @@ if (onOtherNode !== undefined) {
   add(
     onOtherNode.name,
     column(onOtherNode, (workload) => workload.futurestore),
+  );
+}
+if (options.parts) {
+  add(
+    bareParts.name,
+    column(bareParts, (workload) => workload.parts),
   );
 }
 if (!options.alone) {
@@ -166,12 +175,13 @@ const runLocally = (workload: LocalWorkload): SystemRounds[] => {
 const runWorkload = async (workload: Workload): Promise<SystemRounds[]> =>
   'local' in workload ? runLocally(workload) : await runOnSystems(workload);
 
+const beside = [onOtherNode?.name ?? [], options.parts ? bareParts.name : []].flat();
 const all: FigureResult[] = [];
 for (const workload of workloads) {
   if (program.args.length > 0 && !program.args.includes(workload.name)) continue;
   console.log(`\n${workload.name}: ${workload.about}`);
   const systems = await runWorkload(workload);
-  const results = resultsOf({ workload, systems }, onOtherNode?.name);
+  const results = resultsOf({ workload, systems }, beside);
   const names = systems.map(({ system }) => system);
   console.log(`  ${''.padEnd(30)} ${''.padEnd(8)}${names.map((name) => name.padStart(16)).join('')}`);
   for (const line of tableLines(results, names)) console.log(line);

@@ -22,8 +22,8 @@ export interface FigureResult {
   readonly values: Readonly<Record<string, { readonly median: number; readonly spread: number }>>;
   /** Ours by etcd's. */
   readonly ratio?: number;
-  /** Of servers on another Node, by those on this one. */
-  readonly otherNode?: { readonly name: string; readonly ratio: number };
+  /** Of what is no other store, by ours: servers on another Node, the bare parts. */
+  readonly beside: readonly { readonly name: string; readonly ratio: number }[];
   readonly ratioGoal?: number;
   readonly limit?: number;
   readonly kept?: boolean;
@@ -32,8 +32,11 @@ export interface FigureResult {
 const ours = 'futurestore';
 const theirs = 'etcd';
 
-/** `otherNode`: the column of servers on another Node, where there is one. */
-export const resultsOf = ({ workload, systems }: WorkloadReport, otherNode?: string): FigureResult[] =>
+/** `beside`: the columns that are no other store's. */
+export const resultsOf = (
+  { workload, systems }: WorkloadReport,
+  beside: readonly string[] = [],
+): FigureResult[] =>
   workload.figures.map((figure) => {
     const values: Record<string, { median: number; spread: number }> = {};
     for (const { system, rounds } of systems) {
@@ -51,22 +54,19 @@ export const resultsOf = ({ workload, systems }: WorkloadReport, otherNode?: str
       better: figure.better,
       values,
       ...(ratio !== undefined && { ratio }),
-      ...ofOtherNode(values, otherNode),
+      beside: ratiosBeside(values, beside),
       ...(figure.ratioGoal !== undefined && { ratioGoal: figure.ratioGoal }),
       ...(figure.limit !== undefined && { limit: figure.limit }),
       ...(kept !== undefined && { kept }),
     };
   });
 
-const ofOtherNode = (
-  values: FigureResult['values'],
-  name: string | undefined,
-): Pick<FigureResult, 'otherNode'> => {
-  if (name === undefined) return {};
-  const [own, other] = [values[ours]?.median, values[name]?.median];
-  return own === undefined || own === 0 || other === undefined
-    ? {}
-    : { otherNode: { name, ratio: other / own } };
+const ratiosBeside = (values: FigureResult['values'], names: readonly string[]): FigureResult['beside'] => {
+  const own = values[ours]?.median ?? 0;
+  return names.flatMap((name) => {
+    const other = values[name]?.median;
+    return own === 0 || other === undefined ? [] : [{ name, ratio: other / own }];
+  });
 };
 
 /** undefined: nothing was promised, or nothing can be said. */
@@ -86,7 +86,7 @@ const shown = (value: number): string =>
   Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(Math.abs(value) >= 10 ? 1 : 2);
 
 export const tableLines = (results: readonly FigureResult[], systems: readonly string[]): string[] =>
-  results.map(({ figure, unit, values, ratio, ratioGoal, limit, better, kept, otherNode }) => {
+  results.map(({ figure, unit, values, ratio, ratioGoal, limit, better, kept, beside }) => {
     const columns = systems.map((system) => {
       const value = values[system];
       const text = value === undefined ? '–' : `${shown(value.median)} ±${(value.spread * 50).toFixed(0)}%`;
@@ -94,7 +94,7 @@ export const tableLines = (results: readonly FigureResult[], systems: readonly s
     });
     const sign = better === 'more' ? '≥' : '≤';
     const notes = [
-      otherNode === undefined ? '' : `${otherNode.name} × ${shown(otherNode.ratio)}`,
+      ...beside.map((one) => `${one.name} × ${shown(one.ratio)}`),
       ratio === undefined ? '' : `× ${shown(ratio)}`,
       ratioGoal === undefined ? '' : `goal ${sign} ${ratioGoal} ×`,
       limit === undefined ? '' : `limit ${sign} ${limit} ${unit}`.trimEnd(),

@@ -44,6 +44,8 @@ export interface SystemsWorkload extends Described {
   readonly etcd?: (system: RunningEtcd, conditions: Conditions) => Promise<Measured>;
   /** undefined: NATS and ZooKeeper have nothing like it, or are not asked. */
   readonly keyValue?: (system: RunningKeyValue, conditions: Conditions) => Promise<Measured>;
+  /** undefined: the bare parts are no store that could do it. */
+  readonly parts?: (system: RunningKeyValue, conditions: Conditions) => Promise<Measured>;
 }
 
 /** One of our own code, in this process. */

@@ -91,15 +91,23 @@ const settleWorkload = (
   keyValue: async (system, conditions) => {
     const wanted = operation(conditions.round);
     if (wanted.kind === 'overwrite') await putAll(system, wanted.keys);
-    return await withProcessors(system.pids, () =>
-      keyValueLoad({
-        endpoints: system.endpoints,
-        operation: wanted,
-        ...shapeOf(connections, outstanding, conditions),
-      }),
-    );
+    return await putting(system, wanted, connections, outstanding, conditions);
   },
+  // To them a value that takes the place of another is one more.
+  parts: (system, conditions) =>
+    putting(system, { kind: 'settle', prefix: `b${conditions.round}` }, connections, outstanding, conditions),
 });
+
+const putting = (
+  { pids, endpoints }: RunningKeyValue,
+  operation: LoadOperation,
+  connections: number,
+  outstanding: number,
+  conditions: Conditions,
+): Promise<Measured> =>
+  withProcessors(pids, () =>
+    keyValueLoad({ endpoints, operation, ...shapeOf(connections, outstanding, conditions) }),
+  );
 
 /** The keys that are overwritten: those who make a difference between new and old are asked for the cheaper one. */
 const putAll = async ({ endpoints }: RunningKeyValue, keys: number): Promise<void> => {
