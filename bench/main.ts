@@ -167,7 +167,7 @@ const runLocally = (workload: LocalWorkload): SystemRounds[] => {
   rmSync(directory, { recursive: true });
   const measured = results.flatMap(({ figure, values }) => {
     const found = values[futurestore.name];
-    return found === undefined ? [] : [[figure, found.median] as const];
+    return found === undefined ? [] : [[figure, found.value] as const];
   });
   return [own, { system: onOtherNode.name, rounds: [Object.fromEntries(measured)] }];
 };

@@ -13,13 +13,19 @@ export interface WorkloadReport {
   readonly systems: readonly SystemRounds[];
 }
 
+interface FigureValue {
+  readonly value: number;
+  /** undefined: it is the worst one. */
+  readonly spread?: number;
+}
+
 export interface FigureResult {
   readonly workload: string;
   readonly figure: string;
   readonly unit: string;
   readonly better: FigureDescription['better'];
-  /** By system: the median of the rounds, and their spread as a share of it. */
-  readonly values: Readonly<Record<string, { readonly median: number; readonly spread: number }>>;
+  /** By system: the median of the rounds and their spread as a share of it, or the worst of them. */
+  readonly values: Readonly<Record<string, FigureValue>>;
   /** Ours by etcd's. */
   readonly ratio?: number;
   /** Of what is no other store, by ours: servers on another Node, the bare parts. */
@@ -38,13 +44,13 @@ export const resultsOf = (
   beside: readonly string[] = [],
 ): FigureResult[] =>
   workload.figures.map((figure) => {
-    const values: Record<string, { median: number; spread: number }> = {};
+    const values: Record<string, FigureValue> = {};
     for (const { system, rounds } of systems) {
       const numbers = rounds.map((round) => round[figure.name]).filter((one) => one !== undefined);
-      if (numbers.length > 0) values[system] = { median: median(numbers), spread: spread(numbers) };
+      if (numbers.length > 0) values[system] = valueOf(figure, numbers);
     }
-    const own = values[ours]?.median;
-    const other = values[theirs]?.median;
+    const own = values[ours]?.value;
+    const other = values[theirs]?.value;
     const ratio = own === undefined || other === undefined || other === 0 ? undefined : own / other;
     const kept = verdict(figure, own, ratio);
     return {
@@ -61,10 +67,15 @@ export const resultsOf = (
     };
   });
 
+const valueOf = ({ better, everyRound }: FigureDescription, rounds: readonly number[]): FigureValue =>
+  everyRound === true
+    ? { value: better === 'more' ? Math.min(...rounds) : Math.max(...rounds) }
+    : { value: median(rounds), spread: spread(rounds) };
+
 const ratiosBeside = (values: FigureResult['values'], names: readonly string[]): FigureResult['beside'] => {
-  const own = values[ours]?.median ?? 0;
+  const own = values[ours]?.value ?? 0;
   return names.flatMap((name) => {
-    const other = values[name]?.median;
+    const other = values[name]?.value;
     return own === 0 || other === undefined ? [] : [{ name, ratio: other / own }];
   });
 };
@@ -85,12 +96,14 @@ const verdict = (
 const shown = (value: number): string =>
   Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(Math.abs(value) >= 10 ? 1 : 2);
 
+const valueText = ({ value, spread: between }: FigureValue): string =>
+  between === undefined ? `${shown(value)} at worst` : `${shown(value)} ±${(between * 50).toFixed(0)}%`;
+
 export const tableLines = (results: readonly FigureResult[], systems: readonly string[]): string[] =>
   results.map(({ figure, unit, values, ratio, ratioGoal, limit, better, kept, beside }) => {
     const columns = systems.map((system) => {
       const value = values[system];
-      const text = value === undefined ? '–' : `${shown(value.median)} ±${(value.spread * 50).toFixed(0)}%`;
-      return text.padStart(16);
+      return (value === undefined ? '–' : valueText(value)).padStart(16);
     });
     const sign = better === 'more' ? '≥' : '≤';
     const notes = [

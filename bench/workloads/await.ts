@@ -25,7 +25,7 @@ export const awaitWorkload: SystemsWorkload = {
   figures: [
     { name: 'scheduled → told p50', unit: 'ms', better: 'less', limit: 50 },
     { name: 'scheduled → told p99', unit: 'ms', better: 'less', ratioGoal: 0.5, limit: 50 },
-    { name: 'never told', unit: '', better: 'less', limit: 0 },
+    { name: 'never told', unit: '', better: 'less', limit: 0, everyRound: true },
   ],
   // The few thousand writes of a round are not enough to have the servers' code compiled.
   futurestore: async (system, conditions) => {

@@ -189,7 +189,7 @@ export const scopedWorkload: SystemsWorkload = {
     { name: figures.most, unit: 'ms', better: 'less' },
     // No agent is behind more than that, not even once.
     { name: figures.last, unit: 'ms', better: 'less', limit: 100 },
-    { name: figures.never, unit: '', better: 'less', limit: 0 },
+    { name: figures.never, unit: '', better: 'less', limit: 0, everyRound: true },
     { name: figures.processor, unit: 'µs each', better: 'less' },
     { name: figures.memory, unit: 'KiB each', better: 'less' },
   ],
