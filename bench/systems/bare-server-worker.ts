@@ -70,7 +70,7 @@ class Disk {
 
 const numberBytes = 4;
 
-/** Texts of bytes, each behind its length. */
+/** Byte strings, each behind its length. */
 const framed = (frames: readonly Buffer[]): Buffer => {
   const bytes = Buffer.allocUnsafe(frames.reduce((sum, { length }) => sum + numberBytes + length, 0));
   let at = 0;

@@ -55,9 +55,15 @@ describe('a gateway in a thread', () => {
       await connected.opened;
       return connected;
     };
+    const greeted = async (): Promise<TestAgent> => {
+      const connected = await agent();
+      connected.send({ hello, requests: [] });
+      await connected.frame();
+      return connected;
+    };
     const [server] = rig.ports;
     if (server === undefined) throw new Error('the server has a gateway');
-    return { ...rig, port, agent, server, world };
+    return { ...rig, port, agent, greeted, server, world };
   };
 
   test('takes what the server says of itself, asks it, and hands on its answers', async () => {
@@ -181,10 +187,8 @@ describe('a gateway in a thread', () => {
   });
 
   test('judges who is connected again, within a second, when other authorities count', async () => {
-    const { agent, gateway, clock } = await start();
-    const one = await agent();
-    one.send({ hello, requests: [] });
-    await one.frame();
+    const { greeted, gateway, clock } = await start();
+    const one = await greeted();
     const next = await makeAuthority('CN=Puppet CA');
     await gateway.replaceFileRealms({ puppet: { tls: { issuer: next.pem, identity: 'cn' } } });
     clock.advance(999);
@@ -210,10 +214,8 @@ describe('a gateway in a thread', () => {
   });
 
   test('drains: agents are told to go elsewhere, and are closed', async () => {
-    const { agent, gateway, clock } = await start();
-    const one = await agent();
-    one.send({ hello, requests: [] });
-    await one.frame();
+    const { agent, greeted, gateway, clock } = await start();
+    const one = await greeted();
     const drained = gateway.drain(1000);
     expect((await one.frame()).goaway?.graceMs).toBe(1000);
     clock.advance(1000);
@@ -231,19 +233,15 @@ describe('a gateway in a thread', () => {
   });
 
   test('takes the silence of its server for that of the cluster, until it hears of it again', async () => {
-    const { agent, log, clock } = await start();
-    const one = await agent();
-    one.send({ hello, requests: [] });
-    await one.frame();
+    const { greeted, log, clock } = await start();
+    const one = await greeted();
     const rounds = (): number =>
       log.lines.filter(({ message }) => message === 'sending agents elsewhere').length;
     // Time passes at once: nothing that is said in it is heard before its end.
     clock.advance(gatewayLimits.leaderlessMs + 1000);
     expect((await one.frame()).goaway).toBeDefined();
     expect(rounds()).toBe(1);
-    const late = await agent();
-    late.send({ hello, requests: [] });
-    await late.frame();
+    await greeted();
     clock.advance(gatewayLimits.leaderlessMs - 1000);
     expect(rounds()).toBe(1);
   });
